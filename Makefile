@@ -1,0 +1,36 @@
+# `make quickstart` and `make test` need only Python 3.11, git and a package index.
+PYTHON ?= python3.11
+BIN = .venv/bin
+export TF_CPP_MIN_LOG_LEVEL = 3
+
+.PHONY: quickstart test lint format benchmark baselines clean
+
+quickstart: .venv/examples
+	$(BIN)/python examples/quickstart.py
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+benchmark: .venv/examples
+	$(BIN)/python benchmarks/memory.py
+
+# Draws the images anew that tests/test_plotting.py compares with: look at them before you commit.
+baselines: .venv/test
+	$(BIN)/python -m pytest tests/test_plotting.py --mpl-generate-path=tests/baseline
+
+# A stamp per set of extras, so that each is installed once and again after a change.
+.venv/%: setup.py
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv build *.egg-info

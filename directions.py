@@ -1,0 +1,375 @@
+"""Directions: the axes of a loss landscape.
+
+A direction is a list of arrays, one per trainable weight of a model and in the
+order of `model.trainable_variables`. This module draws random directions with
+filter-wise normalization, takes the direction from one model to another, and
+tells which axes of each weight make up a filter.
+"""
+
+import numbers
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import layers
+
+NORMALIZATIONS = ("filter", "layer", "weight", None)
+IGNORE_RULES = ("biasbn", None)
+
+
+class Filters(NamedTuple):
+    """How one trainable weight of a model splits into filters.
+
+    Attributes:
+        path: Keras path of the weight, such as `"sequential/dense/kernel"`.
+        shape: Shape of the weight.
+        axes: The axes that one filter extends over, those its norm is taken
+            over. `None` for biases and normalization parameters, which are no
+            filters and stay put under `ignore="biasbn"`.
+        number: Number of filters in the weight, 0 where `axes` is `None`.
+    """
+
+    path: str
+    shape: tuple
+    axes: tuple | None
+    number: int
+
+
+def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", seed=None):
+    """Draws random directions scaled to the weights of a model.
+
+    Every entry is drawn from a standard normal distribution; then each filter
+    of the direction is given the norm of the same filter in the model,
+    `d_ij ← d_ij / ‖d_ij‖ · ‖θ_ij‖`. That removes the arbitrary scale of ReLU
+    networks from the picture and makes landscapes of different networks
+    comparable. A filter of norm 0 gets a direction of 0.
+
+    The same seed gives the same directions on every backend and machine, and
+    the first of several directions is the one that `number=1` gives.
+
+    Args:
+        model: A built `keras.Model`.
+        number: How many directions to draw. Defaults to 1.
+        normalize: What is given the norm it has in the model: each `"filter"`
+            (the default, as in the paper), each `"layer"` (a whole weight
+            array), each single `"weight"` (its entry is multiplied by the
+            model's), or nothing (`None`, the raw normal draw).
+        ignore: `"biasbn"` (the default, as in the paper) keeps biases and
+            normalization parameters in place; `None` moves them as well. Under
+            `normalize="filter"` each of their entries counts as a filter.
+        seed: Integer. `None` (the default) draws one from NumPy's global random
+            state, so that `keras.utils.set_random_seed` governs it.
+
+    Returns:
+        A list of `number` directions. Each is a list of float32 arrays with the
+        shapes of `model.trainable_variables`, zeros where a weight stays put.
+
+    Raises:
+        TypeError: If `model` is no Keras model, or `seed` no integer.
+        ValueError: If `model` is not built, is quantized or has nothing to
+            move, or another argument is not among those accepted.
+
+    Example:
+
+    >>> d1, d2 = random_directions(model, 2, seed=0)
+    >>> surface = evaluate_surface(model, x_test, y_test, directions=[d1, d2])
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 4.
+    """
+    check_model(model)
+    check_choice("normalize", normalize, NORMALIZATIONS)
+    check_choice("ignore", ignore, IGNORE_RULES)
+    check_integer("number", number, minimum=1)
+    weights = [to_numpy(weight) for weight in model.trainable_variables]
+    norm_axes = [entry.axes for entry in filters(model)]
+    generator = np.random.default_rng(resolve_seed(seed))
+    directions = [
+        [
+            _scaled_draw(generator, weight, axes, normalize, ignore)
+            for weight, axes in zip(weights, norm_axes, strict=True)
+        ]
+        for _ in range(number)
+    ]
+    if not any(array.any() for array in directions[0]):
+        raise ValueError(
+            f"`model` has no filter to move: all {len(weights)} trainable weights are biases or "
+            "normalization parameters, or zero. Pass `ignore=None` to move those too."
+        )
+    return directions
+
+
+def direction_between(model, other):
+    """Takes the direction that leads from one model to another.
+
+    Args:
+        model: A built `keras.Model`, where the direction starts.
+        other: A model of the same architecture, where it ends: at coordinate 1
+            the trainable weights of `model` are those of `other`. Weights that
+            are not trained, such as the moving statistics of
+            `BatchNormalization`, are no part of a direction.
+
+    Returns:
+        A direction: a list of float32 arrays with the shapes of
+        `model.trainable_variables`. It is not normalized.
+
+    Raises:
+        TypeError: If an argument is no Keras model.
+        ValueError: If the trainable weights of the two differ in number or
+            shape.
+
+    Example:
+
+    >>> direction = direction_between(small_batch_model, large_batch_model)
+    >>> plot_loss(small_batch_model, (x, y), directions=[direction], extent=(-0.5, 1.5))
+    """
+    check_model(model)
+    check_model(other, name="other")
+    starts, ends = model.trainable_variables, other.trainable_variables
+    shapes, other_shapes = ([tuple(weight.shape) for weight in part] for part in (starts, ends))
+    if shapes != other_shapes:
+        raise ValueError(
+            "`other` must have the architecture of `model`: the shapes of its trainable weights "
+            f"must be {shapes}. Received {other_shapes}."
+        )
+    return [to_numpy(end) - to_numpy(start) for start, end in zip(starts, ends, strict=True)]
+
+
+def filters(model):
+    """Tells how each trainable weight of a model splits into filters.
+
+    A filter is what produces one feature map or one neuron: a column of a
+    `Dense` kernel, a slice `kernel[..., i]` of a convolution, one channel of a
+    depthwise kernel, the vector of one token of an `Embedding`.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        A list of `Filters`, one per weight in `model.trainable_variables`.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: If `model` is not built, is quantized or has no trainable
+            weights.
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 4. Where
+        the paper is silent (embeddings, attention, recurrence) the table in
+        the README says what is done.
+    """
+    check_model(model)
+    owners = {}
+    for layer in model._flatten_layers():
+        for weight in layer._trainable_variables:
+            owners.setdefault(id(weight), layer)
+    return [_filters_of(weight, owners.get(id(weight))) for weight in model.trainable_variables]
+
+
+def print_filters(model, print_fn=print):
+    """Prints which axes make a filter, for each trainable weight of a model.
+
+    Args:
+        model: A built `keras.Model`.
+        print_fn: Called with the text of each line. Defaults to `print`.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: As for `filters`.
+
+    Example:
+
+    >>> print_filters(model)
+    weight                    shape       filters  norm over axes
+    sequential/dense/kernel   (64, 32)         32  (0,)
+    sequential/dense/bias     (32,)             -  stays put
+    """
+    header = ("weight", "shape", "filters", "norm over axes")
+    rows = [
+        (path, str(shape), "-", "stays put")
+        if axes is None
+        else (path, str(shape), str(number), str(axes))
+        for path, shape, axes, number in filters(model)
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for path, shape, number, axes in (header, *rows):
+        print_fn(f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {number:>{widths[2]}}  {axes}")
+
+
+def register_filters(layer_class, **weights):
+    """Tells which axes of a custom layer's weights number its filters.
+
+    Without this a weight of an unknown layer counts as a bias if it has at most
+    one dimension or is named `"bias"`, and else its last axis is taken for the
+    output. Subclasses inherit what their parents registered.
+
+    Args:
+        layer_class: The custom `keras.layers.Layer` class.
+        **weights: For each weight, by the name given to `add_weight`, the axis
+            or tuple of axes with one entry per filter, or `None` for a weight
+            that is a bias or a normalization parameter.
+
+    Raises:
+        TypeError: If `layer_class` is no layer class, or an axis no integer.
+
+    Example:
+
+    >>> register_filters(OutputFirstDense, kernel=0, gain=None)
+    """
+    if not (isinstance(layer_class, type) and issubclass(layer_class, layers.Layer)):
+        raise TypeError(
+            f"`layer_class` must be a subclass of `keras.layers.Layer`. Received {layer_class!r}."
+        )
+    for name, axes in weights.items():
+        for axis in () if axes is None else np.atleast_1d(axes).tolist():
+            check_integer(f"{name}", axis)
+    rules = {
+        name: None if axes is None else tuple(np.atleast_1d(axes).tolist())
+        for name, axes in weights.items()
+    }
+    _FILTER_NUMBERING[layer_class] = _FILTER_NUMBERING.get(layer_class, {}) | rules
+
+
+def check_model(model, name="model"):
+    """Refuses what has no weights that could be moved; `name` is the argument's."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`{name}` must be a `keras.Model`. Received {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"`{name}` {model.name!r} is not built, it has no weights yet. Call it on a batch of "
+            "data, or give its first layer as `keras.Input(shape)`."
+        )
+    quantized = [
+        layer.name
+        for layer in model._flatten_layers()
+        # float8 layers keep a floating-point kernel, the others hold integers.
+        if layer.quantization_mode not in (None, "float8")
+    ]
+    if quantized:
+        raise ValueError(
+            f"`{name}` has quantized weights, which cannot be moved by small steps (layers "
+            f"{quantized}). Use the model from before `quantize()`."
+        )
+    if not model.trainable_variables:
+        raise ValueError(
+            f"`{name}` {model.name!r} has no trainable weights, and only those are moved. Set "
+            "`layer.trainable = True` on some layers and compile again."
+        )
+
+
+def check_directions(model, directions, number=None):
+    """Refuses directions that do not fit the model, or are not `number` many."""
+    if not isinstance(directions, (list, tuple)) or not directions:
+        raise ValueError(
+            "`directions` must be a list of directions, such as `random_directions` returns. "
+            f"Received {type(directions).__name__}{'' if directions else ' of length 0'}."
+        )
+    if number is not None and len(directions) != number:
+        raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
+    shapes = [tuple(weight.shape) for weight in model.trainable_variables]
+    for index, direction in enumerate(directions):
+        received = [np.shape(array) for array in direction]
+        if received != shapes:
+            raise ValueError(
+                f"`directions[{index}]` must be a list of arrays with the shapes of "
+                f"`model.trainable_variables`, {shapes}. Received {received}."
+            )
+        if not all(np.isfinite(array).all() for array in direction):
+            raise ValueError(f"`directions[{index}]` must be finite. It holds NaN or inf.")
+
+
+def check_choice(name, value, choices):
+    """Refuses a value that is not among the accepted ones."""
+    if value not in choices:
+        accepted = ", ".join(map(repr, choices))
+        raise ValueError(f"`{name}` must be one of {accepted}. Received {value!r}.")
+
+
+def check_integer(name, value, minimum=None):
+    """Refuses what is no integer, or below the minimum."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an integer. Received {value!r}.")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}. Received {value}.")
+
+
+def resolve_seed(seed):
+    """Returns the seed given, or one drawn from NumPy's global random state."""
+    if seed is None:
+        return int(np.random.randint(2**31))  # noqa: NPY002, `set_random_seed` governs this state
+    check_integer("seed", seed, minimum=0)
+    return int(seed)
+
+
+def to_numpy(weight):
+    """Returns a Keras variable as a float32 array."""
+    return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32)
+
+
+def _scaled_draw(generator, weight, axes, normalize, ignore):
+    # Drawn even where it is not used: what is ignored must not change the rest.
+    draw = generator.standard_normal(weight.shape, dtype=np.float32)
+    if axes is None and ignore == "biasbn":
+        return np.zeros_like(draw)
+    if normalize is None:
+        return draw
+    if normalize == "weight":
+        return draw * weight
+    norm_axes = tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
+    ratio = _norm(weight, norm_axes) / _norm(draw, norm_axes)
+    return draw * ratio.astype(np.float32)
+
+
+def _norm(array, axes):
+    return np.sqrt(np.sum(np.square(array), axis=axes, keepdims=True, dtype=np.float64))
+
+
+def _filters_of(weight, layer):
+    shape = tuple(weight.shape)
+    numbering = _numbering(weight, layer)
+    if numbering is None:
+        return Filters(weight.path, shape, None, 0)
+    output_axes = {axis % len(shape) for axis in numbering}
+    axes = tuple(axis for axis in range(len(shape)) if axis not in output_axes)
+    return Filters(weight.path, shape, axes, int(np.prod([shape[axis] for axis in output_axes])))
+
+
+def _numbering(weight, layer):
+    for layer_class in type(layer).__mro__:
+        rules = _FILTER_NUMBERING.get(layer_class, {})
+        if weight.name in rules:
+            rule = rules[weight.name]
+            return rule(layer) if callable(rule) else rule
+    if len(weight.shape) <= 1 or weight.name == "bias":
+        return None
+    return (-1,)
+
+
+def _einsum_output_axes(layer):
+    """The axes of an EinsumDense kernel that appear in the output."""
+    operands, output = layer.equation.replace(" ", "").split("->")
+    kernel = operands.split(",")[1]
+    return tuple(axis for axis, letter in enumerate(kernel) if letter in output)
+
+
+# Which axes of a weight number its filters, by layer class and weight name;
+# `None` marks a bias or normalization parameter. What is not listed follows the
+# default in `_numbering`, which is right for Dense, Conv, LSTM, GRU, SimpleRNN
+# and ConvLSTM: they all keep their outputs in the last axis.
+_FILTER_NUMBERING = {
+    layers.Conv1DTranspose: {"kernel": (-2,)},
+    layers.Conv2DTranspose: {"kernel": (-2,)},
+    layers.Conv3DTranspose: {"kernel": (-2,)},
+    layers.DepthwiseConv1D: {"kernel": (-2, -1)},
+    layers.DepthwiseConv2D: {"kernel": (-2, -1)},
+    layers.SeparableConv1D: {"depthwise_kernel": (-2, -1)},
+    layers.SeparableConv2D: {"depthwise_kernel": (-2, -1)},
+    layers.EinsumDense: {"kernel": _einsum_output_axes},
+    layers.Embedding: {"embeddings": (0,), "lora_embeddings_a": (0,)},
+    layers.ReversibleEmbedding: {"reverse_embeddings": (1,)},
+    layers.BatchNormalization: {"gamma": None, "beta": None},
+    layers.LayerNormalization: {"gamma": None, "beta": None},
+    layers.GroupNormalization: {"gamma": None, "beta": None},
+    layers.RMSNormalization: {"scale": None},
+    layers.PReLU: {"alpha": None},
+}

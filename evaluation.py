@@ -1,0 +1,431 @@
+"""Evaluation: walks a model along directions and measures its loss at every point.
+
+The weights are moved in place, `model.evaluate` measures, and whatever happens
+the model gets back every bit it had.
+"""
+
+import contextlib
+from importlib.metadata import version
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from losslandscape.datasets import read_dataset, split_datasets
+from losslandscape.directions import (
+    check_choice,
+    check_directions,
+    check_integer,
+    check_model,
+    random_directions,
+    resolve_seed,
+)
+from losslandscape.surfaces import LossLine, LossSurface
+
+ENGINES = ("auto", "evaluate")
+
+
+def evaluate_line(model, x, y=None, number_of_points=21, **options):
+    """Measures the loss of a model along random directions, on one dataset.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points along the line. Defaults to 21.
+        **options: The keyword arguments of `evaluate_lines`.
+
+    Returns:
+        A `LossLine`.
+
+    Raises:
+        TypeError: As `evaluate_lines`.
+        ValueError: As `evaluate_lines`.
+
+    Example:
+
+    >>> line = evaluate_line(model, x_test, y_test, number_of_directions=5, seed=0)
+    >>> line.values["loss"].shape
+    (5, 21)
+    """
+    return evaluate_lines(model, [_one_dataset(x, y)], number_of_points, **options)[0]
+
+
+def evaluate_lines(
+    model,
+    datasets,
+    number_of_points=21,
+    *,
+    directions=None,
+    number_of_directions=1,
+    extent=(-1.0, 1.0),
+    metric="loss",
+    seed=None,
+    batch_size=None,
+    engine="auto",
+    verbose="auto",
+):
+    """Measures the loss along the same directions on one or several datasets.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        datasets: One dataset or a tuple or list of several: arrays or tensors
+            as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. Two elements of which the first is no tuple
+            or dataset are one `(x, y)`; several inputs of a model come as a
+            list or dict. The data stay in memory for the time of the call.
+        number_of_points: Points along the line, at least 2. Defaults to 21.
+        directions: List of directions to follow. `None` (the default) draws
+            `number_of_directions` with `random_directions`.
+        number_of_directions: How many random directions. Defaults to 1.
+        extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
+            filter-normalized direction is as long as the weights themselves.
+        metric: The metric that the progress bar shows; it must be one that the
+            model reports. All of them are measured anyway. Defaults to "loss".
+        seed: Integer for the random directions. `None` (the default) draws one
+            from NumPy's global random state; it is kept in the metadata.
+        batch_size: Samples per batch, for arrays. `None` (the default) takes
+            large ones, as the model's activations allow, which is fastest.
+        engine: `"auto"` or `"evaluate"`: every point is measured by
+            `model.evaluate`.
+        verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
+            line at the end, 0 nothing.
+
+    Returns:
+        A list with one `LossLine` per dataset.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used; before any
+            point is computed, and with the model untouched.
+
+    Example:
+
+    >>> train, test = evaluate_lines(model, ((x_train, y_train), (x_test, y_test)), seed=0)
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
+    """
+    _check_evaluation(model, engine, verbose)
+    alphas = _coordinates("number_of_points", number_of_points, "extent", extent)
+    check_integer("number_of_directions", number_of_directions, minimum=1)
+    directions, origin = _choose_directions(model, directions, number_of_directions, seed)
+    data = _read_datasets(model, datasets, batch_size)
+    with preserved(model):
+        measure = _measurer(model, metric, data)
+        centers = measure()
+        progress = _Progress(len(directions) * len(alphas), metric, verbose)
+        walks = [
+            _walk(model, [direction], alphas[:, np.newaxis], measure, progress)
+            for direction in directions
+        ]
+    return [
+        LossLine(
+            alphas,
+            {name: np.stack([walk[index][name] for walk in walks]) for name in centers[index]},
+            centers[index],
+            _describe(model, dataset, origin),
+        )
+        for index, dataset in enumerate(data)
+    ]
+
+
+def evaluate_surface(
+    model,
+    x,
+    y=None,
+    number_of_points=21,
+    *,
+    directions=None,
+    extent=(-1.0, 1.0),
+    metric="loss",
+    seed=None,
+    batch_size=None,
+    engine="auto",
+    verbose="auto",
+):
+    """Measures the loss of a model over the plane of two directions.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points per axis, at least 2: an integer, or a pair for
+            alpha and beta. Defaults to 21, which makes 441 points.
+        directions: List of the two directions of alpha and beta. `None` (the
+            default) draws them with `random_directions`.
+        extent: First and last coordinate on both axes, or a pair of such pairs
+            for alpha and beta. Defaults to `(-1.0, 1.0)`.
+        metric: As in `evaluate_lines`.
+        seed: As in `evaluate_lines`.
+        batch_size: As in `evaluate_lines`.
+        engine: As in `evaluate_lines`.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        A `LossSurface`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used; before any
+            point is computed, and with the model untouched.
+
+    Example:
+
+    >>> surface = evaluate_surface(model, x_test, y_test, number_of_points=(51, 26), seed=0)
+    >>> surface.values["loss"].shape
+    (26, 51)
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
+    """
+    _check_evaluation(model, engine, verbose)
+    numbers, extents = _per_axis(number_of_points, extent)
+    alphas, betas = (
+        _coordinates("number_of_points", number, "extent", ends)
+        for number, ends in zip(numbers, extents, strict=True)
+    )
+    directions, origin = _choose_directions(model, directions, 2, seed, exactly=True)
+    data = _read_datasets(model, [_one_dataset(x, y)], batch_size)
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
+    with preserved(model):
+        measure = _measurer(model, metric, data)
+        (center,) = measure()
+        progress = _Progress(len(grid), metric, verbose)
+        (walk,) = _walk(model, directions, grid, measure, progress)
+    values = {name: walk[name].reshape(len(betas), len(alphas)) for name in center}
+    return LossSurface(alphas, betas, values, center, _describe(model, data[0], origin))
+
+
+@contextlib.contextmanager
+def preserved(model):
+    """Gives a model back every bit of its state, however the block ends.
+
+    Remembers the weights, the state of the optimizer, the metrics and the seed
+    generators, and puts them back on return, exception and `KeyboardInterrupt`.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Example:
+
+    >>> with preserved(model):
+    ...     model.set_weights(others)
+    ...     model.evaluate(x, y)
+    """
+    variables = _state_of(model)
+    values = [ops.copy(variable) for variable in variables]
+    try:
+        yield
+    finally:
+        _put_back(model, variables, values)
+
+
+def _state_of(model):
+    optimizer = getattr(model, "optimizer", None)
+    groups = (model.variables, model.metrics_variables, optimizer.variables if optimizer else ())
+    return list({id(variable): variable for group in groups for variable in group}.values())
+
+
+def _put_back(model, variables, values):
+    try:
+        # Metrics that were built meanwhile have no earlier state, but their initial one.
+        model.reset_metrics()
+        for variable, value in zip(variables, values, strict=True):
+            variable.assign(value)
+    except KeyboardInterrupt:
+        # A second Ctrl-C must not leave the model half restored.
+        _put_back(model, variables, values)
+        raise
+
+
+def _walk(model, directions, points, measure, progress):
+    """Measures every dataset at every point; one dict of arrays per dataset."""
+    measured = []
+    # Each walk starts from the model's own weights, not from where the last one ended.
+    with preserved(model):
+        move = _mover(model, directions)
+        for point in points:
+            move(point)
+            measured.append(measure())
+            progress.advance(measured[-1][0])
+    return [
+        {name: np.array([result[name] for result in results]) for name in results[0]}
+        for results in zip(*measured, strict=True)
+    ]
+
+
+def _mover(model, directions):
+    """A function that puts the weights at a point, always from where they are now.
+
+    Nothing accumulates: where a point lies does not depend on the points before.
+    """
+    moved = [
+        (weight, ops.copy(weight), [ops.convert_to_tensor(array) for array in arrays])
+        for weight, *arrays in zip(model.trainable_variables, *directions, strict=True)
+        if any(np.any(array) for array in arrays)
+    ]
+
+    def move(point):
+        for weight, origin, axes in moved:
+            # Half precision would round the step away before it is added.
+            dtype = keras.backend.result_type(weight.dtype, "float32")
+            value = ops.cast(origin, dtype)
+            for index, axis in enumerate(axes):
+                value += ops.cast(point[index], dtype) * ops.cast(axis, dtype)
+            weight.assign(ops.cast(value, weight.dtype))
+
+    if keras.backend.backend() != "tensorflow":
+        return move
+    compiled = tf.function(move)
+    return lambda point: compiled(tf.constant(point))
+
+
+def _measurer(model, metric, data):
+    """A function that measures every dataset where the weights are now."""
+    penalty = _penalty(model)
+
+    def measure(batches):
+        logs = dict(_scalars(model.evaluate(batches, verbose=0, return_dict=True)))
+        if penalty is not None:
+            logs["data_loss"] = logs["loss"] - float(penalty())
+        return {name: logs[name] for name in ("loss", "data_loss") if name in logs} | logs
+
+    # A first batch finds data that do not fit the model before hours are spent.
+    for dataset in data:
+        check_choice("metric", metric, tuple(measure(dataset.batches.take(1))))
+    return lambda: [measure(dataset.batches) for dataset in data]
+
+
+def _scalars(logs):
+    for name, value in logs.items():
+        entries = np.asarray(value, dtype=float)
+        if entries.ndim == 0:
+            yield name, float(value)
+        else:
+            # A metric per class, for instance.
+            for index, entry in enumerate(entries.flat):
+                yield f"{name}_{index}", float(entry)
+
+
+def _penalty(model):
+    """A function for the sum of weight penalties in the loss, or None without any.
+
+    Only Keras' own test step is known to add them to the loss; what a custom
+    one does cannot be told, so there the loss is left whole.
+    """
+    regularized = [weight for weight in model.trainable_variables if weight.regularizer is not None]
+    overridden = any(
+        getattr(type(model), name) is not getattr(keras.Model, name)
+        for name in ("test_step", "compute_loss")
+        if hasattr(keras.Model, name)
+    )
+    if not regularized or overridden:
+        return None
+
+    def penalty():
+        return sum(weight.regularizer(weight) for weight in regularized)
+
+    return tf.function(penalty) if keras.backend.backend() == "tensorflow" else penalty
+
+
+class _Progress:
+    """A Keras progress bar over points that shows the last value of one metric."""
+
+    def __init__(self, number_of_points, metric, verbose):
+        self._bar = keras.utils.Progbar(
+            number_of_points,
+            verbose=1 if verbose == "auto" else verbose,
+            stateful_metrics=[metric],
+            unit_name="point",
+        )
+        self._metric = metric
+        self._done = 0
+
+    def advance(self, result):
+        self._done += 1
+        self._bar.update(self._done, [(self._metric, result[self._metric])])
+
+
+def _choose_directions(model, directions, number, seed, exactly=False):
+    """The directions to follow, and the metadata that say where they come from."""
+    if directions is None:
+        seed = resolve_seed(seed)
+        origin = {"directions": "random", "seed": seed, "normalize": "filter", "ignore": "biasbn"}
+        return random_directions(model, number, seed=seed), origin
+    if seed is not None:
+        raise ValueError(
+            f"`seed` is for random directions, but `directions` were given. Received seed={seed!r}."
+            " Leave it out, or pass it to `random_directions`."
+        )
+    check_directions(model, directions, number if exactly else None)
+    return directions, {"directions": "given"}
+
+
+def _read_datasets(model, datasets, batch_size):
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, minimum=1)
+    parts = split_datasets(datasets)
+    names = ["dataset"] if len(parts) == 1 else [f"datasets[{i}]" for i in range(len(parts))]
+    return [
+        read_dataset(model, part, batch_size, name) for part, name in zip(parts, names, strict=True)
+    ]
+
+
+def _one_dataset(x, y):
+    if y is not None:
+        return (x, y)
+    parts = split_datasets(x)
+    if len(parts) != 1:
+        raise ValueError(
+            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets."
+        )
+    return parts[0]
+
+
+def _describe(model, dataset, origin):
+    packages = ("keras", "numpy", "tensorflow")
+    return {
+        **origin,
+        "model": model.name,
+        "parameters": model.count_params(),
+        "dataset_size": dataset.size,
+        "backend": keras.backend.backend(),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def _check_evaluation(model, engine, verbose):
+    check_model(model)
+    if not model.compiled:
+        raise ValueError(
+            f"`model` {model.name!r} is not compiled, so its loss is not known. Call "
+            "`model.compile(loss=...)` first; an optimizer is not needed."
+        )
+    check_choice("engine", engine, ENGINES)
+    check_choice("verbose", verbose, ("auto", 0, 1, 2))
+
+
+def _per_axis(number_of_points, extent):
+    numbers = (
+        number_of_points if isinstance(number_of_points, (tuple, list)) else [number_of_points] * 2
+    )
+    extents = extent if np.ndim(extent) == 2 else [extent] * 2
+    for name, value in (("number_of_points", numbers), ("extent", extents)):
+        if len(value) != 2:
+            raise ValueError(
+                f"`{name}` must be for both axes, or one per axis. Received {value!r}."
+            )
+    return numbers, extents
+
+
+def _coordinates(number_name, number, extent_name, extent):
+    check_integer(number_name, number, minimum=2)
+    ends = np.asarray(extent, dtype=float)
+    if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+        raise ValueError(
+            f"`{extent_name}` must be two finite numbers, the smaller first, such as (-1, 1). "
+            f"Received {extent!r}."
+        )
+    return np.linspace(*ends, number)

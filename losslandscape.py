@@ -1,0 +1,327 @@
+"""losslandscape: shows the loss landscape around a trained Keras model.
+
+`plot_loss` draws the loss along random directions in weight space,
+`plot_loss_3D` over the plane of two. Both evaluate, draw and hand back a
+`LossDisplay` with the figures and the numbers in them.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+# The modules beside this file are its submodules, imported as `losslandscape.plotting`
+# and so on: from a plain checkout, too, and whatever a user's own `plotting.py` holds.
+__path__ = [str(Path(__file__).parent)]
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+
+from losslandscape.datasets import split_datasets
+from losslandscape.directions import (
+    check_choice,
+    direction_between,
+    filters,
+    print_filters,
+    random_directions,
+    register_filters,
+)
+from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface, preserved
+from losslandscape.plotting import SCALES, plot_levels, plot_line, plot_surface
+from losslandscape.surfaces import LossLine, LossSurface, __version__
+
+__all__ = [
+    "LossDisplay",
+    "LossLine",
+    "LossSurface",
+    "__version__",
+    "direction_between",
+    "evaluate_line",
+    "evaluate_lines",
+    "evaluate_surface",
+    "filters",
+    "plot_levels",
+    "plot_line",
+    "plot_loss",
+    "plot_loss_3D",
+    "plot_surface",
+    "preserved",
+    "print_filters",
+    "random_directions",
+    "register_filters",
+]
+
+PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
+# Fine enough for print; vector formats do not use it.
+DPI = 300
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossDisplay:
+    """What was measured, and where it was drawn.
+
+    Attributes:
+        lines: List of `LossLine`, one per dataset, from `plot_loss`.
+        surface: `LossSurface` from `plot_loss_3D`, else `None`.
+        axes: Dict of Matplotlib axes by plot type: `"line"`, `"levels"`, `"3d"`.
+    """
+
+    lines: list = field(default_factory=list)
+    surface: LossSurface | None = None
+    axes: dict = field(default_factory=dict)
+
+    @property
+    def figures(self):
+        """Dict of Matplotlib figures by plot type."""
+        return {plot_type: ax.figure for plot_type, ax in self.axes.items()}
+
+    def __repr__(self):
+        # One line: a notebook would show a picture twice.
+        values = self.surface or (self.lines[0] if len(self.lines) == 1 else self.lines)
+        return f"LossDisplay({', '.join(self.axes)}; {values!r})"
+
+
+def plot_loss(
+    model,
+    datasets,
+    dataset_labels=None,
+    number_of_points=21,
+    *,
+    directions=None,
+    number_of_directions=1,
+    extent=(-1.0, 1.0),
+    metric="loss",
+    scale="linear",
+    seed=None,
+    batch_size=None,
+    engine="auto",
+    ax=None,
+    path=None,
+    show=False,
+    verbose="auto",
+):
+    """Plots the loss of a model along random directions around its weights.
+
+    The directions are filter-normalized, which makes the curves of different
+    networks comparable; all datasets share them. The model is left as it was.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        datasets: One dataset or a tuple or list of several: arrays or tensors
+            as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. Two elements of which the first is no tuple
+            or dataset are one `(x, y)`; several inputs of a model come as a
+            list or dict. The data stay in memory for the time of the call.
+        dataset_labels: One name per dataset, for the legend. Defaults to
+            `None`: no legend for one dataset, numbers for several.
+        number_of_points: Points along the line, at least 2. Defaults to 21.
+        directions: List of directions to follow, such as
+            `random_directions(model, 3)` or `[direction_between(model, other)]`.
+            `None` (the default) draws `number_of_directions` random ones.
+        number_of_directions: How many random directions; several are drawn as
+            their mean and one standard deviation. Defaults to 1.
+        extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
+            filter-normalized direction is as long as the weights themselves.
+        metric: What to draw: `"loss"` (the default), any metric the model was
+            compiled with, or `"data_loss"`, the loss without weight penalties.
+        scale: `"linear"` (the default) or `"log"`, for the values.
+        seed: Integer for the random directions. `None` (the default) draws one
+            from NumPy's global random state; it is kept in the metadata.
+        batch_size: Samples per batch, for arrays. `None` (the default) takes
+            large ones, as the model's activations allow, which is fastest.
+        engine: `"auto"` or `"evaluate"`: every point is measured by
+            `model.evaluate`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        path: Where to save the figure; the suffix tells the format. Defaults to
+            `None`, not saved.
+        show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
+            the figure anyway.
+        verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
+            line at the end, 0 nothing.
+
+    Returns:
+        A `LossDisplay` with the lines, axes and figures.
+
+    Raises:
+        AssertionError: If there are not as many labels as datasets.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used; before any
+            point is computed, and with the model untouched.
+
+    Example:
+
+    >>> plot_loss(
+    ...     model,
+    ...     ((x_train, y_train), (x_test, y_test)),
+    ...     dataset_labels=("training set", "test set"),
+    ... )
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
+    """
+    datasets = split_datasets(datasets)
+    labels = _check_dataset_labels(dataset_labels, len(datasets))
+    check_choice("scale", scale, SCALES)
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(f"`ax` must be Matplotlib axes. Received {type(ax).__name__}.")
+    paths = _figure_paths(path, ("line",))
+    lines = evaluate_lines(
+        model,
+        datasets,
+        number_of_points,
+        directions=directions,
+        number_of_directions=number_of_directions,
+        extent=extent,
+        metric=metric,
+        seed=seed,
+        batch_size=batch_size,
+        engine=engine,
+        verbose=verbose,
+    )
+    ax = plot_line(lines, ax, labels=labels, metric=metric, scale=scale)
+    return _finish(LossDisplay(lines=lines, axes={"line": ax}), paths, show)
+
+
+def plot_loss_3D(  # noqa: N802, the name is the interface's
+    model,
+    plot_types,
+    x,
+    y=None,
+    number_of_points=21,
+    *,
+    directions=None,
+    extent=(-1.0, 1.0),
+    metric="loss",
+    scale="linear",
+    seed=None,
+    batch_size=None,
+    engine="auto",
+    path=None,
+    show=False,
+    verbose="auto",
+):
+    """Plots the loss of a model over a random plane through its weights.
+
+    The two directions of the plane are filter-normalized, which makes the
+    surfaces of different networks comparable. The model is left as it was.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        plot_types: `"levels"` for labeled contours, `"3d"` for a surface in
+            space, or a tuple of both: two figures from one computation.
+        x: Inputs, or a whole dataset if `y` is `None`: `(x, y, sample_weight)`,
+            a `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points per axis, at least 2: an integer, or a pair for
+            alpha and beta. Defaults to 21, which makes 441 points.
+        directions: List of the two directions of alpha and beta. `None` (the
+            default) draws them at random.
+        extent: First and last coordinate on both axes, or a pair of such pairs
+            for alpha and beta. Defaults to `(-1.0, 1.0)`.
+        metric: What to draw: `"loss"` (the default), any metric the model was
+            compiled with, or `"data_loss"`, the loss without weight penalties.
+        scale: `"linear"` (the default) or `"log"`, for the values.
+        seed: Integer for the random directions. `None` (the default) draws one
+            from NumPy's global random state; it is kept in the metadata.
+        batch_size: Samples per batch, for arrays. `None` (the default) takes
+            large ones, as the model's activations allow, which is fastest.
+        engine: `"auto"` or `"evaluate"`: every point is measured by
+            `model.evaluate`.
+        path: Where to save the figure; the suffix tells the format. Of two plot
+            types, `landscape.png` becomes `landscape-levels.png` and
+            `landscape-3d.png`. Defaults to `None`, not saved.
+        show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
+            the figures anyway.
+        verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
+            line at the end, 0 nothing.
+
+    Returns:
+        A `LossDisplay` with the surface, axes and figures.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used; before any
+            point is computed, and with the model untouched.
+
+    Example:
+
+    >>> display = plot_loss_3D(model, ("levels", "3d"), x_test, y_test, path="landscape.pdf")
+    >>> display.surface.save("landscape.h5")
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 4 and 5.
+    """
+    plot_types = [plot_types] if isinstance(plot_types, str) else list(plot_types)
+    _check_plot_types(plot_types)
+    check_choice("scale", scale, SCALES)
+    paths = _figure_paths(path, plot_types)
+    surface = evaluate_surface(
+        model,
+        x,
+        y,
+        number_of_points,
+        directions=directions,
+        extent=extent,
+        metric=metric,
+        seed=seed,
+        batch_size=batch_size,
+        engine=engine,
+        verbose=verbose,
+    )
+    axes = {name: PLOT_TYPES[name](surface, metric=metric, scale=scale) for name in plot_types}
+    return _finish(LossDisplay(surface=surface, axes=axes), paths, show)
+
+
+def _finish(display, paths, show):
+    for plot_type, path in paths.items():
+        try:
+            display.figures[plot_type].savefig(path, dpi=DPI)
+        except OSError as error:
+            # An exception here would throw away hours of computing.
+            warnings.warn(
+                f"Could not write {path}: {error}. The figure is in the returned display.",
+                stacklevel=3,
+            )
+    if show:
+        plt.show()
+    return display
+
+
+def _check_dataset_labels(labels, number):
+    if labels is None:
+        return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
+    labels = [labels] if isinstance(labels, str) else list(labels)
+    if len(labels) != number:
+        raise AssertionError(
+            f"`dataset_labels` must be one per dataset. Received {len(labels)} labels for {number} "
+            f"dataset{'s'[: number != 1]}. Several datasets are passed as ((x1, y1), (x2, y2))."
+        )
+    return labels
+
+
+def _check_plot_types(plot_types):
+    if not plot_types:
+        raise ValueError(f"`plot_types` is empty. Name some of {', '.join(map(repr, PLOT_TYPES))}.")
+    for plot_type in plot_types:
+        check_choice("plot_types", plot_type, tuple(PLOT_TYPES))
+
+
+def _figure_paths(path, plot_types):
+    """Where each figure is saved; refuses paths that could not be written."""
+    if path is None:
+        return {}
+    path = Path(path)
+    formats = plt.Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise ValueError(
+            f"`path` must end in one of {', '.join(f'.{name}' for name in formats)}. Received "
+            f"{str(path)!r}."
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise ValueError(
+            "`path` must lie in a folder that exists and can be written to. Received "
+            f"{str(path)!r}."
+        )
+    if len(plot_types) == 1:
+        return {plot_types[0]: path}
+    return {name: path.with_stem(f"{path.stem}-{name}") for name in plot_types}

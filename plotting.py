@@ -1,0 +1,346 @@
+"""Plotting: draws what was measured on Matplotlib axes.
+
+A `LossLine` becomes a curve, a `LossSurface` labeled contours or a shaded
+surface in space; several of them share one scale. Nothing here knows of models,
+and nothing of the caller's Matplotlib settings is changed.
+"""
+
+import numpy as np
+from matplotlib import colormaps, colors, ticker
+from matplotlib import pyplot as plt
+from matplotlib.cm import ScalarMappable
+
+SCALES = ("linear", "log")
+# The width of a column in most two-column papers, in inches, and a height that suits it.
+PANEL_SIZE = (3.5, 2.8)
+CENTER_STYLE = {"marker": "o", "c": "tab:red", "edgecolors": "white", "linewidths": 0.8, "s": 32}
+
+
+def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
+    """Draws losses along directions as curves.
+
+    The model's own point is marked at α = 0. Where a line holds several
+    directions, the curve is their mean and the band one standard deviation to
+    both sides (on a log scale, both of the logarithm). Points that are not
+    finite, or not positive on a log scale, are left out, and a note counts them.
+
+    Args:
+        lines: A `LossLine`, or a list of them to compare on the same axes.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        labels: One name per line for the legend; a string for a single line.
+            Defaults to `None`.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: `"linear"` (the default) or `"log"`, for the values.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        ValueError: If there are not as many labels as lines, or `metric` or
+            `scale` is unknown.
+
+    Example:
+
+    >>> ax = plot_line([small_batch, large_batch], labels=("128", "2048"), metric="data_loss")
+    """
+    lines = _as_list(lines)
+    labels = _check_labels(labels, lines)
+    values = [_drawable(line, metric, scale) for line in lines]
+    (ax,) = _panels(1) if ax is None else (ax,)
+    for line, curves, label in zip(lines, values, labels, strict=True):
+        _draw_curve(ax, line, curves, label, scale)
+        if _spans_zero(line.alphas) and np.isfinite(line.center[metric]):
+            ax.scatter(0, line.center[metric], zorder=3, **CENTER_STYLE)
+    ax.set(xlabel="α", ylabel=_value_label(metric, scale), yscale=scale)
+    ax.margins(x=0)
+    if scale == "log":
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda value, _: _short(value))
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+    _note_holes(ax, np.concatenate(values), scale)
+    _draw_legend(ax, labels, values)
+    return ax
+
+
+def plot_levels(
+    surfaces, ax=None, *, labels=None, metric="loss", scale="linear", levels=None, cmap="viridis"
+):
+    """Draws surfaces as labeled contour lines over a light filled contour.
+
+    The model's own point is marked at the origin. Several surfaces are drawn
+    side by side with the same levels and colors. Points that are not finite, or
+    not positive on a log scale, are holes, and a note counts them.
+
+    Args:
+        surfaces: A `LossSurface`, or a list of them to compare.
+        ax: Matplotlib axes to draw on, a list of them for a list of surfaces.
+            `None` (the default) makes a figure.
+        labels: One title per surface. Defaults to `None`.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: `"linear"` (the default), or `"log"` for levels in equal ratios,
+            fit for losses that span decades.
+        levels: Increasing values to draw contours at. `None` (the default)
+            chooses round ones.
+        cmap: Matplotlib colormap. Defaults to the perceptually uniform
+            `"viridis"`.
+
+    Returns:
+        The Matplotlib axes, a list of them for a list of surfaces.
+
+    Raises:
+        ValueError: If there are not as many labels or axes as surfaces, or
+            `metric` or `scale` is unknown.
+
+    Example:
+
+    >>> ax = plot_levels(LossSurface.load("resnet56.h5"), scale="log")
+    >>> axes = plot_levels([resnet, vgg], labels=("ResNet-56", "VGG-like 56"), scale="log")
+    """
+    values = [_drawable(surface, metric, scale) for surface in _as_list(surfaces)]
+    levels = _round_levels(values, scale) if levels is None else np.asarray(levels, dtype=float)
+    style = {"levels": levels, "norm": _norm(levels[0], levels[-1], scale)}
+
+    def draw(ax, surface):
+        heights = _drawable(surface, metric, scale)
+        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
+        filled = ax.contourf(*grid, cmap=_lightened(cmap), extend="both", **style)
+        lines = ax.contour(*grid, cmap=cmap, linewidths=1, **style)
+        ax.clabel(lines, fontsize="x-small", fmt=_short, colors="0.15")
+        ax.set(xlabel="α", ylabel="β")
+        if _spans_zero(surface.alphas) and _spans_zero(surface.betas):
+            ax.scatter(0, 0, zorder=3, **CENTER_STYLE)
+        _note_holes(ax, heights, scale)
+        return filled, lines
+
+    axes, drawn = _draw_panels(draw, surfaces, ax, labels)
+    filled, lines = drawn[0]
+    bar = axes[0].figure.colorbar(filled, ax=axes, label=_value_label(metric, scale))
+    bar.add_lines(lines)
+    bar.set_ticks(levels, labels=map(_short, levels))
+    return axes if _is_list(surfaces) else axes[0]
+
+
+def plot_surface(
+    surfaces, ax=None, *, labels=None, metric="loss", scale="linear", limits=None, cmap="viridis"
+):
+    """Draws surfaces shaded in space.
+
+    The model's own point is marked above the origin. Several surfaces are drawn
+    side by side with the same height axis and colors. Points that are not
+    finite, or not positive on a log scale, are holes, and a note counts them.
+
+    Args:
+        surfaces: A `LossSurface`, or a list of them to compare.
+        ax: Matplotlib axes with `projection="3d"` to draw on, a list of them
+            for a list of surfaces. `None` (the default) makes a figure.
+        labels: One title per surface. Defaults to `None`.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: `"linear"` (the default) or `"log"`, for the values.
+        limits: Lowest and highest value to draw; what is beyond is cut off.
+            `None` (the default) takes those of the surfaces.
+        cmap: Matplotlib colormap. Defaults to the perceptually uniform
+            `"viridis"`.
+
+    Returns:
+        The Matplotlib axes, a list of them for a list of surfaces.
+
+    Raises:
+        ValueError: If there are not as many labels or axes as surfaces, `ax` is
+            not 3d, or `metric` or `scale` is unknown.
+
+    Example:
+
+    >>> ax = plot_surface(LossSurface.load("resnet56.h5"), scale="log")
+    >>> ax.view_init(elev=20, azim=45)
+    """
+    values = [_drawable(surface, metric, scale) for surface in _as_list(surfaces)]
+    # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
+    to_axis = np.log10 if scale == "log" else np.asarray
+    low, high = to_axis(_finite_limits(values) if limits is None else limits)
+    ticks = _round_levels([np.array(limits)] if limits else values, scale, number=6)
+    tick_labels = [_short(tick) for tick in ticks]
+    norm = colors.Normalize(low, high)
+
+    def draw(ax, surface):
+        heights = _drawable(surface, metric, scale)
+        grid = np.meshgrid(surface.alphas, surface.betas)
+        # Every cell is drawn, Matplotlib's own choice would skip some of large surfaces.
+        strides = {"rstride": 1, "cstride": 1, "axlim_clip": True}
+        edges = {"edgecolor": (0, 0, 0, 0.25), "linewidth": 0.2}
+        faces = _shaded(norm(to_axis(heights)), cmap)
+        ax.plot_surface(*grid, to_axis(heights), facecolors=faces, shade=False, **strides, **edges)
+        center = to_axis(surface.center[metric])
+        if _spans_zero(surface.alphas) and _spans_zero(surface.betas) and low <= center <= high:
+            ax.scatter(0, 0, center, depthshade=False, zorder=3, **CENTER_STYLE)
+        ax.set(xlabel="α", ylabel="β", zlabel=_value_label(metric, scale), zlim=(low, high))
+        ax.set_zticks(to_axis(ticks), labels=tick_labels)
+        # Else the surface would hide the model's own point at its bottom.
+        ax.computed_zorder = False
+        _note_holes(ax, heights, scale)
+
+    axes, _ = _draw_panels(draw, surfaces, ax, labels, projection="3d")
+    bar = axes[0].figure.colorbar(ScalarMappable(norm, cmap), ax=axes, shrink=0.6, pad=0.15)
+    bar.set_ticks(to_axis(ticks), labels=tick_labels)
+    return axes if _is_list(surfaces) else axes[0]
+
+
+def _draw_panels(draw, surfaces, ax, labels, projection=None):
+    """Draws each surface on axes of its own; returns the axes and what `draw` did."""
+    surfaces = _as_list(surfaces)
+    labels = _check_labels(labels, surfaces)
+    axes = _panels(len(surfaces), projection) if ax is None else _as_list(ax)
+    if len(axes) != len(surfaces):
+        raise ValueError(
+            f"`ax` must be one per surface. Received {len(axes)} axes for {len(surfaces)} surfaces."
+        )
+    if projection is not None and any(panel.name != projection for panel in axes):
+        raise ValueError(
+            f"`ax` must be {projection} axes, such as "
+            f'`plt.figure().add_subplot(projection="{projection}")`. Received '
+            f"{[type(panel).__name__ for panel in axes]}."
+        )
+    drawn = [draw(panel, surface) for panel, surface in zip(axes, surfaces, strict=True)]
+    for panel, label in zip(axes, labels, strict=True):
+        if label is not None:
+            panel.set_title(label, fontsize="medium")
+    return axes, drawn
+
+
+def _draw_curve(ax, line, curves, label, scale):
+    if len(curves) == 1:
+        ax.plot(line.alphas, curves[0], label=label)
+        return
+    to_axis, from_axis = (np.log, np.exp) if scale == "log" else (np.asarray, np.asarray)
+    mean, deviation = to_axis(curves).mean(axis=0), to_axis(curves).std(axis=0, ddof=1)
+    (curve,) = ax.plot(line.alphas, from_axis(mean), label=label)
+    band = from_axis(mean - deviation), from_axis(mean + deviation)
+    ax.fill_between(line.alphas, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
+
+
+def _draw_legend(ax, labels, values):
+    numbers = sorted({len(curves) for curves in values if len(curves) > 1})
+    title = f"mean ± s.d. of {' or '.join(map(str, numbers))} directions" if numbers else None
+    if title or any(label is not None for label in labels):
+        handles = ax.get_legend_handles_labels()[0]
+        # A landscape is a bowl: its middle is the free place at the top.
+        ax.legend(
+            handles=handles,
+            title=title,
+            loc="upper center",
+            frameon=False,
+            fontsize="small",
+            title_fontsize="small",
+        )
+
+
+def _panels(number, projection=None):
+    width, height = PANEL_SIZE
+    figure = plt.figure(figsize=(width * number, height), layout="constrained")
+    return [
+        figure.add_subplot(1, number, index + 1, projection=projection) for index in range(number)
+    ]
+
+
+def _drawable(value, metric, scale):
+    """The values of a metric with NaN where the scale has no place for them."""
+    if metric not in value.values:
+        accepted = ", ".join(map(repr, value.values))
+        raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
+    if scale not in SCALES:
+        raise ValueError(f"`scale` must be one of 'linear', 'log'. Received {scale!r}.")
+    values = value.values[metric]
+    shown = np.isfinite(values) & ((values > 0) | (scale == "linear"))
+    return np.where(shown, values, np.nan)
+
+
+def _note_holes(ax, values, scale):
+    holes = np.count_nonzero(np.isnan(values))
+    if holes == 0:
+        return
+    reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
+    ax.annotate(
+        f"{holes} of {values.size} points {reason}",
+        (0.02, 0.98),
+        xycoords="axes fraction",
+        verticalalignment="top",
+        fontsize="x-small",
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
+    )
+
+
+def _finite_limits(values):
+    finite = np.concatenate([array[np.isfinite(array)] for array in values])
+    if finite.size == 0:
+        return 1.0, 10.0
+    low, high = finite.min(), finite.max()
+    # A flat surface still needs an axis to lie on.
+    return (low, high) if low < high else (low - abs(low) / 10, high + abs(high) / 10 or 1.0)
+
+
+def _round_levels(values, scale, number=11):
+    """At most `number` round values inside the limits, in equal ratios on a log scale."""
+    low, high = _finite_limits(values)
+    if scale == "linear" or high < 5 * low:
+        levels = ticker.MaxNLocator(number - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        return levels[(levels >= low) & (levels <= high)]
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
+    for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        levels = np.outer(decades, parts).ravel()
+        levels = levels[(levels >= low) & (levels <= high)]
+        if len(levels) <= number:
+            return levels
+    return levels[:: -(-len(levels) // number)]
+
+
+def _norm(low, high, scale):
+    return (colors.LogNorm if scale == "log" else colors.Normalize)(low, high)
+
+
+def _lightened(cmap):
+    """The colormap halfway to white, so that lines and labels stand out on it."""
+    shades = colormaps.get_cmap(cmap)(np.linspace(0, 1, 256))
+    return colors.ListedColormap((shades + 1) / 2)
+
+
+def _shaded(heights, cmap):
+    """Colors of a surface of heights from 0 to 1, lit from the upper left."""
+    flat = colormaps.get_cmap(cmap)(heights)[..., :3]
+    rows, columns = heights.shape
+    light = colors.LightSource(azdeg=225, altdeg=50)
+    # Holes are not drawn, but would spread to their neighbors' slopes.
+    filled = np.where(np.isnan(heights), 1, heights)
+    return light.shade_rgb(flat, filled, blend_mode="soft", dx=1 / columns, dy=1 / rows)
+
+
+def _short(value):
+    """Three digits at most, 1e6 instead of 1e+06."""
+    return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-")
+
+
+def _value_label(metric, scale):
+    name = metric.replace("_", " ")
+    return f"{name} (log scale)" if scale == "log" else name
+
+
+def _spans_zero(coordinates):
+    return coordinates[0] <= 0 <= coordinates[-1]
+
+
+def _check_labels(labels, values):
+    labels = [labels] if isinstance(labels, str) else labels
+    if labels is None:
+        return [None] * len(values)
+    if len(labels) != len(values):
+        raise ValueError(
+            f"`labels` must be one per value drawn. Received {len(labels)} labels for "
+            f"{len(values)} values."
+        )
+    return list(labels)
+
+
+def _is_list(value):
+    return isinstance(value, (list, tuple, np.ndarray))
+
+
+def _as_list(value):
+    return list(value) if _is_list(value) else [value]

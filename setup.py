@@ -1,0 +1,59 @@
+"""Installs the flat modules of this folder as one package, `losslandscape`.
+
+`losslandscape.py` becomes `losslandscape/__init__.py` and its siblings the
+submodules, so that nothing called `plotting` or `evaluation` lands beside the
+user's own modules.
+"""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+SIBLINGS = ("datasets", "directions", "evaluation", "plotting", "surfaces")
+
+EXAMPLES = ["scikit-learn"]
+# Formatting and baseline images differ between versions of these, so they are fixed.
+TEST = [
+    *EXAMPLES,
+    "build",
+    "ipykernel",
+    "matplotlib==3.11.*",
+    "nbclient",
+    "pandas",
+    "pytest==9.*",
+    "pytest-mpl==0.19.*",
+    "ruff==0.17.*",
+]
+
+
+class BuildFlatPackage(build_py):
+    """Puts the flat modules into one package."""
+
+    def find_modules(self):
+        """Lists (package, module, file) for everything the wheel holds."""
+        siblings = [("losslandscape", name, f"{name}.py") for name in SIBLINGS]
+        return [("losslandscape", "__init__", "losslandscape.py"), *siblings]
+
+
+setup(
+    name="losslandscape",
+    version=re.search('__version__ = "(.*)"', (ROOT / "surfaces.py").read_text())[1],
+    description="The loss landscape around a trained Keras model",
+    long_description=(ROOT / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    py_modules=["losslandscape"],
+    cmdclass={"build_py": BuildFlatPackage},
+    install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
+    extras_require={"examples": EXAMPLES, "test": TEST},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Visualization",
+    ],
+)

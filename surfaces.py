@@ -1,0 +1,165 @@
+"""Surfaces: what was measured, as small values that save and describe themselves.
+
+A `LossLine` holds losses along directions, a `LossSurface` over the plane of
+two. Both keep every metric of the model, the values at the unperturbed weights
+and how they were computed, and can be drawn again without model or data.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+
+__version__ = "0.1.0"
+
+
+class _Saved:
+    """HDF5 reading and writing, the same for lines and surfaces."""
+
+    def save(self, path):
+        """Writes everything to an HDF5 file.
+
+        Args:
+            path: Where to write; an existing file is replaced.
+
+        Example:
+
+        >>> display.surface.save("resnet56.h5")
+        """
+        with h5py.File(path, "w") as file:
+            file.attrs["kind"] = type(self).__name__
+            file.attrs["losslandscape_version"] = __version__
+            for field in dataclasses.fields(self):
+                _write(file, field.name, getattr(self, field.name))
+
+    @classmethod
+    def load(cls, path):
+        """Reads what `save` wrote.
+
+        Args:
+            path: Path of the HDF5 file.
+
+        Returns:
+            A value of this class, equal to the saved one in every bit.
+
+        Raises:
+            ValueError: If the file holds something else.
+
+        Example:
+
+        >>> plot_levels(LossSurface.load("resnet56.h5"))
+        """
+        with h5py.File(path, "r") as file:
+            kind = file.attrs.get("kind")
+            if kind != cls.__name__:
+                found = f"which holds a {kind}: use `{kind}.load`." if kind else "which is none."
+                raise ValueError(
+                    f"`path` must be a file written by `{cls.__name__}.save`. Received "
+                    f"{str(path)!r}, {found}"
+                )
+            return cls(**{field.name: _read(file, field.name) for field in dataclasses.fields(cls)})
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossLine(_Saved):
+    """Losses along one or several directions, `values["loss"][k, j] = L(θ + alphas[j]·d_k)`.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates along the direction.
+        values: Dict of float arrays of shape `(k, n)`, one row per direction:
+            `"loss"` and every metric the model was compiled with, and
+            `"data_loss"`, the loss without weight penalties, if it has any.
+            What was not finite is kept as NaN or inf.
+        center: Dict of floats, the same at the unperturbed weights.
+        metadata: Dict of how this was computed: seed, normalization, ignore
+            rule, dataset size, model, versions.
+    """
+
+    alphas: np.ndarray
+    values: dict
+    center: dict
+    metadata: dict
+
+    def __post_init__(self):
+        _check_shapes(self.values, (None, len(self.alphas)))
+
+    def __repr__(self):
+        directions = len(next(iter(self.values.values())))
+        return (
+            f"LossLine({', '.join(self.values)}; {directions} direction{'s'[: directions != 1]}, "
+            f"{_extent('alpha', self.alphas)})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossSurface(_Saved):
+    """Losses over a plane, `values["loss"][i, j] = L(θ + alphas[j]·d1 + betas[i]·d2)`.
+
+    Rows go along beta and columns along alpha, as `np.meshgrid(alphas, betas)`
+    and Matplotlib's `contour(alphas, betas, values)` have it.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates along d1.
+        betas: Float array of shape `(m,)`, the coordinates along d2.
+        values: Dict of float arrays of shape `(m, n)`: `"loss"` and every
+            metric the model was compiled with, and `"data_loss"`, the loss
+            without weight penalties, if it has any. What was not finite is kept
+            as NaN or inf.
+        center: Dict of floats, the same at the unperturbed weights.
+        metadata: Dict of how this was computed: seed, normalization, ignore
+            rule, dataset size, model, versions.
+    """
+
+    alphas: np.ndarray
+    betas: np.ndarray
+    values: dict
+    center: dict
+    metadata: dict
+
+    def __post_init__(self):
+        _check_shapes(self.values, (len(self.betas), len(self.alphas)))
+
+    def __repr__(self):
+        axes = f"{_extent('alpha', self.alphas)}, {_extent('beta', self.betas)}"
+        return f"LossSurface({', '.join(self.values)}; {axes})"
+
+
+def _extent(name, coordinates):
+    return f"{len(coordinates)} points {name} {coordinates[0]:g}…{coordinates[-1]:g}"
+
+
+def _check_shapes(values, shape):
+    for name, array in values.items():
+        if array.ndim != 2 or any(
+            size not in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
+        ):
+            expected = tuple("any" if size is None else size for size in shape)
+            raise ValueError(
+                f"values[{name!r}] must have shape {expected}. Received {array.shape}."
+            )
+
+
+def _write(group, name, value):
+    if isinstance(value, np.ndarray):
+        group[name] = value
+    elif name == "metadata":
+        group.attrs[name] = json.dumps(value)
+    else:
+        # Track the order: it is the order in which the model reports its metrics.
+        subgroup = group.create_group(name, track_order=True)
+        for key, entry in value.items():
+            subgroup[key] = entry
+
+
+def _read(group, name):
+    if name == "metadata":
+        return json.loads(group.attrs[name])
+    if isinstance(group[name], h5py.Dataset):
+        return group[name][()]
+    return {key: _plain(entry[()]) for key, entry in group[name].items()}
+
+
+def _plain(entry):
+    return entry if entry.ndim else float(entry)

@@ -1,0 +1,47 @@
+import os
+
+# Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+
+import keras
+import matplotlib as mpl
+import numpy as np
+import pytest
+from keras import layers
+
+mpl.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def fresh_session():
+    """Every test starts from the same seed, with no figures or graphs of another's."""
+    keras.utils.set_random_seed(0)
+    yield
+    mpl.pyplot.close("all")
+    keras.backend.clear_session()
+
+
+@pytest.fixture
+def data():
+    """Sixty-four samples of four features in three classes."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(64, 4)).astype("float32")
+    return x, generator.integers(0, 3, 64)
+
+
+@pytest.fixture
+def model(data):
+    """A small classifier, trained a little, with every kind of state a model has."""
+    network = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, activation="relu"),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    network.fit(*data, epochs=2, verbose=0)
+    return network

@@ -1,0 +1,158 @@
+"""Datasets: what counts as one, how it is read, and what is refused."""
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from losslandscape.datasets import automatic_batch_size, read_dataset, split_datasets
+
+X = np.arange(20, dtype="float64").reshape(10, 2)
+Y = np.arange(10)
+
+
+class Batches(keras.utils.PyDataset):
+    """Ten samples in batches of four, four and two."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        part = slice(4 * index, 4 * index + 4)
+        return X[part], Y[part]
+
+
+class EndlessBatches(Batches):
+    num_batches = None
+
+
+@pytest.fixture
+def model():
+    return keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+
+
+def samples(dataset, part=0):
+    return np.concatenate([batch[part].numpy() for batch in dataset.batches])
+
+
+@pytest.mark.parametrize(
+    ("datasets", "number"),
+    [
+        ((X, Y), 1),
+        ([X, Y], 1),
+        ((X, Y, np.ones(10)), 1),
+        (([X, X], Y), 1),
+        (({"a": X}, Y), 1),
+        (X, 1),
+        ((X,), 1),
+        (((X, Y),), 1),
+        (((X, Y), (X, Y)), 2),
+        ([(X, Y), (X, Y), (X, Y)], 3),
+        (tf.data.Dataset.from_tensors((X, Y)), 1),
+        ((tf.data.Dataset.from_tensors((X, Y)), (X, Y)), 2),
+        ([Batches(), Batches()], 2),
+    ],
+)
+def test_one_dataset_is_told_from_several(datasets, number):
+    assert len(split_datasets(datasets)) == number
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        (X, Y),
+        (tf.constant(X, "float32"), tf.constant(Y)),
+        (pd.DataFrame(X), pd.Series(Y)),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(4),
+        Batches(),
+        Batches(workers=2),
+    ],
+    ids=["arrays", "tensors", "pandas", "tf.data", "PyDataset", "PyDataset, two workers"],
+)
+def test_every_kind_gives_the_same_samples_in_order(model, dataset):
+    read = read_dataset(model, dataset)
+    assert read.size == 10
+    for _ in range(2):
+        np.testing.assert_array_equal(samples(read), X)
+        np.testing.assert_array_equal(samples(read, part=1), Y)
+
+
+def test_dicts_lists_and_weights_keep_their_structure(model):
+    read = read_dataset(model, ({"a": X, "b": X[:, :1]}, [Y, Y], np.ones(10)), batch_size=4)
+    inputs, targets, weights = next(iter(read.batches))
+    assert {name: tuple(part.shape) for name, part in inputs.items()} == {"a": (4, 2), "b": (4, 1)}
+    assert len(targets) == 2
+    assert weights.shape == (4,)
+
+
+def test_batch_size_leaves_a_smaller_last_batch(model):
+    read = read_dataset(model, (X, Y), batch_size=4)
+    assert [len(x) for x, _ in read.batches] == [4, 4, 2]
+
+
+def test_a_pipeline_that_shuffles_is_read_once(model):
+    pipeline = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(10).batch(4)
+    read = read_dataset(model, pipeline)
+    np.testing.assert_array_equal(samples(read), samples(read))
+    np.testing.assert_array_equal(np.sort(samples(read, part=1)), Y)
+
+
+def test_sequences_may_differ_in_length_between_batches(model):
+    class Ragged(Batches):
+        def __getitem__(self, index):
+            return np.ones((2, index + 1)), np.ones(2)
+
+    read = read_dataset(model, Ragged())
+    assert [tuple(x.shape) for x, _ in read.batches] == [(2, 1), (2, 2), (2, 3)]
+
+
+def test_automatic_batches_shrink_with_the_largest_layer(model):
+    assert automatic_batch_size(model) == 2048
+    wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
+    # 64·64·16 floats of 4 bytes are 256 KiB, of which 128 fit into 32 MiB.
+    assert automatic_batch_size(wide) == 128
+    huge = keras.Sequential([keras.Input((512, 512, 3)), layers.Conv2D(64, 3, padding="same")])
+    assert automatic_batch_size(huge) == 32
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        ((X[:0], Y[:0]), ValueError, "`test` is empty"),
+        (
+            tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(4),
+            ValueError,
+            "`test` is empty",
+        ),
+        ((X, Y[:9]), ValueError, r"same number of samples. Received \[10, 9\]"),
+        ((X, Y, Y, Y), ValueError, r"\(x, y, sample_weight\). Received 4 elements"),
+        (
+            tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).repeat(),
+            ValueError,
+            r"`test` is endless.*`.take\(n\)`",
+        ),
+        (EndlessBatches(), ValueError, "`test` is endless"),
+        (
+            tf.data.Dataset.from_tensor_slices((X, Y)),
+            ValueError,
+            r"must yield batches.*`.batch\(n\)`",
+        ),
+        ((1.0, 2.0), TypeError, "`test` must be arrays.*'float', 'float'"),
+        (((x, y) for x, y in zip(X, Y, strict=True)), TypeError, "generator can be read but once"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(model, dataset, error, message):
+    with pytest.raises(error, match=message):
+        read_dataset(model, dataset, name="test")
+
+
+def test_batch_size_is_for_arrays(model):
+    with pytest.raises(ValueError, match="`batch_size` is for arrays.*Received batch_size=4"):
+        read_dataset(model, Batches(), batch_size=4)
+
+
+def test_no_dataset_is_refused():
+    with pytest.raises(ValueError, match="`datasets` is empty"):
+        split_datasets(())
