@@ -24,7 +24,8 @@ benchmark: .venv/examples
 
 # Draws the images anew that tests/test_plotting.py compares with: look at them before you commit.
 baselines: .venv/test
-	$(BIN)/python -m pytest tests/test_plotting.py --mpl-generate-path=tests/baseline
+	$(BIN)/python -m pytest -o addopts= --mpl-default-style=default --mpl-generate-path=tests/baseline \
+		tests/test_plotting.py -k look
 
 # A stamp per set of extras, so that each is installed once and again after a change.
 .venv/%: setup.py

@@ -23,11 +23,13 @@ class Dataset(NamedTuple):
     """One dataset in memory.
 
     Attributes:
+        name: What the dataset is called in errors.
         batches: A cached `tf.data.Dataset` of batches `(x,)`, `(x, y)` or
             `(x, y, sample_weight)`.
         size: Number of samples.
     """
 
+    name: str
     batches: tf.data.Dataset
     size: int
 
@@ -120,7 +122,8 @@ def _read_arrays(model, dataset, batch_size, name):
     def batch_at(start):
         return tree.map_structure(lambda tensor: tensor[start : start + step], tensors)
 
-    return Dataset(tf.data.Dataset.range(0, sizes[0], step).map(batch_at).cache(), sizes[0])
+    batches = tf.data.Dataset.range(0, sizes[0], step).map(batch_at).cache()
+    return Dataset(name, batches, sizes[0])
 
 
 def automatic_batch_size(model):
@@ -152,7 +155,9 @@ def _read_pipeline(pipeline, name):
     # This first pass fills the cache.
     sizes = [_batch_size(batch, name) for batch in batches]
     _check_not_empty(sum(sizes), name)
-    return Dataset(batches, sum(sizes))
+    # Keras warns about data that end without having said when.
+    counted = batches.apply(tf.data.experimental.assert_cardinality(len(sizes)))
+    return Dataset(name, counted, sum(sizes))
 
 
 def _read_batches(iterable, name):

@@ -5,6 +5,9 @@ the model gets back every bit it had.
 """
 
 import contextlib
+import numbers
+import signal
+import threading
 from importlib.metadata import version
 
 import keras
@@ -108,12 +111,12 @@ def evaluate_lines(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
     _check_evaluation(model, engine, verbose)
-    alphas = _coordinates("number_of_points", number_of_points, "extent", extent)
+    alphas = _coordinates(number_of_points, extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
     directions, origin = _choose_directions(model, directions, number_of_directions, seed)
     data = _read_datasets(model, datasets, batch_size)
-    with preserved(model):
-        measure = _measurer(model, metric, data)
+    with _patient_interrupts() as callbacks, preserved(model):
+        measure = _measurer(model, metric, data, callbacks)
         centers = measure()
         progress = _Progress(len(directions) * len(alphas), metric, verbose)
         walks = [
@@ -181,16 +184,13 @@ def evaluate_surface(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
     _check_evaluation(model, engine, verbose)
-    numbers, extents = _per_axis(number_of_points, extent)
-    alphas, betas = (
-        _coordinates("number_of_points", number, "extent", ends)
-        for number, ends in zip(numbers, extents, strict=True)
-    )
+    axes = zip(*_per_axis(number_of_points, extent), strict=True)
+    alphas, betas = (_coordinates(number, ends) for number, ends in axes)
     directions, origin = _choose_directions(model, directions, 2, seed, exactly=True)
     data = _read_datasets(model, [_one_dataset(x, y)], batch_size)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
-    with preserved(model):
-        measure = _measurer(model, metric, data)
+    with _patient_interrupts() as callbacks, preserved(model):
+        measure = _measurer(model, metric, data, callbacks)
         (center,) = measure()
         progress = _Progress(len(grid), metric, verbose)
         (walk,) = _walk(model, directions, grid, measure, progress)
@@ -235,9 +235,40 @@ def _put_back(model, variables, values):
         for variable, value in zip(variables, values, strict=True):
             variable.assign(value)
     except KeyboardInterrupt:
-        # A second Ctrl-C must not leave the model half restored.
+        # An impatient Ctrl-C must not leave the model half restored.
         _put_back(model, variables, values)
         raise
+
+
+@contextlib.contextmanager
+def _patient_interrupts():
+    """Lets Ctrl-C wait for the end of a batch, and a second one act at once.
+
+    An exception between two arbitrary lines of TensorFlow breaks its own state,
+    and with it the model. Yields the callbacks for `model.evaluate` that listen.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield []
+        return
+    pending = []
+
+    def remember(number, frame):
+        if pending:
+            signal.default_int_handler(number, frame)
+        pending.append(number)
+
+    def interrupt(*_, **__):
+        if pending:
+            pending.clear()
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupt()
 
 
 def _walk(model, directions, points, measure, progress):
@@ -282,19 +313,25 @@ def _mover(model, directions):
     return lambda point: compiled(tf.constant(point))
 
 
-def _measurer(model, metric, data):
+def _measurer(model, metric, data, callbacks):
     """A function that measures every dataset where the weights are now."""
     penalty = _penalty(model)
 
     def measure(batches):
-        logs = dict(_scalars(model.evaluate(batches, verbose=0, return_dict=True)))
+        results = model.evaluate(batches, verbose=0, return_dict=True, callbacks=callbacks)
+        logs = dict(_scalars(results))
         if penalty is not None:
             logs["data_loss"] = logs["loss"] - float(penalty())
         return {name: logs[name] for name in ("loss", "data_loss") if name in logs} | logs
 
     # A first batch finds data that do not fit the model before hours are spent.
     for dataset in data:
-        check_choice("metric", metric, tuple(measure(dataset.batches.take(1))))
+        try:
+            names = tuple(measure(dataset.batches.take(1)))
+        except Exception as error:
+            error.add_note(f"`model.evaluate` failed on the first batch of `{dataset.name}`.")
+            raise
+        check_choice("metric", metric, names)
     return lambda: [measure(dataset.batches) for dataset in data]
 
 
@@ -408,24 +445,26 @@ def _check_evaluation(model, engine, verbose):
 
 
 def _per_axis(number_of_points, extent):
-    numbers = (
-        number_of_points if isinstance(number_of_points, (tuple, list)) else [number_of_points] * 2
-    )
+    """The number of points and the extent of alpha and of beta."""
+    is_single = isinstance(number_of_points, numbers.Integral)
+    numbers_of_points = [number_of_points] * 2 if is_single else number_of_points
     extents = extent if np.ndim(extent) == 2 else [extent] * 2
-    for name, value in (("number_of_points", numbers), ("extent", extents)):
-        if len(value) != 2:
-            raise ValueError(
-                f"`{name}` must be for both axes, or one per axis. Received {value!r}."
+    for name, value in (("number_of_points", numbers_of_points), ("extent", extents)):
+        if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
+            raise TypeError(
+                f"`{name}` must be for both axes, or a pair for alpha and beta. Received {value!r}."
             )
-    return numbers, extents
+    return numbers_of_points, extents
 
 
-def _coordinates(number_name, number, extent_name, extent):
-    check_integer(number_name, number, minimum=2)
-    ends = np.asarray(extent, dtype=float)
-    if ends.shape != (2,) or not np.isfinite(ends).all() or ends[0] >= ends[1]:
+def _coordinates(number_of_points, extent):
+    check_integer("number_of_points", number_of_points, minimum=2)
+    is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
+    if not is_pair or not all(isinstance(end, numbers.Real) for end in extent):
+        raise TypeError(f"`extent` must be two numbers, such as (-1, 1). Received {extent!r}.")
+    if not np.isfinite(extent).all() or extent[0] >= extent[1]:
         raise ValueError(
-            f"`{extent_name}` must be two finite numbers, the smaller first, such as (-1, 1). "
-            f"Received {extent!r}."
+            "`extent` must be two finite numbers, the smaller first, such as (-1, 1). Received "
+            f"{extent!r}."
         )
-    return np.linspace(*ends, number)
+    return np.linspace(*extent, number_of_points)

@@ -97,7 +97,7 @@ def plot_levels(
     >>> axes = plot_levels([resnet, vgg], labels=("ResNet-56", "VGG-like 56"), scale="log")
     """
     values = [_drawable(surface, metric, scale) for surface in _as_list(surfaces)]
-    levels = _round_levels(values, scale) if levels is None else np.asarray(levels, dtype=float)
+    levels = _round_levels(values, scale) if levels is None else _increasing("levels", levels)
     style = {"levels": levels, "norm": _norm(levels[0], levels[-1], scale)}
 
     def draw(ax, surface):
@@ -156,8 +156,9 @@ def plot_surface(
     values = [_drawable(surface, metric, scale) for surface in _as_list(surfaces)]
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
     to_axis = np.log10 if scale == "log" else np.asarray
-    low, high = to_axis(_finite_limits(values) if limits is None else limits)
-    ticks = _round_levels([np.array(limits)] if limits else values, scale, number=6)
+    limits = _finite_limits(values) if limits is None else _increasing("limits", limits)
+    low, high = to_axis(limits)
+    ticks = _round_levels([np.array(limits)], scale, number=6)
     tick_labels = [_short(tick) for tick in ticks]
     norm = colors.Normalize(low, high)
 
@@ -281,7 +282,7 @@ def _round_levels(values, scale, number=11):
     """At most `number` round values inside the limits, in equal ratios on a log scale."""
     low, high = _finite_limits(values)
     if scale == "linear" or high < 5 * low:
-        levels = ticker.MaxNLocator(number - 1, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+        levels = ticker.MaxNLocator(number, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
         return levels[(levels >= low) & (levels <= high)]
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
     for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
@@ -336,6 +337,13 @@ def _check_labels(labels, values):
             f"{len(values)} values."
         )
     return list(labels)
+
+
+def _increasing(name, values):
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or len(values) < 2 or not (np.diff(values) > 0).all():
+        raise ValueError(f"`{name}` must be increasing numbers. Received {values.tolist()}.")
+    return values
 
 
 def _is_list(value):

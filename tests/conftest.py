@@ -31,8 +31,8 @@ def data():
 
 
 @pytest.fixture
-def model(data):
-    """A small classifier, trained a little, with every kind of state a model has."""
+def model():
+    """A small classifier with every kind of state, none of it at its initial value."""
     network = keras.Sequential(
         [
             keras.Input((4,)),
@@ -43,5 +43,8 @@ def model(data):
         ]
     )
     network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    network.fit(*data, epochs=2, verbose=0)
+    network.optimizer.build(network.trainable_variables)
+    generator = np.random.default_rng(0)
+    for variable in [*network.weights, *network.metrics_variables, *network.optimizer.variables]:
+        variable.assign(generator.uniform(0.1, 1, variable.shape) * 3)
     return network

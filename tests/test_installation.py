@@ -1,0 +1,140 @@
+"""Installation: one package, whatever the user's own modules are called."""
+
+import os
+import subprocess
+import sys
+import venv
+import zipfile
+from pathlib import Path
+
+import keras
+import nbclient
+import nbformat
+import pytest
+
+import setup
+
+ROOT = Path(__file__).parent.parent
+MODULES = {path.stem for path in ROOT.glob("*.py")} - {"setup", "losslandscape"}
+
+SCRIPT = """
+import sys
+import keras, numpy as np
+import matplotlib; matplotlib.use("Agg")
+import plotting, evaluation, directions, datasets, surfaces
+assert plotting.OWN and evaluation.OWN and directions.OWN and datasets.OWN and surfaces.OWN
+
+from losslandscape import plot_loss, plot_loss_3D
+x_train, x_test = np.random.default_rng(0).normal(size=(2, 16, 4))
+y_train, y_test = np.arange(16) % 3, np.arange(16) % 3
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+model.compile(loss="sparse_categorical_crossentropy")
+plot_loss(model, (x_test, y_test))
+plot_loss(model, ((x_train, y_train), (x_test, y_test)), dataset_labels=("training set", "test set"))
+plot_loss(model, (x_test, y_test), number_of_points=41)
+plot_loss_3D(model, "levels", x_test, y_test)
+plot_loss_3D(model, "3d", x_test, y_test)
+plot_loss_3D(model, ("levels", "3d"), x_test, y_test)
+display = plot_loss_3D(model, "levels", x_test, y_test, number_of_points=5)
+assert display.surface.values["loss"].shape == (5, 5)
+
+import losslandscape
+assert sys.modules["losslandscape.plotting"] is not plotting
+print("from", losslandscape.__file__)
+"""
+
+
+@pytest.fixture
+def user_folder(tmp_path):
+    """A script in a folder with modules that are called like ours."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    for name in MODULES:
+        (folder / f"{name}.py").write_text("OWN = True\n")
+    (folder / "script.py").write_text(SCRIPT)
+    return folder
+
+
+def run_script(folder, python, **variables):
+    command = [python, folder / "script.py"]
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
+    run = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    return Path(run.stdout.rpartition("from ")[2].strip())
+
+
+def fresh_environment(folder, *install):
+    """A new environment with losslandscape; TensorFlow and all come from this one."""
+    venv.create(folder, with_pip=True)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    ours = [path for path in sys.path if path.endswith("site-packages")]
+    # A second editable install must not be found through this environment's.
+    (packages / "ours.pth").write_text(
+        "\n".join(f"import sys; sys.path.append({path!r})" for path in ours)
+    )
+    python = folder / "bin" / "python"
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed"]
+    subprocess.run([python, "-m", "pip", "install", *options, *install], cwd=ROOT, check=True)
+    return python
+
+
+def test_every_module_is_in_the_package():
+    assert set(setup.SIBLINGS) == MODULES
+
+
+def test_the_interface_works_beside_modules_of_the_same_names(user_folder):
+    file = run_script(user_folder, sys.executable, PYTHONPATH=f"{user_folder}:{ROOT}")
+    assert file == ROOT / "losslandscape.py"
+
+
+def test_an_editable_install_works_beside_modules_of_the_same_names(user_folder, tmp_path):
+    python = fresh_environment(tmp_path / "venv", "--editable", ".")
+    assert run_script(user_folder, python) == ROOT / "losslandscape.py"
+
+
+def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    modules = {f"losslandscape/{name}.py" for name in MODULES | {"__init__"}}
+    assert {name for name in names if ".dist-info/" not in name} == modules
+    assert {name.split("/")[0] for name in names} == {
+        "losslandscape",
+        "-".join(wheel.name.split("-")[:2]) + ".dist-info",
+    }
+    python = fresh_environment(tmp_path / "venv", wheel)
+    assert run_script(user_folder, python).is_relative_to(tmp_path / "venv")
+
+
+def test_the_notebook_runs_and_shows_each_figure_once():
+    notebook = nbformat.read(ROOT / "examples" / "losslandscape.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, resources={"metadata": {"path": ROOT}}).execute()
+    pictures = {
+        cell.source: sum("image/png" in output.get("data", {}) for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    }
+    for source, number in pictures.items():
+        assert number == source.count("plot_loss(") + source.count('"levels"') + source.count(
+            '"3d"'
+        )
+    assert sum(pictures.values()) == 8
+
+
+def test_the_quickstart_runs(tmp_path):
+    command = [sys.executable, ROOT / "examples" / "quickstart.py", "--output", tmp_path]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    accuracy = float(run.stdout.split("Test accuracy: ")[1].split()[0])
+    assert accuracy > 0.9
+    figures = {path.name for path in tmp_path.iterdir()}
+    committed = {path.name for path in (ROOT / "readme_files").iterdir()}
+    assert figures <= committed
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"readme_files/{name}" in readme for name in figures)
+
+
+def test_keras_is_the_version_the_project_asks_for():
+    assert int(keras.__version__.split(".")[0]) == 3

@@ -1,0 +1,198 @@
+"""The public face: every call of the interface, its figures and files, and its errors."""
+
+import subprocess
+import sys
+
+import keras
+import matplotlib.image
+import numpy as np
+import pytest
+import tensorflow as tf
+from matplotlib import pyplot as plt
+
+from losslandscape import direction_between, plot_loss, plot_loss_3D, random_directions
+
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch):
+    """The calls are made just as users type them; the progress bars would bury the results."""
+    monkeypatch.setattr(keras.utils.Progbar, "update", lambda *_, **__: None)
+
+
+def test_plot_loss(model, data):
+    x_test, y_test = data
+    display = plot_loss(model, (x_test, y_test))
+    (line,) = display.lines
+    assert line.values["loss"].shape == (1, 21)
+    np.testing.assert_array_equal(display.axes["line"].lines[0].get_ydata(), line.values["loss"][0])
+    assert display.figures["line"] is plt.gcf()
+
+
+def test_plot_loss_of_two_datasets(model, data):
+    x, y = data
+    display = plot_loss(
+        model,
+        ((x[:32], y[:32]), (x[32:], y[32:])),
+        dataset_labels=("training set", "test set"),
+    )
+    legend = display.axes["line"].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["training set", "test set"]
+    assert len(display.lines) == len(display.axes["line"].lines) == 2
+
+
+def test_plot_loss_of_unnamed_datasets_draws_and_numbers_them(model, data):
+    legend = plot_loss(model, (data, data), number_of_points=3).axes["line"].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["dataset 1", "dataset 2"]
+
+
+def test_plot_loss_with_other_numbers_of_points_and_directions(model, data):
+    display = plot_loss(model, data, number_of_points=41, number_of_directions=2)
+    assert display.lines[0].values["loss"].shape == (2, 41)
+
+
+def test_plot_loss_along_given_directions_on_given_axes(model, data):
+    other = keras.models.clone_model(model)
+    other.compile(loss="sparse_categorical_crossentropy")
+    _, ax = plt.subplots()
+    display = plot_loss(
+        model,
+        data,
+        number_of_points=3,
+        directions=[direction_between(model, other)],
+        extent=(0, 1),
+        scale="log",
+        ax=ax,
+    )
+    assert display.axes["line"] is ax
+    assert ax.get_yscale() == "log"
+
+
+@pytest.mark.parametrize("plot_types", ["levels", "3d", ("levels", "3d"), ["3d"]])
+def test_plot_loss_3d(model, data, plot_types):
+    x_test, y_test = data
+    display = plot_loss_3D(model, plot_types, x_test, y_test, number_of_points=5)
+    names = [plot_types] if isinstance(plot_types, str) else list(plot_types)
+    assert list(display.axes) == list(display.figures) == names
+    assert len(plt.get_fignums()) == len(names)
+    assert display.surface.values["loss"].shape == (5, 5)
+
+
+def test_plot_loss_3d_takes_positions_and_whole_datasets(model, data):
+    dataset = tf.data.Dataset.from_tensor_slices(data).batch(16)
+    by_position = plot_loss_3D(model, "levels", *data, 3, seed=0)
+    whole = plot_loss_3D(model, "levels", dataset, number_of_points=3, seed=0)
+    np.testing.assert_allclose(
+        by_position.surface.values["loss"], whole.surface.values["loss"], rtol=1e-5
+    )
+
+
+def test_plot_loss_3d_draws_any_metric(model, data):
+    display = plot_loss_3D(model, "levels", *data, number_of_points=3, metric="accuracy")
+    assert display.figures["levels"].axes[1].get_ylabel() == "accuracy"
+
+
+def test_files_are_named_after_the_plot_types(model, data, tmp_path):
+    plot_loss(model, data, number_of_points=3, path=tmp_path / "line.pdf")
+    plot_loss_3D(model, "3d", *data, number_of_points=3, path=str(tmp_path / "surface.svg"))
+    plot_loss_3D(model, ("levels", "3d"), *data, number_of_points=3, path=tmp_path / "both.png")
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["both-3d.png", "both-levels.png", "line.pdf", "surface.svg"]
+    image = matplotlib.image.imread(tmp_path / "both-levels.png")
+    # A column of 3.5 inches at 300 dots.
+    assert image.shape[1] == 1050
+
+
+def test_a_figure_that_cannot_be_written_costs_a_warning_not_the_numbers(
+    model, data, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(plt.Figure, "savefig", full)
+    with pytest.warns(UserWarning, match=r"Could not write .*line.png.*No space left"):
+        display = plot_loss(model, data, number_of_points=3, path=tmp_path / "line.png")
+    assert np.isfinite(display.lines[0].values["loss"]).all()
+
+
+def test_figures_are_shown_only_on_request(model, data, monkeypatch):
+    shown = []
+    monkeypatch.setattr(plt, "show", lambda: shown.append(1))
+    plot_loss(model, data, number_of_points=3)
+    assert not shown
+    plot_loss(model, data, number_of_points=3, show=True)
+    assert shown
+
+
+def test_displays_print_as_one_line(model, data):
+    display = plot_loss_3D(model, ("levels", "3d"), *data, number_of_points=3)
+    assert repr(display) == (
+        "LossDisplay(levels, 3d; LossSurface(loss, accuracy; 3 points alpha -1…1, "
+        "3 points beta -1…1))"
+    )
+    assert not hasattr(display, "_repr_html_")
+    assert "\n" not in repr(plot_loss(model, (data, data), number_of_points=3))
+
+
+FRESH = """
+import keras, numpy as np
+from losslandscape import plot_loss_3D
+keras.utils.set_random_seed(5)
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+model.compile(loss="sparse_categorical_crossentropy")
+x = np.linspace(-1, 1, 40).reshape(10, 4)
+surface = plot_loss_3D(model, "levels", x, np.arange(10) % 3, 5, seed=0, verbose=0).surface
+print(surface.values["loss"].tobytes().hex())
+"""
+
+
+def test_the_same_seed_gives_the_same_figure_in_a_new_process():
+    runs = [
+        subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert len(runs[0].stdout.strip()) == 5 * 5 * 16
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (("training set",), "Received 1 labels for 2 datasets"),
+        (("a", "b", "c"), "Received 3 labels for 2 datasets"),
+        ("ab", "Received 1 labels for 2 datasets"),
+    ],
+)
+def test_as_many_labels_as_datasets(model, data, labels, message):
+    with pytest.raises(AssertionError, match=message):
+        plot_loss(model, (data, data), dataset_labels=labels)
+    assert not plt.get_fignums()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"scale": "ln"}, ValueError, "`scale` must be one of 'linear', 'log'. Received 'ln'"),
+        ({"ax": "new"}, TypeError, "`ax` must be Matplotlib axes. Received str"),
+        ({"path": "line.jpeg2"}, ValueError, r"`path` must end in one of .*\.png.*'line.jpeg2'"),
+        ({"path": "nowhere/line.png"}, ValueError, "folder that exists.*'nowhere/line.png'"),
+        ({"metric": "recall"}, ValueError, "`metric` must be one of 'loss', 'accuracy'.*'recall'"),
+        ({"number_of_points": 0}, ValueError, "`number_of_points` must be at least 2. Received 0"),
+        ({"number_of_directions": 0}, ValueError, "`number_of_directions` must be at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_drawn(model, data, options, error, message):
+    with pytest.raises(error, match=message):
+        plot_loss(model, data, **options)
+    assert not plt.get_fignums()
+
+
+def test_bad_plot_types_are_refused_before_anything_is_computed(model, data, monkeypatch):
+    monkeypatch.setattr(model, "evaluate", lambda *_, **__: pytest.fail("computed"))
+    with pytest.raises(ValueError, match="`plot_types` must be one of 'levels', '3d'.*'contour'"):
+        plot_loss_3D(model, "contour", *data)
+    with pytest.raises(ValueError, match="`plot_types` must be one of 'levels', '3d'.*'2d'"):
+        plot_loss_3D(model, ("3d", "2d"), *data)
+    with pytest.raises(ValueError, match="`plot_types` is empty. Name some of 'levels', '3d'"):
+        plot_loss_3D(model, (), *data)
+    with pytest.raises(ValueError, match="`directions` must hold 2 directions. Received 1"):
+        plot_loss_3D(model, "3d", *data, directions=random_directions(model))

@@ -1,0 +1,210 @@
+"""Plotting: what is on the axes, and how it looks."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib import pyplot as plt
+
+from losslandscape import LossLine, LossSurface, plot_levels, plot_line, plot_surface
+
+ALPHAS = np.linspace(-1, 1, 21)
+
+
+def a_line(curves, alphas=ALPHAS):
+    return LossLine(alphas, {"loss": np.atleast_2d(curves)}, {"loss": 0.5}, {})
+
+
+def a_surface(function, betas=ALPHAS):
+    values = function(*np.meshgrid(ALPHAS, betas))
+    metrics = {"loss": values, "accuracy": 1 / (1 + values)}
+    return LossSurface(ALPHAS, betas, metrics, {"loss": 0.5, "accuracy": 2 / 3}, {})
+
+
+# A bowl that is longer along beta, and lower for positive alpha.
+BOWL = a_surface(lambda a, b: 0.5 + 3 * a**2 - a + b**2, betas=np.linspace(-1, 1, 11))
+STEEP = a_surface(lambda a, b: 0.5 * np.exp(6 * (a**2 + b**2)))
+TORN = a_surface(
+    lambda a, b: np.where(a + b > 1.25, np.nan, np.where(a * b > 0.95, np.inf, 1.5 + a))
+)
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.texts]
+
+
+def test_line_draws_every_value_and_marks_the_models_point():
+    curve = 0.5 + ALPHAS**2
+    ax = plot_line(a_line(curve))
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), ALPHAS)
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), curve)
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), [[0, 0.5]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("α", "loss")
+    assert ax.get_xlim() == (-1, 1)
+    assert ax.get_legend() is None
+
+
+def test_line_off_the_origin_has_no_mark():
+    ax = plot_line(a_line(ALPHAS, alphas=ALPHAS + 3))
+    assert not ax.collections
+
+
+def test_lines_are_labeled_and_share_their_axes():
+    ax = plot_line([a_line(ALPHAS), a_line(-ALPHAS)], labels=("training set", "test set"))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["training set", "test set"]
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), -ALPHAS)
+
+
+def test_several_directions_are_drawn_as_mean_and_band():
+    curves = np.stack([ALPHAS**2 + 1, ALPHAS**2 + 2, ALPHAS**2 + 6])
+    ax = plot_line(a_line(curves))
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), ALPHAS**2 + 3)
+    band = ax.collections[0].get_paths()[0].vertices
+    # The standard deviation of 1, 2 and 6 is √7.
+    np.testing.assert_allclose(band[:, 1].min(), 3 - np.sqrt(7))
+    np.testing.assert_allclose(band[:, 1].max(), 4 + np.sqrt(7))
+    assert ax.get_legend().get_title().get_text() == "mean ± s.d. of 3 directions"
+
+
+def test_several_directions_on_a_log_scale_are_averaged_there():
+    ax = plot_line(a_line(np.stack([ALPHAS**0, 100 * ALPHAS**0])), scale="log")
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 10)
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylabel() == "loss (log scale)"
+
+
+def test_levels_have_alpha_across_and_beta_up():
+    ax = plot_levels(BOWL, levels=[1.0, 2.0])
+    lines = ax.collections[1]
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        a, b = path.vertices.T
+        # Linear interpolation between the points of the grid is off by h²/8 times the curvature.
+        np.testing.assert_allclose(0.5 + 3 * a**2 - a + b**2, level, atol=0.02)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("α", "β")
+    np.testing.assert_array_equal(ax.collections[2].get_offsets(), [[0, 0]])
+
+
+def test_levels_are_round_and_inside_the_values():
+    linear = plot_levels(BOWL).collections[1].levels
+    np.testing.assert_allclose(linear, np.arange(0.5, 5.6, 0.5), atol=1e-12)
+    logarithmic = plot_levels(STEEP, scale="log").collections[1].levels
+    np.testing.assert_allclose(logarithmic, np.outer(10.0 ** np.arange(5), [1, 3]).ravel())
+
+
+def test_a_log_scale_is_named_on_the_color_bar():
+    ax = plot_levels(STEEP, scale="log")
+    assert ax.figure.axes[1].get_ylabel() == "loss (log scale)"
+
+
+def test_surface_has_every_cell_and_marks_the_models_point():
+    ax = plot_surface(BOWL)
+    mesh, mark = ax.collections
+    assert len(mesh.get_facecolor()) == 20 * 10
+    x, y, z = mark._offsets3d
+    assert (x[0], y[0], z[0]) == (0, 0, 0.5)
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_zlabel()) == ("α", "β", "loss")
+    np.testing.assert_allclose(ax.get_zlim(), (BOWL.values["loss"].min(), 5.5))
+
+
+def test_surface_on_a_log_scale_has_its_values_on_the_ticks():
+    ax = plot_surface(STEEP, scale="log")
+    labels = [label.get_text() for label in ax.get_zticklabels()]
+    np.testing.assert_allclose(ax.get_zticks(), np.log10([float(label) for label in labels]))
+    assert ax.get_zlabel() == "loss (log scale)"
+
+
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+def test_any_metric_is_drawn(plot):
+    ax = plot(BOWL, metric="accuracy")
+    assert "accuracy" in {panel.get_ylabel() for panel in ax.figure.axes} | {
+        getattr(ax, "get_zlabel", str)()
+    }
+
+
+def test_compared_surfaces_share_levels_heights_and_one_color_bar():
+    axes = plot_levels([BOWL, STEEP], labels=("a", "b"), scale="log")
+    assert len(axes[0].figure.axes) == 3
+    first, second = (ax.collections[1] for ax in axes)
+    np.testing.assert_array_equal(first.levels, second.levels)
+    assert [ax.get_title() for ax in axes] == ["a", "b"]
+    axes = plot_surface([BOWL, STEEP])
+    assert axes[0].get_zlim() == axes[1].get_zlim()
+    np.testing.assert_allclose(axes[0].get_zlim()[1], STEEP.values["loss"].max())
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_what_is_not_finite_is_a_hole_with_a_note(scale):
+    curve = ALPHAS.copy() + 2
+    curve[3], curve[5] = np.nan, np.inf
+    reason = {"linear": "not finite", "log": "not finite or ≤ 0"}[scale]
+    ax = plot_line(a_line(curve), scale=scale)
+    assert texts(ax) == [f"2 of 21 points {reason}"]
+    assert np.isnan(ax.lines[0].get_ydata()).nonzero()[0].tolist() == [3, 5]
+    holes = np.count_nonzero(~np.isfinite(TORN.values["loss"]))
+    for plot in (plot_levels, plot_surface):
+        ax = plot(TORN, scale=scale)
+        assert any(text.startswith(f"{holes} of 441") for text in texts(ax))
+
+
+def test_a_log_scale_has_no_place_for_zero():
+    ax = plot_line(a_line(ALPHAS), scale="log")
+    assert texts(ax) == ["11 of 21 points not finite or ≤ 0"]
+
+
+@pytest.mark.parametrize("value", [0.0, 2.5, -3.0, np.nan])
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_flat_and_empty_surfaces_can_be_drawn(plot, value, scale):
+    plot(a_surface(lambda a, b: 0 * a * b + value), scale=scale).figure.canvas.draw()
+
+
+def test_given_axes_are_used_and_settings_left_alone():
+    before = dict(mpl.rcParams)
+    figure, (left, right) = plt.subplots(1, 2)
+    space = figure.add_subplot(projection="3d")
+    assert plot_line(a_line(ALPHAS), left) is left
+    assert plot_levels(BOWL, right) is right
+    assert plot_surface(BOWL, space) is space
+    assert plt.get_fignums() == [figure.number]
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: plot_line(BOWL, metric="mae"),
+            "`metric` must be one of 'loss', 'accuracy'.*'mae'",
+        ),
+        (lambda: plot_levels(BOWL, scale="ln"), "`scale` must be one of 'linear', 'log'.*'ln'"),
+        (lambda: plot_line([a_line(ALPHAS)], labels=("a", "b")), "Received 2 labels for 1 values"),
+        (lambda: plot_levels([BOWL, BOWL], plt.gca()), "Received 1 axes for 2 surfaces"),
+        (lambda: plot_surface(BOWL, plt.gca()), r"`ax` must be 3d axes.*\['Axes'\]"),
+        (lambda: plot_levels(BOWL, levels=10), "`levels` must be increasing.*Received 10.0"),
+        (lambda: plot_surface(BOWL, limits=(2, 1)), r"`limits` must be increasing.*\[2.0, 1.0\]"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.mpl_image_compare
+def test_look_of_lines():
+    curves = 0.5 + np.outer([1, 2, 3], ALPHAS**2)
+    lines = [a_line(0.5 + 0.8 * ALPHAS**2), a_line(curves)]
+    return plot_line(lines, labels=("training set", "test set")).figure
+
+
+@pytest.mark.mpl_image_compare
+def test_look_of_levels():
+    return plot_levels(BOWL).figure
+
+
+@pytest.mark.mpl_image_compare
+def test_look_of_a_surface():
+    return plot_surface(BOWL).figure
+
+
+@pytest.mark.mpl_image_compare
+def test_look_of_a_comparison_with_holes_on_a_log_scale():
+    return plot_levels([STEEP, TORN], labels=("ResNet-56", "VGG-like 56"), scale="log")[0].figure
