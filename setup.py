@@ -26,6 +26,7 @@ TEST = [
     "pytest==9.*",
     "pytest-mpl==0.19.*",
     "ruff==0.17.*",
+    "setuptools>=77",
 ]
 
 

@@ -35,23 +35,21 @@ def main():
     _, accuracy = model.evaluate(x_test, y_test, verbose=0)
     print(f"Test accuracy: {accuracy:.3f}")
 
+    both = (x_train, y_train), (x_test, y_test)
+    labels = ("training set", "test set")
     plot_loss(model, (x_test, y_test), path=folder / "line.png")
+    plot_loss(model, both, dataset_labels=labels, path=folder / "train-and-test.png")
+    plot_loss(model, (x_test, y_test), number_of_points=41, path=folder / "points.png")
     plot_loss(
         model,
-        ((x_train, y_train), (x_test, y_test)),
-        dataset_labels=("training set", "test set"),
-        number_of_points=41,
-        path=folder / "train-and-test.png",
-    )
-    plot_loss(
-        model,
-        ((x_train, y_train), (x_test, y_test)),
-        dataset_labels=("training set", "test set"),
+        both,
+        dataset_labels=labels,
         number_of_directions=10,
         scale="log",
         path=folder / "directions.png",
     )
     plot_loss_3D(model, ("levels", "3d"), x_test, y_test, path=folder / "landscape.png")
+    plot_loss_3D(model, "levels", x_test, y_test, number_of_points=5, path=folder / "coarse.png")
     plot_loss_3D(model, "levels", x_test, y_test, metric="accuracy", path=folder / "accuracy.png")
     print(f"The figures are in {folder}")
 
