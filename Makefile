@@ -21,6 +21,7 @@ format: .venv/test
 
 benchmark: .venv/examples
 	$(BIN)/python benchmarks/memory.py
+	PYTHONPATH=examples $(BIN)/python benchmarks/speed.py
 
 # Draws the images anew that tests/test_plotting.py compares with: look at them before you commit.
 baselines: .venv/test

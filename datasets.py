@@ -15,7 +15,7 @@ from keras import tree
 
 # Batches are as large as fits a layer's output into this many bytes: large ones
 # are several times faster than Keras' 32, and beyond this nothing is gained.
-ACTIVATION_BUDGET = 32 * 2**20
+ACTIVATION_BUDGET = 16 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
 
 
@@ -24,14 +24,19 @@ class Dataset(NamedTuple):
 
     Attributes:
         name: What the dataset is called in errors.
-        batches: A cached `tf.data.Dataset` of batches `(x,)`, `(x, y)` or
-            `(x, y, sample_weight)`.
         size: Number of samples.
+        batches: A `tf.data.Dataset` of batches `(x,)`, `(x, y)` or `(x, y,
+            sample_weight)`, the same at every pass.
+        tensors: All samples in the same structure, or `None` if the batches
+            differ in shape.
+        batch_size: Samples per batch, but for the last one, or `None`.
     """
 
     name: str
-    batches: tf.data.Dataset
     size: int
+    batches: tf.data.Dataset
+    tensors: tuple | None = None
+    batch_size: int | None = None
 
 
 def split_datasets(datasets):
@@ -117,13 +122,18 @@ def _read_arrays(model, dataset, batch_size, name):
             "one model, pass them as a list: ([x1, x2], y)."
         )
     _check_not_empty(sizes[0], name)
-    step = batch_size or min(sizes[0], automatic_batch_size(model))
+    return _from_tensors(name, tensors, batch_size or automatic_batch_size(model))
+
+
+def _from_tensors(name, tensors, batch_size):
+    size = tree.flatten(tensors)[0].shape[0]
+    step = min(size, batch_size)
 
     def batch_at(start):
         return tree.map_structure(lambda tensor: tensor[start : start + step], tensors)
 
-    batches = tf.data.Dataset.range(0, sizes[0], step).map(batch_at).cache()
-    return Dataset(name, batches, sizes[0])
+    batches = tf.data.Dataset.range(0, size, step).map(batch_at).cache()
+    return Dataset(name, size, batches, tensors, step)
 
 
 def automatic_batch_size(model):
@@ -151,13 +161,25 @@ def _read_pipeline(pipeline, name):
             f"`{name}` is endless, its loss could never be known. Cut it with `.take(n)`, or drop "
             "`.repeat()`."
         )
-    batches = pipeline.cache()
-    # This first pass fills the cache.
+    cached = pipeline.cache()
+    batches = list(cached)
     sizes = [_batch_size(batch, name) for batch in batches]
     _check_not_empty(sum(sizes), name)
+    if _are_uniform(batches, sizes):
+        tensors = tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
+        return _from_tensors(name, tensors, sizes[0])
     # Keras warns about data that end without having said when.
-    counted = batches.apply(tf.data.experimental.assert_cardinality(len(sizes)))
-    return Dataset(name, counted, sum(sizes))
+    counted = cached.apply(tf.data.experimental.assert_cardinality(len(sizes)))
+    return Dataset(name, sum(sizes), counted)
+
+
+def _are_uniform(batches, sizes):
+    """Whether the batches could be cut from one tensor, only the last one being smaller."""
+    leaves = [tree.flatten(batch) for batch in batches]
+    are_plain = all(isinstance(tensor, tf.Tensor) for tensor in leaves[0])
+    if not are_plain or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
+        return False
+    return len({tuple(tuple(tensor.shape[1:]) for tensor in batch) for batch in leaves}) == 1
 
 
 def _read_batches(iterable, name):

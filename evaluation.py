@@ -12,7 +12,6 @@ from importlib.metadata import version
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import ops
 
 from losslandscape.datasets import read_dataset, split_datasets
@@ -24,9 +23,12 @@ from losslandscape.directions import (
     random_directions,
     resolve_seed,
 )
+from losslandscape.engines import compiled_engine, evaluate_engine
 from losslandscape.surfaces import LossLine, LossSurface
 
-ENGINES = ("auto", "evaluate")
+ENGINES = ("auto", "compiled", "evaluate")
+# Below this number of points, compiling may take longer than it saves (benchmarks/RESULTS.md).
+COMPILED_MINIMUM = 10
 
 
 def evaluate_line(model, x, y=None, number_of_points=21, **options):
@@ -90,8 +92,10 @@ def evaluate_lines(
             from NumPy's global random state; it is kept in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) takes
             large ones, as the model's activations allow, which is fastest.
-        engine: `"auto"` or `"evaluate"`: every point is measured by
-            `model.evaluate`.
+        engine: `"evaluate"` measures each point with `model.evaluate`;
+            `"compiled"` puts the model's own `test_step` and many points into
+            one TensorFlow graph. `"auto"` (the default) takes the compiled one
+            where it applies and pays.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
             line at the end, 0 nothing.
 
@@ -115,13 +119,13 @@ def evaluate_lines(
     check_integer("number_of_directions", number_of_directions, minimum=1)
     directions, origin = _choose_directions(model, directions, number_of_directions, seed)
     data = _read_datasets(model, datasets, batch_size)
-    with _patient_interrupts() as callbacks, preserved(model):
-        measure = _measurer(model, metric, data, callbacks)
-        centers = measure()
-        progress = _Progress(len(directions) * len(alphas), metric, verbose)
+    number = len(directions) * len(alphas)
+    with _patient_interrupts() as interrupt, preserved(model):
+        candidates = _candidates(engine, number)
+        measure, centers = _start(candidates, model, data, directions[:1], interrupt)
+        progress = _Progress(number, metric, verbose, centers[0])
         walks = [
-            _walk(model, [direction], alphas[:, np.newaxis], measure, progress)
-            for direction in directions
+            _walk(measure, [direction], alphas[:, np.newaxis], progress) for direction in directions
         ]
     return [
         LossLine(
@@ -189,11 +193,11 @@ def evaluate_surface(
     directions, origin = _choose_directions(model, directions, 2, seed, exactly=True)
     data = _read_datasets(model, [_one_dataset(x, y)], batch_size)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
-    with _patient_interrupts() as callbacks, preserved(model):
-        measure = _measurer(model, metric, data, callbacks)
-        (center,) = measure()
-        progress = _Progress(len(grid), metric, verbose)
-        (walk,) = _walk(model, directions, grid, measure, progress)
+    with _patient_interrupts() as interrupt, preserved(model):
+        candidates = _candidates(engine, len(grid))
+        measure, (center,) = _start(candidates, model, data, directions, interrupt)
+        progress = _Progress(len(grid), metric, verbose, center)
+        (walk,) = _walk(measure, directions, grid, progress)
     values = {name: walk[name].reshape(len(betas), len(alphas)) for name in center}
     return LossSurface(alphas, betas, values, center, _describe(model, data[0], origin))
 
@@ -245,11 +249,11 @@ def _patient_interrupts():
     """Lets Ctrl-C wait for the end of a batch, and a second one act at once.
 
     An exception between two arbitrary lines of TensorFlow breaks its own state,
-    and with it the model. Yields the callbacks for `model.evaluate` that listen.
+    and with it the model. Yields the function to call at such an end.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield []
+        yield lambda *_, **__: None
         return
     pending = []
 
@@ -265,112 +269,59 @@ def _patient_interrupts():
 
     signal.signal(signal.SIGINT, remember)
     try:
-        yield [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
+        yield interrupt
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupt()
 
 
-def _walk(model, directions, points, measure, progress):
+def _walk(measure, directions, points, progress=None):
     """Measures every dataset at every point; one dict of arrays per dataset."""
-    measured = []
-    # Each walk starts from the model's own weights, not from where the last one ended.
-    with preserved(model):
-        move = _mover(model, directions)
-        for point in points:
-            move(point)
-            measured.append(measure())
-            progress.advance(measured[-1][0])
+    chunks = []
+    for results in measure(directions, points):
+        chunks.append(results)
+        if progress is not None:
+            progress.advance(results[0])
     return [
-        {name: np.array([result[name] for result in results]) for name in results[0]}
-        for results in zip(*measured, strict=True)
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*chunks, strict=True)
     ]
 
 
-def _mover(model, directions):
-    """A function that puts the weights at a point, always from where they are now.
+def _candidates(engine, number_of_points):
+    """The engines to try, the fastest first."""
+    if engine == "compiled":
+        return [compiled_engine]
+    if engine == "evaluate" or number_of_points < COMPILED_MINIMUM:
+        return [evaluate_engine]
+    return [compiled_engine, evaluate_engine]
 
-    Nothing accumulates: where a point lies does not depend on the points before.
-    """
-    moved = [
-        (weight, ops.copy(weight), [ops.convert_to_tensor(array) for array in arrays])
-        for weight, *arrays in zip(model.trainable_variables, *directions, strict=True)
-        if any(np.any(array) for array in arrays)
+
+def _start(candidates, model, data, directions, interrupt):
+    """Starts an engine: its measuring function, and the values where the model is."""
+    *others, last = candidates
+    at_center = np.zeros((1, len(directions)))
+    for candidate in others:
+        # What cannot be compiled the next one may still measure, or say what is wrong with it.
+        with contextlib.suppress(Exception):
+            measure = candidate(model, data, interrupt)
+            return measure, _centers(measure, directions, at_center)
+    measure = last(model, data, interrupt)
+    return measure, _centers(measure, directions, at_center)
+
+
+def _centers(measure, directions, point):
+    return [
+        {name: float(values[0]) for name, values in results.items()}
+        for results in _walk(measure, directions, point)
     ]
-
-    def move(point):
-        for weight, origin, axes in moved:
-            # Half precision would round the step away before it is added.
-            dtype = keras.backend.result_type(weight.dtype, "float32")
-            value = ops.cast(origin, dtype)
-            for index, axis in enumerate(axes):
-                value += ops.cast(point[index], dtype) * ops.cast(axis, dtype)
-            weight.assign(ops.cast(value, weight.dtype))
-
-    if keras.backend.backend() != "tensorflow":
-        return move
-    compiled = tf.function(move)
-    return lambda point: compiled(tf.constant(point))
-
-
-def _measurer(model, metric, data, callbacks):
-    """A function that measures every dataset where the weights are now."""
-    penalty = _penalty(model)
-
-    def measure(batches):
-        results = model.evaluate(batches, verbose=0, return_dict=True, callbacks=callbacks)
-        logs = dict(_scalars(results))
-        if penalty is not None:
-            logs["data_loss"] = logs["loss"] - float(penalty())
-        return {name: logs[name] for name in ("loss", "data_loss") if name in logs} | logs
-
-    # A first batch finds data that do not fit the model before hours are spent.
-    for dataset in data:
-        try:
-            names = tuple(measure(dataset.batches.take(1)))
-        except Exception as error:
-            error.add_note(f"`model.evaluate` failed on the first batch of `{dataset.name}`.")
-            raise
-        check_choice("metric", metric, names)
-    return lambda: [measure(dataset.batches) for dataset in data]
-
-
-def _scalars(logs):
-    for name, value in logs.items():
-        entries = np.asarray(value, dtype=float)
-        if entries.ndim == 0:
-            yield name, float(value)
-        else:
-            # A metric per class, for instance.
-            for index, entry in enumerate(entries.flat):
-                yield f"{name}_{index}", float(entry)
-
-
-def _penalty(model):
-    """A function for the sum of weight penalties in the loss, or None without any.
-
-    Only Keras' own test step is known to add them to the loss; what a custom
-    one does cannot be told, so there the loss is left whole.
-    """
-    regularized = [weight for weight in model.trainable_variables if weight.regularizer is not None]
-    overridden = any(
-        getattr(type(model), name) is not getattr(keras.Model, name)
-        for name in ("test_step", "compute_loss")
-        if hasattr(keras.Model, name)
-    )
-    if not regularized or overridden:
-        return None
-
-    def penalty():
-        return sum(weight.regularizer(weight) for weight in regularized)
-
-    return tf.function(penalty) if keras.backend.backend() == "tensorflow" else penalty
 
 
 class _Progress:
     """A Keras progress bar over points that shows the last value of one metric."""
 
-    def __init__(self, number_of_points, metric, verbose):
+    def __init__(self, number_of_points, metric, verbose, center):
+        check_choice("metric", metric, tuple(center))
         self._bar = keras.utils.Progbar(
             number_of_points,
             verbose=1 if verbose == "auto" else verbose,
@@ -380,9 +331,10 @@ class _Progress:
         self._metric = metric
         self._done = 0
 
-    def advance(self, result):
-        self._done += 1
-        self._bar.update(self._done, [(self._metric, result[self._metric])])
+    def advance(self, results):
+        values = results[self._metric]
+        self._done += len(values)
+        self._bar.update(self._done, [(self._metric, values[-1])])
 
 
 def _choose_directions(model, directions, number, seed, exactly=False):

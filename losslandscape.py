@@ -129,8 +129,10 @@ def plot_loss(
             from NumPy's global random state; it is kept in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) takes
             large ones, as the model's activations allow, which is fastest.
-        engine: `"auto"` or `"evaluate"`: every point is measured by
-            `model.evaluate`.
+        engine: `"evaluate"` measures each point with `model.evaluate`;
+            `"compiled"` puts the model's own `test_step` and many points into
+            one TensorFlow graph. `"auto"` (the default) takes the compiled one
+            where it applies and pays.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
         path: Where to save the figure; the suffix tells the format. Defaults to
             `None`, not saved.
@@ -225,8 +227,10 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             from NumPy's global random state; it is kept in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) takes
             large ones, as the model's activations allow, which is fastest.
-        engine: `"auto"` or `"evaluate"`: every point is measured by
-            `model.evaluate`.
+        engine: `"evaluate"` measures each point with `model.evaluate`;
+            `"compiled"` puts the model's own `test_step` and many points into
+            one TensorFlow graph. `"auto"` (the default) takes the compiled one
+            where it applies and pays.
         path: Where to save the figure; the suffix tells the format. Of two plot
             types, `landscape.png` becomes `landscape-levels.png` and
             `landscape-3d.png`. Defaults to `None`, not saved.

@@ -12,7 +12,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SIBLINGS = ("datasets", "directions", "evaluation", "plotting", "surfaces")
+SIBLINGS = ("datasets", "directions", "engines", "evaluation", "plotting", "surfaces")
 
 EXAMPLES = ["scikit-learn"]
 # Formatting and baseline images differ between versions of these, so they are fixed.

@@ -31,7 +31,7 @@ def data():
 
 
 @pytest.fixture
-def model():
+def model(data):
     """A small classifier with every kind of state, none of it at its initial value."""
     network = keras.Sequential(
         [
@@ -44,6 +44,8 @@ def model():
     )
     network.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     network.optimizer.build(network.trainable_variables)
+    # Builds the metrics, too.
+    network.test_step(data)
     generator = np.random.default_rng(0)
     for variable in [*network.weights, *network.metrics_variables, *network.optimizer.variables]:
         variable.assign(generator.uniform(0.1, 1, variable.shape) * 3)

@@ -107,9 +107,12 @@ def test_a_quadratic_model_gives_its_closed_form_surface_and_line():
     np.testing.assert_allclose(line.values["loss"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_every_point_and_metric_agrees_with_the_naive_way(model, data):
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_every_point_and_metric_agrees_with_the_naive_way(model, data, engine):
     directions = random_directions(model, 2, seed=0)
-    surface = evaluate_surface(model, *data, (4, 3), directions=directions, verbose=0)
+    surface = evaluate_surface(
+        model, *data, (4, 3), directions=directions, engine=engine, verbose=0
+    )
     points = [(a, b) for b in np.linspace(-1, 1, 3) for a in np.linspace(-1, 1, 4)]
     expected = naive(model, *data, directions, points)
     for name in ("loss", "accuracy"):
@@ -118,23 +121,27 @@ def test_every_point_and_metric_agrees_with_the_naive_way(model, data):
     assert list(surface.values) == ["loss", "accuracy"]
 
 
-def test_every_direction_starts_at_the_models_own_weights(model, data):
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_every_direction_starts_at_the_models_own_weights(model, data, engine):
     directions = random_directions(model, 3, seed=0)
     # Each moves one weight only: what an earlier one moved must be back in place.
     for kept, direction in enumerate(directions):
         for index in range(len(direction)):
             direction[index] *= index in (0, 2 * kept)
-    together = evaluate_line(model, *data, 5, directions=directions, verbose=0)
+    options = {"engine": engine, "verbose": 0}
+    together = evaluate_line(model, *data, 5, directions=directions, **options)
     for row, direction in zip(together.values["loss"], directions, strict=True):
-        alone = evaluate_line(model, *data, 5, directions=[direction], verbose=0)
+        alone = evaluate_line(model, *data, 5, directions=[direction], **options)
         np.testing.assert_array_equal(row, alone.values["loss"][0])
 
 
-def test_a_point_does_not_depend_on_the_points_before(model, data):
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_a_point_does_not_depend_on_the_points_before(model, data, engine):
     (direction,) = random_directions(model, seed=0)
-    line = evaluate_line(model, *data, 21, directions=[direction], verbose=0)
-    backwards = evaluate_line(
-        model, *data, 21, directions=[[-array for array in direction]], verbose=0
+    backwards = [-array for array in direction]
+    line, backwards = (
+        evaluate_line(model, *data, 21, directions=[d], engine=engine, verbose=0)
+        for d in (direction, backwards)
     )
     np.testing.assert_array_equal(line.values["loss"], backwards.values["loss"][:, ::-1])
 
@@ -258,9 +265,10 @@ def test_a_models_own_test_step_is_what_is_measured(data):
 
 def test_the_model_is_bit_identical_afterwards_and_trains_on_as_if_nothing_was(model, data):
     before = state_of(model)
-    evaluate_surface(model, *data, 3, verbose=0)
-    evaluate_lines(model, (data, data), 3, verbose=0)
-    assert_same_state(model, before)
+    for engine in ("evaluate", "compiled"):
+        evaluate_surface(model, *data, 3, engine=engine, verbose=0)
+        evaluate_lines(model, (data, data), 3, engine=engine, verbose=0)
+        assert_same_state(model, before)
 
     trained = []
     for plots in (1, 0):
@@ -545,7 +553,11 @@ def test_progress_is_shown_as_keras_shows_it(model, data, capsys):
         ({"extent": (0, np.inf)}, ValueError, r"`extent` must be two finite numbers.*inf"),
         ({"extent": (-1, 0, 1)}, TypeError, r"`extent` must be two numbers.*\(-1, 0, 1\)"),
         ({"extent": "wide"}, TypeError, r"`extent` must be two numbers.*'wide'"),
-        ({"engine": "fast"}, ValueError, "`engine` must be one of 'auto', 'evaluate'.*'fast'"),
+        (
+            {"engine": "fast"},
+            ValueError,
+            "`engine` must be one of 'auto', 'compiled', 'evaluate'.*'fast'",
+        ),
         ({"verbose": 3}, ValueError, "`verbose` must be one of 'auto', 0, 1, 2. Received 3"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be at least 1. Received 0"),
         ({"batch_size": "all"}, TypeError, "`batch_size` must be an integer. Received 'all'"),
@@ -588,7 +600,7 @@ def test_data_that_do_not_fit_are_refused_before_the_walk(model, data):
     before = state_of(model)
     with pytest.raises(Exception, match="incompatible") as caught:
         evaluate_lines(model, ((x, y), (x[:, :3], y)), verbose=0)
-    assert "failed on the first batch of `datasets[1]`" in caught.value.__notes__[0]
+    assert "`model.evaluate` failed on `datasets[1]`" in caught.value.__notes__[0]
     with pytest.raises(ValueError, match="must be one dataset if `y` is not given. Received 2"):
         evaluate_surface(model, ((x, y), (x, y)), verbose=0)
     with pytest.raises(ValueError, match=r"`datasets\[1\]` is empty"):

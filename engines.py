@@ -1,0 +1,234 @@
+"""Engines: the ways to measure a model at many points.
+
+Both assign the weights `θ + α·d1 + β·d2` and measure every dataset there. The
+`evaluate` engine asks `model.evaluate` at each point and works for whatever
+that accepts. The `compiled` engine puts the model's own `test_step`, the loop
+over batches and the loop over points into one TensorFlow graph.
+
+An engine is a function of directions and points, an array of shape `(number of
+points, number of directions)`. It yields the results of some points at a time:
+a list with a dict of arrays, by the name of the metric, per dataset.
+"""
+
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops, tree
+
+# What may lie on the device at once for the compiled engine, in bytes.
+DATA_BUDGET = 2**31
+# How long a chunk of points may run before progress is shown and Ctrl-C heard, in seconds.
+PATIENCE = 0.5
+# The most points of a chunk. The graph is compiled for arrays of this length.
+CHUNK = 256
+
+
+def evaluate_engine(model, data, interrupt):
+    """Measures point by point with `model.evaluate`.
+
+    Args:
+        model: A compiled and built `keras.Model`, at the weights to start from.
+        data: List of `Dataset`.
+        interrupt: A function to call now and then; it raises `KeyboardInterrupt`
+            if one is due.
+
+    Returns:
+        An engine.
+    """
+    move = _in_graph(_mover(model))
+    penalty = _penalty(model)
+    penalty_here = penalty and _in_graph(penalty)
+    callbacks = [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
+
+    def measure_here(dataset):
+        try:
+            logs = model.evaluate(dataset.batches, verbose=0, return_dict=True, callbacks=callbacks)
+        except Exception as error:
+            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.")
+            raise
+        logs = _complete(logs, penalty_here)
+        values = np.concatenate([np.ravel(value) for value in logs.values()]).astype(float)
+        return dict(zip(_result_names(logs), values[:, np.newaxis], strict=True))
+
+    def measure(directions, points):
+        tensors = _to_tensors(directions)
+        for point in points:
+            move(tensors, ops.convert_to_tensor(point))
+            yield [measure_here(dataset) for dataset in data]
+
+    return measure
+
+
+def compiled_engine(model, data, interrupt):
+    """Measures many points at a time in one TensorFlow graph.
+
+    Args:
+        model: A compiled and built `keras.Model`, at the weights to start from.
+        data: List of `Dataset`.
+        interrupt: A function to call now and then; it raises `KeyboardInterrupt`
+            if one is due.
+
+    Returns:
+        An engine.
+
+    Raises:
+        ValueError: If this engine does not apply to the model or the data; the
+            message says why.
+    """
+    obstacle = _obstacle(model, data)
+    if obstacle:
+        raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Leave it at 'auto'.")
+    graphs = [_graph(model, dataset) for dataset in data]
+
+    def measure(directions, points):
+        tensors = _to_tensors(directions)
+        number = 1
+        while len(points):
+            chunk, points = points[:number], points[number:]
+            started = time.perf_counter()
+            results = [graph(tensors, chunk) for graph in graphs]
+            seconds = time.perf_counter() - started
+            number = int(np.clip(len(chunk) * PATIENCE / seconds, 1, CHUNK))
+            yield results
+            interrupt()
+
+    return measure
+
+
+def _graph(model, dataset):
+    """A function of directions and points that measures one dataset in one graph."""
+    tensors, batch_size, dtype = dataset.tensors, dataset.batch_size, keras.config.floatx()
+    move, penalty = _mover(model), _penalty(model)
+    # One eager step builds the metrics that build late, and tells what will be measured.
+    names = _result_names(_complete(model.test_step(_slice(tensors, 0, 1)), penalty))
+    # Of any length, as Keras sees batches of two sizes: one trace, and the same numbers.
+    signature = tree.map_structure(
+        lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), tensors
+    )
+    step = tf.function(model.test_step, autograph=False, input_signature=[signature])
+    # The last batch is apart: it may be smaller, and its logs are those of all batches.
+    last = (dataset.size - 1) // batch_size
+
+    def measure_at(directions, point):
+        move(directions, point)
+        model.reset_metrics()
+
+        def step_at(index):
+            step(_slice(tensors, index * batch_size, batch_size))
+            return index + 1
+
+        tf.while_loop(lambda index: index < last, step_at, [0])
+        logs = step(_slice(tensors, last * batch_size, dataset.size - last * batch_size))
+        values = _complete(logs, penalty).values()
+        return tf.concat([tf.reshape(tf.cast(value, dtype), [-1]) for value in values], axis=0)
+
+    # No XLA: it would save 0.25 ms a point for the smallest models, and take a second to start.
+    @tf.function(autograph=False)
+    def measure_all(directions, points, number):
+        def measure_next(index, results):
+            values = measure_at(directions, points[index])
+            return index + 1, tf.tensor_scatter_nd_update(results, [[index]], [values])
+
+        start = (0, tf.zeros([CHUNK, len(names)], dtype))
+        return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
+
+    def graph(directions, points):
+        # Always of the same length, or the graph would be compiled anew.
+        padded = np.resize(points, (CHUNK, points.shape[1]))
+        values = measure_all(directions, tf.constant(padded), tf.constant(len(points)))
+        return dict(zip(names, values.numpy()[: len(points)].T.astype(float), strict=True))
+
+    return graph
+
+
+def _mover(model):
+    """A function that puts the weights at a point, always from where they are now.
+
+    Nothing accumulates: where a point lies does not depend on the points before.
+    """
+    weights = model.trainable_variables
+    origins = [ops.copy(weight) for weight in weights]
+
+    def move(directions, point):
+        for weight, origin, *steps in zip(weights, origins, *directions, strict=True):
+            # Half precision would round the step away before it is added.
+            dtype = keras.backend.result_type(weight.dtype, "float32")
+            value = ops.cast(origin, dtype)
+            for index, step in enumerate(steps):
+                value += ops.cast(point[index], dtype) * ops.cast(step, dtype)
+            weight.assign(ops.cast(value, weight.dtype))
+
+    return move
+
+
+def _penalty(model):
+    """A function for the sum of weight penalties in the loss, or None without any.
+
+    Only Keras' own test step is known to add them to the loss; what a custom
+    one does cannot be told, so there the loss is left whole.
+    """
+    regularized = [weight for weight in model.trainable_variables if weight.regularizer is not None]
+    is_keras_own = all(
+        getattr(type(model), name) is getattr(keras.Model, name)
+        for name in ("test_step", "compute_loss")
+        if hasattr(keras.Model, name)
+    )
+    if not regularized or not is_keras_own:
+        return None
+    return lambda: sum(weight.regularizer(weight) for weight in regularized)
+
+
+def _complete(logs, penalty):
+    """The logs with the data loss, in an order that does not depend on the engine."""
+    if penalty is not None:
+        logs = logs | {"data_loss": logs["loss"] - penalty()}
+    first = [name for name in ("loss", "data_loss") if name in logs]
+    return {name: logs[name] for name in (*first, *sorted(set(logs) - set(first)))}
+
+
+def _result_names(logs):
+    """One name per number: `f1_score_0`, … for a metric that has one per class."""
+    names = []
+    for name, value in logs.items():
+        shape = np.shape(value)
+        names += [name] if shape == () else [f"{name}_{i}" for i in range(np.prod(shape))]
+    return names
+
+
+def _obstacle(model, data):
+    """Why the compiled engine does not apply, or None."""
+    if keras.backend.backend() != "tensorflow":
+        return f"it needs the TensorFlow backend, and this is {keras.backend.backend()}"
+    if model.run_eagerly:
+        return "the model runs eagerly"
+    if getattr(model.evaluate, "__func__", None) is not keras.Model.evaluate:
+        return "the model has an `evaluate` of its own"
+    if model.distribute_strategy is not tf.distribute.get_strategy():
+        return "the model is distributed by a strategy"
+    irregular = [dataset.name for dataset in data if dataset.tensors is None]
+    if irregular:
+        return f"the batches of {irregular} differ in shape"
+    tensors = tree.flatten([dataset.tensors for dataset in data])
+    size = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors)
+    if size > DATA_BUDGET:
+        return f"the data take {size:,} bytes, more than the {DATA_BUDGET:,} kept on the device"
+    return None
+
+
+def _slice(tensors, start, size):
+    def part(tensor):
+        rest = tensor.shape[1:].as_list()
+        return tf.slice(tensor, [start] + [0] * len(rest), [size, *rest])
+
+    return tree.map_structure(part, tensors)
+
+
+def _in_graph(function):
+    """One graph instead of many small operations, where TensorFlow can make it."""
+    return tf.function(function) if keras.backend.backend() == "tensorflow" else function
+
+
+def _to_tensors(directions):
+    return [[ops.convert_to_tensor(array) for array in direction] for direction in directions]

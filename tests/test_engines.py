@@ -1,0 +1,276 @@
+"""Engines: both give the same numbers, and the compiled one says where it does not apply."""
+
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers, ops
+
+from losslandscape import evaluate_line, evaluate_lines, evaluate_surface, random_directions
+
+
+def dense(kind=keras.Sequential, **options):
+    return kind(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, activation="relu", **options),
+            layers.BatchNormalization(),
+            layers.Dropout(0.5),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def compiled(network, loss="sparse_categorical_crossentropy", **options):
+    network.compile("adam", loss, **options)
+    return network
+
+
+class OwnStep(keras.Sequential):
+    """Adds something of its own to the loss in its test step."""
+
+    def test_step(self, data):
+        logs = super().test_step(data)
+        return logs | {"loss": logs["loss"] + 1, "norm": ops.norm(self.trainable_variables[0])}
+
+
+class AddedLoss(layers.Layer):
+    def call(self, inputs):
+        self.add_loss(ops.mean(inputs**2))
+        return inputs
+
+
+class OwnMetric(keras.metrics.Metric):
+    """The largest output of all batches, a state that is no mean."""
+
+    def __init__(self):
+        super().__init__(name="largest")
+        self.largest = self.add_variable((), "zeros", name="largest")
+
+    def update_state(self, _, y_pred, sample_weight=None):  # noqa: ARG002, Keras' signature
+        self.largest.assign(ops.maximum(self.largest, ops.max(y_pred)))
+
+    def result(self):
+        return self.largest.value
+
+
+def sequence_network():
+    return keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Embedding(10, 4, mask_zero=True),
+            layers.LSTM(5, return_sequences=True),
+            layers.GRU(4),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def attention_network():
+    inputs = keras.Input((6, 4))
+    attended = layers.MultiHeadAttention(2, 3)(inputs, inputs)
+    outputs = layers.Dense(3, activation="softmax")(
+        layers.GlobalAveragePooling1D()(layers.LayerNormalization()(attended))
+    )
+    return keras.Model(inputs, outputs)
+
+
+def image_network():
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(4, 3, padding="same", kernel_regularizer="l2"),
+            layers.BatchNormalization(),
+            layers.ReLU(),
+            layers.MaxPooling2D(),
+            layers.DepthwiseConv2D(3),
+            layers.Flatten(),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+
+
+def two_headed_network():
+    inputs = {name: keras.Input((n,), name=name) for name, n in (("a", 4), ("b", 2))}
+    joined = layers.Concatenate()(list(inputs.values()))
+    outputs = {
+        "label": layers.Dense(3, activation="softmax", name="label")(joined),
+        "value": layers.Dense(1, name="value")(joined),
+    }
+    network = keras.Model(inputs, outputs)
+    losses = {"label": "sparse_categorical_crossentropy", "value": "mse"}
+    network.compile(
+        loss=losses, metrics={"label": "accuracy"}, loss_weights={"label": 1.0, "value": 0.3}
+    )
+    return network
+
+
+GENERATOR = np.random.default_rng(0)
+X = GENERATOR.normal(size=(50, 4)).astype("float32")
+Y = GENERATOR.integers(0, 3, 50)
+TOKENS = GENERATOR.integers(0, 10, (50, 6))
+IMAGES = GENERATOR.normal(size=(50, 8, 8, 2))
+WEIGHTS = GENERATOR.uniform(size=50)
+ONE_HOT = np.eye(3)[Y]
+
+CASES = {
+    "metrics with state": lambda: (
+        compiled(
+            dense(),
+            "categorical_crossentropy",
+            metrics=["accuracy", keras.metrics.AUC(), keras.metrics.F1Score(), OwnMetric()],
+        ),
+        (X, ONE_HOT),
+    ),
+    "regularizers": lambda: (
+        compiled(dense(kernel_regularizer="l2", bias_regularizer="l1")),
+        (X, Y),
+    ),
+    "activity regularizer": lambda: (compiled(dense(activity_regularizer="l2")), (X, Y)),
+    "added loss": lambda: (
+        compiled(keras.Sequential([keras.Input((4,)), layers.Dense(2), AddedLoss()]), "mse"),
+        (X, X[:, :2]),
+    ),
+    "own loss": lambda: (
+        compiled(dense(), lambda y, output: ops.mean((output - y) ** 4, axis=-1)),
+        (X, ONE_HOT),
+    ),
+    "own test step": lambda: (compiled(dense(OwnStep)), (X, Y)),
+    "sample weights": lambda: (compiled(dense(), weighted_metrics=["accuracy"]), (X, Y, WEIGHTS)),
+    "several outputs": lambda: (
+        two_headed_network(),
+        ({"a": X, "b": X[:, :2]}, {"label": Y, "value": X[:, :1]}),
+    ),
+    "images": lambda: (compiled(image_network(), metrics=["accuracy"]), (IMAGES, Y)),
+    "masked sequences": lambda: (compiled(sequence_network()), (TOKENS, Y)),
+    "attention": lambda: (compiled(attention_network()), (GENERATOR.normal(size=(50, 6, 4)), Y)),
+    "mixed precision": lambda: (compiled(dense(dtype="mixed_bfloat16")), (X, Y)),
+    "pipeline": lambda: (
+        compiled(dense()),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(13),
+    ),
+    "jit_compile": lambda: (compiled(dense(), jit_compile=True), (X, Y)),
+    "steps_per_execution": lambda: (compiled(dense(), steps_per_execution=3), (X, Y)),
+}
+
+
+@pytest.mark.parametrize("batch_size", [None, 13])
+@pytest.mark.parametrize("case", CASES)
+def test_both_engines_give_the_same_numbers(case, batch_size):
+    model, data = CASES[case]()
+    # Fifty samples in batches of thirteen leave eleven for the last.
+    options = {} if isinstance(data, tf.data.Dataset) else {"batch_size": batch_size}
+    first, second = (
+        evaluate_surface(
+            model, data, number_of_points=3, seed=0, engine=engine, verbose=0, **options
+        )
+        for engine in ("evaluate", "compiled")
+    )
+    assert list(first.values) == list(second.values)
+    for name, values in first.values.items():
+        np.testing.assert_allclose(second.values[name], values, rtol=1e-5, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(second.center[name], first.center[name], rtol=1e-5)
+
+
+def test_the_model_is_traced_once_for_all_points_and_directions():
+    traced = []
+
+    class Counting(keras.Sequential):
+        def test_step(self, data):
+            traced.append(1)
+            return super().test_step(data)
+
+    model = compiled(dense(Counting))
+    evaluate_line(model, X, Y, 500, number_of_directions=3, engine="compiled", verbose=0)
+    # Once eagerly, and once for the batch.
+    assert len(traced) == 2
+
+
+def test_many_points_in_chunks_are_in_order():
+    model = compiled(dense())
+    options = {"directions": random_directions(model, seed=0), "verbose": 0}
+    fine = evaluate_line(model, X, Y, 1001, engine="compiled", **options)
+    coarse = evaluate_line(model, X, Y, 11, engine="evaluate", **options)
+    np.testing.assert_allclose(
+        fine.values["loss"][:, ::100], coarse.values["loss"], rtol=1e-5, atol=1e-7
+    )
+
+
+def test_several_datasets_of_different_sizes():
+    model = compiled(dense())
+    datasets = ((X, Y), (X[:17], Y[:17]), tf.data.Dataset.from_tensor_slices((X, Y)).batch(9))
+    for first, second in zip(
+        *(
+            evaluate_lines(model, datasets, 5, seed=0, engine=engine, verbose=0)
+            for engine in ("evaluate", "compiled")
+        ),
+        strict=True,
+    ):
+        np.testing.assert_allclose(second.values["loss"], first.values["loss"], rtol=1e-5)
+
+
+def test_an_interrupt_between_chunks_leaves_the_model_alone(monkeypatch):
+    model = compiled(dense())
+    before = model.get_weights()
+    monkeypatch.setattr("losslandscape.engines.CHUNK", 4)
+    monkeypatch.setattr(
+        keras.utils.Progbar, "update", lambda *_, **__: signal.raise_signal(signal.SIGINT)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_line(model, X, Y, 100, engine="compiled")
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def irregular():
+    return tf.data.Dataset.from_generator(
+        lambda: ((X[:n], Y[:n]) for n in (3, 7, 5)),
+        output_signature=(tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int64)),
+    )
+
+
+class OwnEvaluate(keras.Sequential):
+    def evaluate(self, *arguments, **options):
+        return {name: 2 * v for name, v in super().evaluate(*arguments, **options).items()}
+
+
+OBSTACLES = {
+    "the model runs eagerly": lambda: (compiled(dense(), run_eagerly=True), (X, Y)),
+    r"the batches of \['dataset'\] differ": lambda: (compiled(dense()), irregular()),
+    "`evaluate` of its own": lambda: (compiled(dense(OwnEvaluate)), (X, Y)),
+}
+
+
+@pytest.mark.parametrize("reason", OBSTACLES)
+def test_where_the_compiled_engine_does_not_apply_auto_evaluates(reason):
+    model, data = OBSTACLES[reason]()
+    with pytest.raises(ValueError, match=f"`engine='compiled'` does not apply: .*{reason}"):
+        evaluate_line(model, data, engine="compiled", verbose=0)
+    auto = evaluate_line(model, data, seed=0, verbose=0)
+    evaluated = evaluate_line(model, data, seed=0, engine="evaluate", verbose=0)
+    np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
+
+
+def test_more_data_than_the_budget_are_not_compiled(monkeypatch):
+    monkeypatch.setattr("losslandscape.engines.DATA_BUDGET", 1000)
+    # 50 samples of four floats and one label of eight bytes.
+    with pytest.raises(ValueError, match="the data take 1,200 bytes, more than the 1,000"):
+        evaluate_line(compiled(dense()), X, Y, engine="compiled", verbose=0)
+
+
+def test_what_fails_in_a_graph_is_evaluated():
+    class Remembering(keras.Sequential):
+        def reset_metrics(self):
+            self.total = np.array(self.metrics_variables[0])
+            super().reset_metrics()
+
+    model = compiled(dense(Remembering))
+    with pytest.raises(NotImplementedError, match="eager execution"):
+        evaluate_line(model, X, Y, engine="compiled", verbose=0)
+    auto, evaluated = (
+        evaluate_line(model, X, Y, seed=0, engine=engine, verbose=0)
+        for engine in ("auto", "evaluate")
+    )
+    np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
