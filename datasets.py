@@ -242,7 +242,8 @@ def _to_array(array):
 
 
 def _to_tensor(array):
-    return array if tf.is_tensor(array) else tf.convert_to_tensor(_to_array(array))
+    # What TensorFlow makes of a NumPy array holds the memory twice; a copy of it does not.
+    return array if tf.is_tensor(array) else tf.identity(tf.convert_to_tensor(_to_array(array)))
 
 
 def _standardize(parts):

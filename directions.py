@@ -81,19 +81,18 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
     check_choice("normalize", normalize, NORMALIZATIONS)
     check_choice("ignore", ignore, IGNORE_RULES)
     check_integer("number", number, minimum=1)
-    weights = [to_numpy(weight) for weight in model.trainable_variables]
     norm_axes = [entry.axes for entry in filters(model)]
     generator = np.random.default_rng(resolve_seed(seed))
     directions = [
         [
-            _scaled_draw(generator, weight, axes, normalize, ignore)
-            for weight, axes in zip(weights, norm_axes, strict=True)
+            _scaled_draw(generator, to_numpy(weight), axes, normalize, ignore)
+            for weight, axes in zip(model.trainable_variables, norm_axes, strict=True)
         ]
         for _ in range(number)
     ]
     if not any(array.any() for array in directions[0]):
         raise ValueError(
-            f"`model` has no filter to move: all {len(weights)} trainable weights are biases or "
+            f"`model` has no filter to move: all {len(norm_axes)} trainable weights are biases or "
             "normalization parameters, or zero. Pass `ignore=None` to move those too."
         )
     return directions
@@ -303,7 +302,7 @@ def resolve_seed(seed):
 
 def to_numpy(weight):
     """Returns a Keras variable as a float32 array."""
-    return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32)
+    return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32, copy=False)
 
 
 def _scaled_draw(generator, weight, axes, normalize, ignore):
@@ -317,7 +316,8 @@ def _scaled_draw(generator, weight, axes, normalize, ignore):
         return draw * weight
     norm_axes = tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
     ratio = _norm(weight, norm_axes) / _norm(draw, norm_axes)
-    return draw * ratio.astype(np.float32)
+    draw *= ratio.astype(np.float32)
+    return draw
 
 
 def _norm(array, axes):

@@ -10,6 +10,7 @@ points, number of directions)`. It yields the results of some points at a time:
 a list with a dict of arrays, by the name of the metric, per dataset.
 """
 
+import contextlib
 import time
 
 import keras
@@ -53,7 +54,7 @@ def evaluate_engine(model, data, interrupt):
         return dict(zip(_result_names(logs), values[:, np.newaxis], strict=True))
 
     def measure(directions, points):
-        tensors = _to_tensors(directions)
+        tensors = to_tensors(directions)
         for point in points:
             move(tensors, ops.convert_to_tensor(point))
             yield [measure_here(dataset) for dataset in data]
@@ -83,7 +84,7 @@ def compiled_engine(model, data, interrupt):
     graphs = [_graph(model, dataset) for dataset in data]
 
     def measure(directions, points):
-        tensors = _to_tensors(directions)
+        tensors = to_tensors(directions)
         number = 1
         while len(points):
             chunk, points = points[:number], points[number:]
@@ -152,15 +153,24 @@ def _mover(model):
     origins = [ops.copy(weight) for weight in weights]
 
     def move(directions, point):
+        value = point
         for weight, origin, *steps in zip(weights, origins, *directions, strict=True):
-            # Half precision would round the step away before it is added.
-            dtype = keras.backend.result_type(weight.dtype, "float32")
-            value = ops.cast(origin, dtype)
-            for index, step in enumerate(steps):
-                value += ops.cast(point[index], dtype) * ops.cast(step, dtype)
-            weight.assign(ops.cast(value, weight.dtype))
+            with _after(value):
+                # Half precision would round the step away before it is added.
+                dtype = keras.backend.result_type(weight.dtype, "float32")
+                value = ops.cast(origin, dtype)
+                for index, step in enumerate(steps):
+                    value += ops.cast(point[index], dtype) * ops.cast(step, dtype)
+                weight.assign(ops.cast(value, weight.dtype))
 
     return move
+
+
+def _after(value):
+    """One weight after the other: TensorFlow would compute, and store, them all at once."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.control_dependencies([value])
+    return contextlib.nullcontext()
 
 
 def _penalty(model):
@@ -230,5 +240,11 @@ def _in_graph(function):
     return tf.function(function) if keras.backend.backend() == "tensorflow" else function
 
 
-def _to_tensors(directions):
-    return [[ops.convert_to_tensor(array) for array in direction] for direction in directions]
+def to_tensors(directions):
+    """Puts directions on the device; those that are there already stay."""
+    return [[_to_tensor(array) for array in direction] for direction in directions]
+
+
+def _to_tensor(array):
+    # What TensorFlow makes of a NumPy array holds the memory twice; a copy of it does not.
+    return array if ops.is_tensor(array) else ops.copy(ops.convert_to_tensor(array))

@@ -23,7 +23,7 @@ from losslandscape.directions import (
     random_directions,
     resolve_seed,
 )
-from losslandscape.engines import compiled_engine, evaluate_engine
+from losslandscape.engines import compiled_engine, evaluate_engine, to_tensors
 from losslandscape.surfaces import LossLine, LossSurface
 
 ENGINES = ("auto", "compiled", "evaluate")
@@ -191,6 +191,8 @@ def evaluate_surface(
     axes = zip(*_per_axis(number_of_points, extent), strict=True)
     alphas, betas = (_coordinates(number, ends) for number, ends in axes)
     directions, origin = _choose_directions(model, directions, 2, seed, exactly=True)
+    # One by one, since large ones should not lie on the host and the device together.
+    directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
     data = _read_datasets(model, [_one_dataset(x, y)], batch_size)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
     with _patient_interrupts() as interrupt, preserved(model):
@@ -349,7 +351,7 @@ def _choose_directions(model, directions, number, seed, exactly=False):
             " Leave it out, or pass it to `random_directions`."
         )
     check_directions(model, directions, number if exactly else None)
-    return directions, {"directions": "given"}
+    return list(directions), {"directions": "given"}
 
 
 def _read_datasets(model, datasets, batch_size):

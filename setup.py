@@ -15,9 +15,11 @@ ROOT = Path(__file__).parent
 SIBLINGS = ("datasets", "directions", "engines", "evaluation", "plotting", "surfaces")
 
 EXAMPLES = ["scikit-learn"]
+JAX = ["jax"]
 # Formatting and baseline images differ between versions of these, so they are fixed.
 TEST = [
     *EXAMPLES,
+    *JAX,
     "build",
     "ipykernel",
     "matplotlib==3.11.*",
@@ -51,7 +53,7 @@ setup(
     py_modules=["losslandscape"],
     cmdclass={"build_py": BuildFlatPackage},
     install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
-    extras_require={"examples": EXAMPLES, "test": TEST},
+    extras_require={"examples": EXAMPLES, "jax": JAX, "test": TEST},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
