@@ -3,13 +3,17 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart test lint format benchmark baselines clean
+.PHONY: quickstart test test-torch lint format benchmark baselines clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Installs Torch, in its usual build several gigabytes.
+test-torch: .venv/test .venv/torch
+	LOSSLANDSCAPE_BACKENDS=torch $(BIN)/python -m pytest tests/test_backends.py
 
 lint: .venv/test
 	$(BIN)/ruff check .

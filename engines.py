@@ -50,8 +50,10 @@ def evaluate_engine(model, data, interrupt):
             error.add_note(f"`model.evaluate` failed on `{dataset.name}`.")
             raise
         logs = _complete(logs, penalty_here)
-        values = np.concatenate([np.ravel(value) for value in logs.values()]).astype(float)
-        return dict(zip(_result_names(logs), values[:, np.newaxis], strict=True))
+        # Torch keeps the penalty's gradient, which only Keras' own conversion drops.
+        values = [np.ravel(ops.convert_to_numpy(value)) for value in logs.values()]
+        column = np.concatenate(values).astype(float)[:, np.newaxis]
+        return dict(zip(_result_names(logs), column, strict=True))
 
     def measure(directions, points):
         tensors = to_tensors(directions)
@@ -160,7 +162,8 @@ def _mover(model):
                 dtype = keras.backend.result_type(weight.dtype, "float32")
                 value = ops.cast(origin, dtype)
                 for index, step in enumerate(steps):
-                    value += ops.cast(point[index], dtype) * ops.cast(step, dtype)
+                    # Not `+=`, with which Torch would move the origin itself.
+                    value = value + ops.cast(point[index], dtype) * ops.cast(step, dtype)
                 weight.assign(ops.cast(value, weight.dtype))
 
     return move

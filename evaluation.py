@@ -1,7 +1,7 @@
 """Evaluation: walks a model along directions and measures its loss at every point.
 
-The weights are moved in place, `model.evaluate` measures, and whatever happens
-the model gets back every bit it had.
+An engine moves the weights in place and measures; whatever happens, the model
+gets back every bit it had.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from losslandscape.directions import (
     resolve_seed,
 )
 from losslandscape.engines import compiled_engine, evaluate_engine, to_tensors
-from losslandscape.surfaces import LossLine, LossSurface
+from losslandscape.surfaces import LossLine, LossSurface, __version__
 
 ENGINES = ("auto", "compiled", "evaluate")
 # Below this number of points, compiling may take longer than it saves (benchmarks/RESULTS.md).
@@ -123,7 +123,8 @@ def evaluate_lines(
     with _patient_interrupts() as interrupt, preserved(model):
         candidates = _candidates(engine, number)
         measure, centers = _start(candidates, model, data, directions[:1], interrupt)
-        progress = _Progress(number, metric, verbose, centers[0])
+        check_choice("metric", metric, tuple(centers[0]))
+        progress = _Progress(number, metric, verbose)
         walks = [
             _walk(measure, [direction], alphas[:, np.newaxis], progress) for direction in directions
         ]
@@ -198,7 +199,8 @@ def evaluate_surface(
     with _patient_interrupts() as interrupt, preserved(model):
         candidates = _candidates(engine, len(grid))
         measure, (center,) = _start(candidates, model, data, directions, interrupt)
-        progress = _Progress(len(grid), metric, verbose, center)
+        check_choice("metric", metric, tuple(center))
+        progress = _Progress(len(grid), metric, verbose)
         (walk,) = _walk(measure, directions, grid, progress)
     values = {name: walk[name].reshape(len(betas), len(alphas)) for name in center}
     return LossSurface(alphas, betas, values, center, _describe(model, data[0], origin))
@@ -322,8 +324,7 @@ def _centers(measure, directions, point):
 class _Progress:
     """A Keras progress bar over points that shows the last value of one metric."""
 
-    def __init__(self, number_of_points, metric, verbose, center):
-        check_choice("metric", metric, tuple(center))
+    def __init__(self, number_of_points, metric, verbose):
         self._bar = keras.utils.Progbar(
             number_of_points,
             verbose=1 if verbose == "auto" else verbose,
@@ -376,14 +377,15 @@ def _one_dataset(x, y):
 
 
 def _describe(model, dataset, origin):
-    packages = ("keras", "numpy", "tensorflow")
     return {
         **origin,
         "model": model.name,
         "parameters": model.count_params(),
         "dataset_size": dataset.size,
+        "batch_size": dataset.batch_size,
         "backend": keras.backend.backend(),
-        "versions": {package: version(package) for package in packages},
+        "versions": {"losslandscape": __version__}
+        | {package: version(package) for package in ("keras", "numpy", "tensorflow")},
     }
 
 

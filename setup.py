@@ -53,7 +53,7 @@ setup(
     py_modules=["losslandscape"],
     cmdclass={"build_py": BuildFlatPackage},
     install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
-    extras_require={"examples": EXAMPLES, "jax": JAX, "test": TEST},
+    extras_require={"examples": EXAMPLES, "jax": JAX, "torch": ["torch"], "test": TEST},
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

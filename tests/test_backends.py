@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 SCRIPT = """
 import keras, numpy as np
@@ -55,5 +56,10 @@ def landscape(backend):
     return np.array([line.split() for line in values], dtype=float)
 
 
-def test_jax_shows_the_same_landscape_as_tensorflow():
-    np.testing.assert_allclose(landscape("jax"), landscape("tensorflow"), rtol=1e-4)
+# `make test` takes JAX alone, since Torch's usual build is several gigabytes: `make test-torch`.
+BACKENDS = os.environ.get("LOSSLANDSCAPE_BACKENDS", "jax").split(",")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_other_backends_show_the_same_landscape_as_tensorflow(backend):
+    np.testing.assert_allclose(landscape(backend), landscape("tensorflow"), rtol=1e-4)
