@@ -28,7 +28,7 @@ from losslandscape.surfaces import LossLine, LossSurface, __version__
 
 ENGINES = ("auto", "compiled", "evaluate")
 # Below this number of points, compiling may take longer than it saves (benchmarks/RESULTS.md).
-COMPILED_MINIMUM = 10
+COMPILED_MINIMUM = 25
 
 
 def evaluate_line(model, x, y=None, number_of_points=21, **options):

@@ -248,8 +248,11 @@ def test_where_the_compiled_engine_does_not_apply_auto_evaluates(reason):
     model, data = OBSTACLES[reason]()
     with pytest.raises(ValueError, match=f"`engine='compiled'` does not apply: .*{reason}"):
         evaluate_line(model, data, engine="compiled", verbose=0)
-    auto = evaluate_line(model, data, seed=0, verbose=0)
-    evaluated = evaluate_line(model, data, seed=0, engine="evaluate", verbose=0)
+    # As many points as would be compiled.
+    auto, evaluated = (
+        evaluate_line(model, data, number_of_points=31, seed=0, engine=engine, verbose=0)
+        for engine in ("auto", "evaluate")
+    )
     np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
 
 
@@ -270,7 +273,7 @@ def test_what_fails_in_a_graph_is_evaluated():
     with pytest.raises(NotImplementedError, match="eager execution"):
         evaluate_line(model, X, Y, engine="compiled", verbose=0)
     auto, evaluated = (
-        evaluate_line(model, X, Y, seed=0, engine=engine, verbose=0)
+        evaluate_line(model, X, Y, 31, seed=0, engine=engine, verbose=0)
         for engine in ("auto", "evaluate")
     )
     np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
