@@ -6,6 +6,7 @@ memory after the first pass; a pipeline that shuffles or augments then shows the
 same samples at every point, too.
 """
 
+import math
 from typing import NamedTuple
 
 import keras
@@ -13,9 +14,11 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from losslandscape.directions import check_integer
+
 # Batches are as large as fits a layer's output into this many bytes: large ones
 # are several times faster than Keras' 32, and beyond this nothing is gained.
-ACTIVATION_BUDGET = 16 * 2**20
+ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
 
 
@@ -100,6 +103,53 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
     return _read_batches(dataset, name)
 
 
+def read_datasets(model, datasets, batch_size=None):
+    """Puts one dataset or several into memory.
+
+    Args:
+        model: The `keras.Model` that will read the data.
+        datasets: What `split_datasets` takes.
+        batch_size: Samples per batch for arrays, or `None`.
+
+    Returns:
+        A list of `Dataset`.
+
+    Raises:
+        TypeError: As `read_dataset`, or if `batch_size` is no integer.
+        ValueError: As `read_dataset`.
+    """
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, minimum=1)
+    parts = split_datasets(datasets)
+    names = ["dataset"] if len(parts) == 1 else [f"datasets[{i}]" for i in range(len(parts))]
+    return [
+        read_dataset(model, part, batch_size, name) for part, name in zip(parts, names, strict=True)
+    ]
+
+
+def one_dataset(x, y=None):
+    """Puts inputs and targets together; refuses several datasets.
+
+    Args:
+        x: Inputs, or a whole dataset if `y` is `None`.
+        y: Targets. Defaults to `None`.
+
+    Returns:
+        One dataset, as `read_dataset` takes it.
+
+    Raises:
+        ValueError: If `x` holds several datasets.
+    """
+    if y is not None:
+        return (x, y)
+    parts = split_datasets(x)
+    if len(parts) != 1:
+        raise ValueError(
+            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets."
+        )
+    return parts[0]
+
+
 def _read_arrays(model, dataset, batch_size, name):
     parts = dataset if isinstance(dataset, tuple) else (dataset,)
     if not 1 <= len(parts) <= 3:
@@ -122,7 +172,11 @@ def _read_arrays(model, dataset, batch_size, name):
             "one model, pass them as a list: ([x1, x2], y)."
         )
     _check_not_empty(sizes[0], name)
-    return _from_tensors(name, tensors, batch_size or automatic_batch_size(model))
+    if batch_size is None:
+        # Of equal size: a small last one would take more than its share of time.
+        number = math.ceil(sizes[0] / automatic_batch_size(model))
+        batch_size = math.ceil(sizes[0] / number)
+    return _from_tensors(name, tensors, batch_size)
 
 
 def _from_tensors(name, tensors, batch_size):

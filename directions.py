@@ -123,15 +123,9 @@ def direction_between(model, other):
     >>> plot_loss(small_batch_model, (x, y), directions=[direction], extent=(-0.5, 1.5))
     """
     check_model(model)
-    check_model(other, name="other")
-    starts, ends = model.trainable_variables, other.trainable_variables
-    shapes, other_shapes = ([tuple(weight.shape) for weight in part] for part in (starts, ends))
-    if shapes != other_shapes:
-        raise ValueError(
-            "`other` must have the architecture of `model`: the shapes of its trainable weights "
-            f"must be {shapes}. Received {other_shapes}."
-        )
-    return [to_numpy(end) - to_numpy(start) for start, end in zip(starts, ends, strict=True)]
+    check_same_weights(model, other)
+    pairs = zip(model.trainable_variables, other.trainable_variables, strict=True)
+    return [to_numpy(end) - to_numpy(start) for start, end in pairs]
 
 
 def filters(model):
@@ -253,6 +247,29 @@ def check_model(model, name="model"):
         raise ValueError(
             f"`{name}` {model.name!r} has no trainable weights, and only those are moved. Set "
             "`layer.trainable = True` on some layers and compile again."
+        )
+
+
+def check_compiled(model, name="model"):
+    """Refuses what has no weights that could be moved, or no loss."""
+    check_model(model, name)
+    if not model.compiled:
+        raise ValueError(
+            f"`{name}` {model.name!r} is not compiled, so its loss is not known. Call "
+            "`model.compile(loss=...)` first; an optimizer is not needed."
+        )
+
+
+def check_same_weights(model, other, name="other"):
+    """Refuses another model whose trainable weights are not like those of the first."""
+    check_model(other, name)
+    shapes, received = (
+        [tuple(weight.shape) for weight in part.trainable_variables] for part in (model, other)
+    )
+    if received != shapes:
+        raise ValueError(
+            f"`{name}` must have the architecture of `model`: the shapes of its trainable weights "
+            f"must be {shapes}. Received {received}."
         )
 
 

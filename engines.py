@@ -22,6 +22,8 @@ from keras import ops, tree
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C heard, in seconds.
 PATIENCE = 0.5
+# From this number of points on, a graph that moves the weights is worth its making.
+GRAPH_MINIMUM = 10
 # The most points of a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 
@@ -38,30 +40,48 @@ def evaluate_engine(model, data, interrupt):
     Returns:
         An engine.
     """
-    move = _in_graph(_mover(model))
+    move = mover(model)
+    move_in_graph = tf.function(move) if keras.backend.backend() == "tensorflow" else move
+    evaluate = evaluator(model, interrupt)
+
+    def measure(directions, points):
+        tensors = to_tensors(directions)
+        # For a few points tracing the graph takes longer than it saves.
+        place = move if len(points) < GRAPH_MINIMUM else move_in_graph
+        for point in points:
+            place(tensors, ops.convert_to_tensor(point))
+            results = [evaluate(dataset) for dataset in data]
+            yield [{name: np.array([value]) for name, value in each.items()} for each in results]
+
+    return measure
+
+
+def evaluator(model, interrupt):
+    """Makes the function that measures a model at the weights it has.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        interrupt: As in `evaluate_engine`.
+
+    Returns:
+        A function of a `Dataset` that gives a dict of floats: all that
+        `model.evaluate` reports, and `"data_loss"`.
+    """
     penalty = _penalty(model)
-    penalty_here = penalty and _in_graph(penalty)
     callbacks = [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
 
-    def measure_here(dataset):
+    def evaluate(dataset):
         try:
             logs = model.evaluate(dataset.batches, verbose=0, return_dict=True, callbacks=callbacks)
         except Exception as error:
             error.add_note(f"`model.evaluate` failed on `{dataset.name}`.")
             raise
-        logs = _complete(logs, penalty_here)
+        logs = _complete(logs, penalty)
         # Torch keeps the penalty's gradient, which only Keras' own conversion drops.
         values = [np.ravel(ops.convert_to_numpy(value)) for value in logs.values()]
-        column = np.concatenate(values).astype(float)[:, np.newaxis]
-        return dict(zip(_result_names(logs), column, strict=True))
+        return dict(zip(_result_names(logs), np.concatenate(values).tolist(), strict=True))
 
-    def measure(directions, points):
-        tensors = to_tensors(directions)
-        for point in points:
-            move(tensors, ops.convert_to_tensor(point))
-            yield [measure_here(dataset) for dataset in data]
-
-    return measure
+    return evaluate
 
 
 def compiled_engine(model, data, interrupt):
@@ -103,7 +123,7 @@ def compiled_engine(model, data, interrupt):
 def _graph(model, dataset):
     """A function of directions and points that measures one dataset in one graph."""
     tensors, batch_size, dtype = dataset.tensors, dataset.batch_size, keras.config.floatx()
-    move, penalty = _mover(model), _penalty(model)
+    move, penalty = mover(model), _penalty(model)
     # One eager step builds the metrics that build late, and tells what will be measured.
     names = _result_names(_complete(model.test_step(_slice(tensors, 0, 1)), penalty))
     # Of any length, as Keras sees batches of two sizes: one trace, and the same numbers.
@@ -146,27 +166,40 @@ def _graph(model, dataset):
     return graph
 
 
-def _mover(model):
-    """A function that puts the weights at a point, always from where they are now.
+def mover(model):
+    """Makes the function that puts the weights at a point, always from where they are now.
 
     Nothing accumulates: where a point lies does not depend on the points before.
     """
     weights = model.trainable_variables
     origins = [ops.copy(weight) for weight in weights]
 
+    # Half precision would round the step away before it is added.
+    dtypes = [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
+
     def move(directions, point):
         value = point
-        for weight, origin, *steps in zip(weights, origins, *directions, strict=True):
+        coordinates = {
+            dtype: [_cast(point[index], dtype) for index in range(len(directions))]
+            for dtype in set(dtypes)
+        }
+        for weight, dtype, origin, *steps in zip(
+            weights, dtypes, origins, *directions, strict=True
+        ):
             with _after(value):
-                # Half precision would round the step away before it is added.
-                dtype = keras.backend.result_type(weight.dtype, "float32")
-                value = ops.cast(origin, dtype)
-                for index, step in enumerate(steps):
+                value = _cast(origin, dtype)
+                for coordinate, step in zip(coordinates[dtype], steps, strict=True):
                     # Not `+=`, with which Torch would move the origin itself.
-                    value = value + ops.cast(point[index], dtype) * ops.cast(step, dtype)
-                weight.assign(ops.cast(value, weight.dtype))
+                    value = value + coordinate * _cast(step, dtype)
+                weight.assign(_cast(value, weight.dtype))
 
     return move
+
+
+def _cast(tensor, dtype):
+    # Without a change of type a cast would still take time, for each weight at each point.
+    same = keras.backend.standardize_dtype(tensor.dtype) == dtype
+    return tensor if same else ops.cast(tensor, dtype)
 
 
 def _after(value):
@@ -186,7 +219,6 @@ def _penalty(model):
     is_keras_own = all(
         getattr(type(model), name) is getattr(keras.Model, name)
         for name in ("test_step", "compute_loss")
-        if hasattr(keras.Model, name)
     )
     if not regularized or not is_keras_own:
         return None
@@ -236,11 +268,6 @@ def _slice(tensors, start, size):
         return tf.slice(tensor, [start] + [0] * len(rest), [size, *rest])
 
     return tree.map_structure(part, tensors)
-
-
-def _in_graph(function):
-    """One graph instead of many small operations, where TensorFlow can make it."""
-    return tf.function(function) if keras.backend.backend() == "tensorflow" else function
 
 
 def to_tensors(directions):

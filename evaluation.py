@@ -14,12 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.datasets import read_dataset, split_datasets
+from losslandscape.datasets import one_dataset, read_datasets
 from losslandscape.directions import (
     check_choice,
+    check_compiled,
     check_directions,
     check_integer,
-    check_model,
     random_directions,
     resolve_seed,
 )
@@ -54,7 +54,7 @@ def evaluate_line(model, x, y=None, number_of_points=21, **options):
     >>> line.values["loss"].shape
     (5, 21)
     """
-    return evaluate_lines(model, [_one_dataset(x, y)], number_of_points, **options)[0]
+    return evaluate_lines(model, [one_dataset(x, y)], number_of_points, **options)[0]
 
 
 def evaluate_lines(
@@ -114,26 +114,27 @@ def evaluate_lines(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    _check_evaluation(model, engine, verbose)
-    alphas = _coordinates(number_of_points, extent)
+    check_evaluation(model, engine, verbose)
+    alphas = coordinates(number_of_points, extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
-    directions, origin = _choose_directions(model, directions, number_of_directions, seed)
-    data = _read_datasets(model, datasets, batch_size)
+    directions, origin = choose_directions(model, directions, number_of_directions, seed)
+    data = read_datasets(model, datasets, batch_size)
     number = len(directions) * len(alphas)
-    with _patient_interrupts() as interrupt, preserved(model):
+    with patient_interrupts() as interrupt, preserved(model):
         candidates = _candidates(engine, number)
         measure, centers = _start(candidates, model, data, directions[:1], interrupt)
         check_choice("metric", metric, tuple(centers[0]))
-        progress = _Progress(number, metric, verbose)
+        progress = Progress(number, metric, verbose)
         walks = [
-            _walk(measure, [direction], alphas[:, np.newaxis], progress) for direction in directions
+            _walk(measure, [direction], alphas[:, np.newaxis], centers, progress)
+            for direction in directions
         ]
     return [
         LossLine(
             alphas,
             {name: np.stack([walk[index][name] for walk in walks]) for name in centers[index]},
             centers[index],
-            _describe(model, dataset, origin),
+            describe(model, dataset, origin),
         )
         for index, dataset in enumerate(data)
     ]
@@ -188,22 +189,43 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    _check_evaluation(model, engine, verbose)
-    axes = zip(*_per_axis(number_of_points, extent), strict=True)
-    alphas, betas = (_coordinates(number, ends) for number, ends in axes)
-    directions, origin = _choose_directions(model, directions, 2, seed, exactly=True)
+    check_evaluation(model, engine, verbose)
+    axes = zip(*per_axis(number_of_points, extent), strict=True)
+    alphas, betas = (coordinates(number, ends) for number, ends in axes)
+    directions, origin = choose_directions(model, directions, 2, seed, exactly=True)
     # One by one, since large ones should not lie on the host and the device together.
     directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
-    data = _read_datasets(model, [_one_dataset(x, y)], batch_size)
+    data = read_datasets(model, [one_dataset(x, y)], batch_size)
     grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
-    with _patient_interrupts() as interrupt, preserved(model):
-        candidates = _candidates(engine, len(grid))
-        measure, (center,) = _start(candidates, model, data, directions, interrupt)
-        check_choice("metric", metric, tuple(center))
-        progress = _Progress(len(grid), metric, verbose)
-        (walk,) = _walk(measure, directions, grid, progress)
+    (walk,), (center,) = measure_points(
+        model, data, directions, grid, metric=metric, engine=engine, verbose=verbose
+    )
     values = {name: walk[name].reshape(len(betas), len(alphas)) for name in center}
-    return LossSurface(alphas, betas, values, center, _describe(model, data[0], origin))
+    return LossSurface(alphas, betas, values, center, describe(model, data[0], origin))
+
+
+def measure_points(model, data, directions, points, *, metric, engine, verbose):
+    """Measures a model at any points along directions; it is left as it was.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        data: List of `Dataset`.
+        directions: List of directions.
+        points: Array of shape `(number of points, number of directions)`.
+        metric: As in `evaluate_lines`.
+        engine: As in `evaluate_lines`.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        Two lists with a dict per dataset: arrays with a value per point, and
+        the values at the unperturbed weights.
+    """
+    with patient_interrupts() as interrupt, preserved(model):
+        candidates = _candidates(engine, len(points))
+        measure, centers = _start(candidates, model, data, directions, interrupt)
+        check_choice("metric", metric, tuple(centers[0]))
+        progress = Progress(len(points), metric, verbose)
+        return _walk(measure, directions, points, centers, progress), centers
 
 
 @contextlib.contextmanager
@@ -249,7 +271,7 @@ def _put_back(model, variables, values):
 
 
 @contextlib.contextmanager
-def _patient_interrupts():
+def patient_interrupts():
     """Lets Ctrl-C wait for the end of a batch, and a second one act at once.
 
     An exception between two arbitrary lines of TensorFlow breaks its own state,
@@ -279,17 +301,23 @@ def _patient_interrupts():
     interrupt()
 
 
-def _walk(measure, directions, points, progress=None):
+def _walk(measure, directions, points, centers, progress):
     """Measures every dataset at every point; one dict of arrays per dataset."""
+    # The center is known already, and for short lines it counts.
+    are_elsewhere = points.any(axis=1)
+    progress.advance(np.count_nonzero(~are_elsewhere), centers[0])
     chunks = []
-    for results in measure(directions, points):
+    for results in measure(directions, points[are_elsewhere]):
         chunks.append(results)
-        if progress is not None:
-            progress.advance(results[0])
-    return [
-        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for parts in zip(*chunks, strict=True)
+        last = {name: values[-1] for name, values in results[0].items()}
+        progress.advance(len(next(iter(results[0].values()))), last)
+    walks = [
+        {name: np.full(len(points), value) for name, value in center.items()} for center in centers
     ]
+    for walk, parts in zip(walks, zip(*chunks, strict=True), strict=True):
+        for name, values in walk.items():
+            values[are_elsewhere] = np.concatenate([part[name] for part in parts])
+    return walks
 
 
 def _candidates(engine, number_of_points):
@@ -315,13 +343,11 @@ def _start(candidates, model, data, directions, interrupt):
 
 
 def _centers(measure, directions, point):
-    return [
-        {name: float(values[0]) for name, values in results.items()}
-        for results in _walk(measure, directions, point)
-    ]
+    (chunk,) = measure(directions, point)
+    return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
 
-class _Progress:
+class Progress:
     """A Keras progress bar over points that shows the last value of one metric."""
 
     def __init__(self, number_of_points, metric, verbose):
@@ -334,13 +360,13 @@ class _Progress:
         self._metric = metric
         self._done = 0
 
-    def advance(self, results):
-        values = results[self._metric]
-        self._done += len(values)
-        self._bar.update(self._done, [(self._metric, values[-1])])
+    def advance(self, number, results):
+        """Counts points, and shows the metric of the last one."""
+        self._done += number
+        self._bar.update(self._done, [(self._metric, results[self._metric])])
 
 
-def _choose_directions(model, directions, number, seed, exactly=False):
+def choose_directions(model, directions, number, seed, exactly=False):
     """The directions to follow, and the metadata that say where they come from."""
     if directions is None:
         seed = resolve_seed(seed)
@@ -355,28 +381,8 @@ def _choose_directions(model, directions, number, seed, exactly=False):
     return list(directions), {"directions": "given"}
 
 
-def _read_datasets(model, datasets, batch_size):
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, minimum=1)
-    parts = split_datasets(datasets)
-    names = ["dataset"] if len(parts) == 1 else [f"datasets[{i}]" for i in range(len(parts))]
-    return [
-        read_dataset(model, part, batch_size, name) for part, name in zip(parts, names, strict=True)
-    ]
-
-
-def _one_dataset(x, y):
-    if y is not None:
-        return (x, y)
-    parts = split_datasets(x)
-    if len(parts) != 1:
-        raise ValueError(
-            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets."
-        )
-    return parts[0]
-
-
-def _describe(model, dataset, origin):
+def describe(model, dataset, origin):
+    """The metadata of a measurement, after what tells where its directions come from."""
     return {
         **origin,
         "model": model.name,
@@ -389,18 +395,14 @@ def _describe(model, dataset, origin):
     }
 
 
-def _check_evaluation(model, engine, verbose):
-    check_model(model)
-    if not model.compiled:
-        raise ValueError(
-            f"`model` {model.name!r} is not compiled, so its loss is not known. Call "
-            "`model.compile(loss=...)` first; an optimizer is not needed."
-        )
+def check_evaluation(model, engine, verbose):
+    """Refuses what cannot be evaluated, and how."""
+    check_compiled(model)
     check_choice("engine", engine, ENGINES)
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
 
 
-def _per_axis(number_of_points, extent):
+def per_axis(number_of_points, extent):
     """The number of points and the extent of alpha and of beta."""
     is_single = isinstance(number_of_points, numbers.Integral)
     numbers_of_points = [number_of_points] * 2 if is_single else number_of_points
@@ -413,7 +415,8 @@ def _per_axis(number_of_points, extent):
     return numbers_of_points, extents
 
 
-def _coordinates(number_of_points, extent):
+def coordinates(number_of_points, extent):
+    """The points along one axis; refuses what makes none."""
     check_integer("number_of_points", number_of_points, minimum=2)
     is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
     if not is_pair or not all(isinstance(end, numbers.Real) for end in extent):

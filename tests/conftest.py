@@ -1,4 +1,5 @@
 import os
+import signal
 
 # Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -20,6 +21,14 @@ def fresh_session():
     yield
     mpl.pyplot.close("all")
     keras.backend.clear_session()
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C acts, also where a shell runs the tests in the background and lets them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

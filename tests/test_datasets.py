@@ -111,8 +111,8 @@ def test_sequences_may_differ_in_length_between_batches(model):
 def test_automatic_batches_shrink_with_the_largest_layer(model):
     assert automatic_batch_size(model) == 2048
     wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
-    # 64·64·16 floats of 4 bytes are 256 KiB, of which 64 fit into 16 MiB.
-    assert automatic_batch_size(wide) == 64
+    # 64·64·16 floats of 4 bytes are 256 KiB, of which 40 fit into 10 MiB.
+    assert automatic_batch_size(wide) == 40
     huge = keras.Sequential([keras.Input((512, 512, 3)), layers.Conv2D(64, 3, padding="same")])
     assert automatic_batch_size(huge) == 32
 
@@ -156,3 +156,11 @@ def test_batch_size_is_for_arrays(model):
 def test_no_dataset_is_refused():
     with pytest.raises(ValueError, match="`datasets` is empty"):
         split_datasets(())
+
+
+def test_automatic_batches_are_of_equal_size():
+    wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
+    x = np.zeros((90, 64, 64, 3), "float32")
+    # Three batches of 30 rather than of 40, 40 and 10.
+    assert [len(batch[0]) for batch in read_dataset(wide, (x,)).batches] == [30, 30, 30]
+    assert read_dataset(wide, (x,), batch_size=40).batch_size == 40

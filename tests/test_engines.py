@@ -211,13 +211,19 @@ def test_several_datasets_of_different_sizes():
         np.testing.assert_allclose(second.values["loss"], first.values["loss"], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_between_chunks_leaves_the_model_alone(monkeypatch):
     model = compiled(dense())
     before = model.get_weights()
     monkeypatch.setattr("losslandscape.engines.CHUNK", 4)
-    monkeypatch.setattr(
-        keras.utils.Progbar, "update", lambda *_, **__: signal.raise_signal(signal.SIGINT)
-    )
+    update = keras.utils.Progbar.update
+
+    def interrupt_once(bar, current, *arguments):
+        if 0 < current < 5:
+            signal.raise_signal(signal.SIGINT)
+        update(bar, current, *arguments)
+
+    monkeypatch.setattr(keras.utils.Progbar, "update", interrupt_once)
     with pytest.raises(KeyboardInterrupt):
         evaluate_line(model, X, Y, 100, engine="compiled")
     for now, then in zip(model.get_weights(), before, strict=True):

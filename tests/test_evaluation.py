@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
     evaluate_line,
@@ -18,22 +19,6 @@ from losslandscape import (
     preserved,
     random_directions,
 )
-
-
-class Quadratic(layers.Layer):
-    """Puts out q(w) = ½ wᵀAw + bᵀw of its weights w, whatever the input."""
-
-    MATRIX = np.array([[2.0, 0.5, 0.0], [0.5, 1.0, -0.3], [0.0, -0.3, 4.0]])
-    SLOPE = np.array([1.0, -2.0, 0.5])
-
-    def build(self, _):
-        self.w = self.add_weight(shape=(3, 1), initializer="ones", name="w")
-
-    def call(self, inputs):
-        w = self.w[:, 0]
-        value = ops.sum(w * ops.matmul(ops.convert_to_tensor(self.MATRIX, "float32"), w)) / 2
-        value += ops.sum(ops.convert_to_tensor(self.SLOPE, "float32") * w)
-        return value + 0 * inputs[:, :1]
 
 
 def naive(model, x, y, directions, points):
@@ -87,8 +72,7 @@ def test_a_linear_model_gives_its_closed_form_surface_the_right_way_round():
 
 
 def test_a_quadratic_model_gives_its_closed_form_surface_and_line():
-    model = keras.Sequential([keras.Input((1,)), Quadratic()])
-    model.compile(loss=lambda _, output: ops.mean(output))
+    model = quadratic_model()
     data = np.zeros((10, 1)), np.zeros((10, 1))
     d1, d2 = np.array([1.0, 2.0, -1.0]), np.array([0.3, -0.5, 2.0])
     directions = [[d[:, np.newaxis].astype("float32")] for d in (d1, d2)]
@@ -309,6 +293,7 @@ def test_the_model_is_bit_identical_after_an_exception_inside_evaluate(model, da
     assert_same_state(model, before)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_the_model_is_bit_identical_after_interrupts_at_random_times(model, data):
     before = state_of(model)
     generator = np.random.default_rng(0)
