@@ -17,6 +17,13 @@ __path__ = [str(Path(__file__).parent)]
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from losslandscape.curvature import (
+    evaluate_convexity,
+    hessian_eigenvalues,
+    hessian_product,
+    hessian_spectrum,
+    hessian_trace,
+)
 from losslandscape.datasets import split_datasets
 from losslandscape.directions import (
     check_choice,
@@ -27,28 +34,82 @@ from losslandscape.directions import (
     register_filters,
 )
 from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface, preserved
-from losslandscape.plotting import SCALES, plot_levels, plot_line, plot_surface
-from losslandscape.surfaces import LossLine, LossSurface, __version__
+from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
+from losslandscape.measures import (
+    Estimate,
+    Finding,
+    confidence_interval,
+    convex_level,
+    convex_radius,
+    epsilon_sharpness,
+    half_widths,
+    loss_rise,
+    non_convexity,
+    report,
+)
+from losslandscape.plotting import (
+    SCALES,
+    animate_path,
+    plot_convexity,
+    plot_levels,
+    plot_line,
+    plot_path,
+    plot_path_fidelity,
+    plot_spectrum,
+    plot_surface,
+    stacked_axes,
+)
+from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
+from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 
 __all__ = [
+    "Estimate",
+    "Finding",
     "LossDisplay",
     "LossLine",
     "LossSurface",
+    "LossTrajectory",
+    "Spectrum",
+    "WeightHistory",
     "__version__",
+    "animate_path",
+    "confidence_interval",
+    "convex_level",
+    "convex_radius",
     "direction_between",
+    "epsilon_sharpness",
+    "evaluate_convexity",
+    "evaluate_interpolation",
     "evaluate_line",
     "evaluate_lines",
+    "evaluate_plane",
     "evaluate_surface",
+    "evaluate_trajectory",
     "filters",
+    "half_widths",
+    "hessian_eigenvalues",
+    "hessian_product",
+    "hessian_spectrum",
+    "hessian_trace",
+    "loss_rise",
+    "non_convexity",
+    "plot_convexity",
+    "plot_interpolation",
     "plot_levels",
     "plot_line",
     "plot_loss",
     "plot_loss_3D",
+    "plot_path",
+    "plot_path_fidelity",
+    "plot_spectrum",
     "plot_surface",
+    "plot_trajectory",
     "preserved",
     "print_filters",
     "random_directions",
+    "read_history",
     "register_filters",
+    "report",
 ]
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
@@ -274,6 +335,166 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     )
     axes = {name: PLOT_TYPES[name](surface, metric=metric, scale=scale) for name in plot_types}
     return _finish(LossDisplay(surface=surface, axes=axes), paths, show)
+
+
+def plot_interpolation(
+    model,
+    other,
+    datasets,
+    dataset_labels=None,
+    number_of_points=41,
+    *,
+    extent=(-0.5, 1.5),
+    statistics="interpolate",
+    scale="linear",
+    batch_size=None,
+    path=None,
+    show=False,
+    verbose="auto",
+):
+    """Plots the loss and the metrics on the line from one model to another.
+
+    Both models are marked. They are left as they were.
+
+    Args:
+        model: A compiled and built `keras.Model`, at coordinate 0.
+        other: A model of the same architecture, at coordinate 1.
+        datasets: One dataset or several, as in `plot_loss`.
+        dataset_labels: One name per dataset, as in `plot_loss`.
+        number_of_points: Points along the line, at least 2. Defaults to 41,
+            which has both models among them.
+        extent: First and last coordinate. Defaults to `(-0.5, 1.5)`.
+        statistics: What becomes of the moving statistics of normalization
+            layers: `"interpolate"` (the default) or `"estimate"`; see
+            `evaluate_interpolation`.
+        scale: `"linear"` (the default) or `"log"`, for the loss.
+        batch_size: As in `plot_loss`.
+        path: Where to save the figure. Defaults to `None`, not saved.
+        show: Whether to call `plt.show()`. Defaults to `False`.
+        verbose: As in `plot_loss`.
+
+    Returns:
+        A `LossDisplay` with the lines, and the axes by metric: `"loss"` and
+        those that the model was compiled with.
+
+    Raises:
+        AssertionError: If there are not as many labels as datasets.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used, or the
+            models differ in their weights; before any point is computed.
+
+    Example:
+
+    >>> plot_interpolation(small_batch, large_batch, (x_test, y_test))
+
+    Reference:
+        [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
+    """
+    datasets = split_datasets(datasets)
+    labels = _check_dataset_labels(dataset_labels, len(datasets))
+    check_choice("scale", scale, SCALES)
+    paths = _figure_paths(path, ("loss",))
+    lines = evaluate_interpolation(
+        model,
+        other,
+        datasets,
+        number_of_points,
+        extent=extent,
+        statistics=statistics,
+        batch_size=batch_size,
+        verbose=verbose,
+    )
+    metrics = [name for name in lines[0].values if name != "data_loss"]
+    axes = dict(zip(metrics, stacked_axes(len(metrics)), strict=True))
+    for metric, ax in axes.items():
+        is_loss = metric == "loss"
+        style = {"scale": scale} if is_loss else {}
+        plot_line(lines, ax, labels=labels if is_loss else None, metric=metric, **style)
+        ax.label_outer()
+    return _finish(LossDisplay(lines=lines, axes=axes), paths, show)
+
+
+def plot_trajectory(
+    model,
+    history,
+    x,
+    y=None,
+    number_of_points=21,
+    *,
+    ignore=None,
+    metric="loss",
+    scale="linear",
+    batch_size=None,
+    engine="auto",
+    path=None,
+    show=False,
+    verbose="auto",
+):
+    """Plots the path of training on the loss of the plane that holds most of it.
+
+    A second figure tells how true the first one is: the loss at each record
+    beside the one on the plane, and how far off the plane it is. The model is
+    left as it was.
+
+    Args:
+        model: A compiled and built `keras.Model` at the end of its training.
+        history: A `WeightHistory`; a folder with its records or with `.keras` or
+            `.weights.h5` checkpoints; or a list of such files or of models.
+        x: Inputs, or a whole dataset if `y` is `None`, as in `plot_loss_3D`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points per axis, at least 2. Defaults to 21.
+        ignore: `None` (the default) takes all trainable weights into the plane,
+            `"biasbn"` leaves biases and normalization parameters at their final
+            values.
+        metric: What to draw, as in `plot_loss_3D`. Defaults to `"loss"`.
+        scale: `"linear"` (the default) or `"log"`, for the values.
+        batch_size: As in `plot_loss_3D`.
+        engine: As in `plot_loss_3D`.
+        path: Where to save the figures: `training.png` becomes
+            `training-trajectory.png` and `training-fidelity.png`. Defaults to
+            `None`, not saved.
+        show: Whether to call `plt.show()`. Defaults to `False`.
+        verbose: As in `plot_loss_3D`.
+
+    Returns:
+        A `LossDisplay` with a `LossTrajectory` as its surface, and the axes
+        `"trajectory"` and `"fidelity"`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used; before any
+            point is computed, and with the model untouched.
+
+    Example:
+
+    >>> history = WeightHistory("history")
+    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
+    >>> display = plot_trajectory(model, history, x_train, y_train, scale="log")
+    >>> animate_path(display.surface, "training.gif", scale="log")
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
+    """
+    check_choice("scale", scale, SCALES)
+    paths = _figure_paths(path, ("trajectory", "fidelity"))
+    trajectory = evaluate_trajectory(
+        model,
+        history,
+        x,
+        y,
+        number_of_points,
+        ignore=ignore,
+        metric=metric,
+        batch_size=batch_size,
+        engine=engine,
+        verbose=verbose,
+    )
+    axes = {
+        "trajectory": plot_path(trajectory, metric=metric, scale=scale),
+        "fidelity": plot_path_fidelity(trajectory, metric=metric, scale=scale),
+    }
+    return _finish(LossDisplay(surface=trajectory, axes=axes), paths, show)
 
 
 def _finish(display, paths, show):

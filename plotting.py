@@ -5,14 +5,17 @@ surface in space; several of them share one scale. Nothing here knows of models,
 and nothing of the caller's Matplotlib settings is changed.
 """
 
+from pathlib import Path
+
 import numpy as np
-from matplotlib import colormaps, colors, ticker
+from matplotlib import animation, colormaps, colors, ticker
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 
 SCALES = ("linear", "log")
 # The width of a column in most two-column papers, in inches, and a height that suits it.
 PANEL_SIZE = (3.5, 2.8)
+PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
 CENTER_STYLE = {"marker": "o", "c": "tab:red", "edgecolors": "white", "linewidths": 0.8, "s": 32}
 
 
@@ -49,8 +52,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     (ax,) = _panels(1) if ax is None else (ax,)
     for line, curves, label in zip(lines, values, labels, strict=True):
         _draw_curve(ax, line, curves, label, scale)
-        if _spans_zero(line.alphas) and np.isfinite(line.center[metric]):
-            ax.scatter(0, line.center[metric], zorder=3, **CENTER_STYLE)
+        _mark_models(ax, line, curves, line.center[metric])
     ax.set(xlabel="α", ylabel=_value_label(metric, scale), yscale=scale)
     ax.margins(x=0)
     if scale == "log":
@@ -107,8 +109,9 @@ def plot_levels(
         lines = ax.contour(*grid, cmap=cmap, linewidths=1, **style)
         ax.clabel(lines, fontsize="x-small", fmt=_short, colors="0.15")
         ax.set(xlabel="α", ylabel="β")
-        if _spans_zero(surface.alphas) and _spans_zero(surface.betas):
-            ax.scatter(0, 0, zorder=3, **CENTER_STYLE)
+        for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
+            if _spans(surface.alphas, alpha) and _spans(surface.betas, beta):
+                ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
         _note_holes(ax, heights, scale)
         return filled, lines
 
@@ -171,7 +174,7 @@ def plot_surface(
         faces = _shaded(norm(to_axis(heights)), cmap)
         ax.plot_surface(*grid, to_axis(heights), facecolors=faces, shade=False, **strides, **edges)
         center = to_axis(surface.center[metric])
-        if _spans_zero(surface.alphas) and _spans_zero(surface.betas) and low <= center <= high:
+        if _spans(surface.alphas, 0) and _spans(surface.betas, 0) and low <= center <= high:
             ax.scatter(0, 0, center, depthshade=False, zorder=3, **CENTER_STYLE)
         ax.set(xlabel="α", ylabel="β", zlabel=_value_label(metric, scale), zlim=(low, high))
         ax.set_zticks(to_axis(ticks), labels=tick_labels)
@@ -183,6 +186,188 @@ def plot_surface(
     bar = axes[0].figure.colorbar(ScalarMappable(norm, cmap), ax=axes, shrink=0.6, pad=0.15)
     bar.set_ticks(to_axis(ticks), labels=tick_labels)
     return axes if _is_list(surfaces) else axes[0]
+
+
+def plot_path(trajectory, ax=None, *, metric="loss", scale="linear", levels=None, cmap="viridis"):
+    """Draws the path of training over the contours of its plane.
+
+    Args:
+        trajectory: A `LossTrajectory`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: As in `plot_levels`.
+        levels: As in `plot_levels`.
+        cmap: As in `plot_levels`.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        ValueError: If `metric` or `scale` is unknown.
+
+    Example:
+
+    >>> plot_path(LossTrajectory.load("training.h5"), scale="log")
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), figure 9.
+    """
+    ax = plot_levels(trajectory, ax, metric=metric, scale=scale, levels=levels, cmap=cmap)
+    ax.plot(*trajectory.path.T, **PATH_STYLE)
+    shares = [f"{share:.1%}" for share in trajectory.explained]
+    ax.set(
+        xlabel=f"1st principal component ({shares[0]})",
+        ylabel=f"2nd principal component ({shares[1]})",
+    )
+    return ax
+
+
+def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear"):
+    """Draws how far the picture of a path can be trusted.
+
+    For each record the value at the recorded weights beside the one on the
+    plane, where the path seems to be, and how far off the plane the record is.
+
+    Args:
+        trajectory: A `LossTrajectory`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: `"linear"` (the default) or `"log"`, for the values.
+
+    Returns:
+        The Matplotlib axes of the values; those of the distance share their
+        records.
+
+    Raises:
+        ValueError: If `metric` or `scale` is unknown.
+    """
+    _drawable(trajectory, metric, scale)
+    (ax,) = _panels(1) if ax is None else (ax,)
+    records = np.arange(len(trajectory.path))
+    (true,) = ax.plot(records, trajectory.true_values[metric], label="at the recorded weights")
+    (seen,) = ax.plot(records, trajectory.plane_values[metric], "--", label="on the plane")
+    beside = ax.twinx()
+    off_plane = "distance off the plane"
+    (distance,) = beside.plot(records, trajectory.distances, ":", color="0.4", label=off_plane)
+    beside.set_ylabel(off_plane)
+    beside.set_ylim(bottom=0)
+    ax.set(xlabel="record", ylabel=_value_label(metric, scale), yscale=scale)
+    ax.margins(x=0)
+    ax.legend(handles=[true, seen, distance], frameon=False, fontsize="small")
+    return ax
+
+
+def animate_path(
+    trajectory, path, *, metric="loss", scale="linear", levels=None, cmap="viridis", fps=10
+):
+    """Writes a film of the path as training goes on.
+
+    Args:
+        trajectory: A `LossTrajectory`.
+        path: Where to write: `.gif` by Pillow, others such as `.mp4` by ffmpeg.
+        metric: As in `plot_path`.
+        scale: As in `plot_path`.
+        levels: As in `plot_path`.
+        cmap: As in `plot_path`.
+        fps: Records per second. Defaults to 10.
+
+    Raises:
+        ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
+            and not installed.
+    """
+    path = Path(path)
+    if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
+        raise ValueError(
+            f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."
+        )
+    ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
+    (line,) = ax.lines
+
+    def draw(number):
+        line.set_data(*trajectory.path[: number + 1].T)
+        return [line]
+
+    film = animation.FuncAnimation(ax.figure, draw, frames=len(trajectory.path))
+    film.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps, dpi=150)
+    plt.close(ax.figure)
+
+
+def plot_spectrum(spectrum, ax=None, *, width=None):
+    """Draws the density of a Hessian's eigenvalues, on a log scale.
+
+    Args:
+        spectrum: A `Spectrum`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        width: Standard deviation of the normal curve that each eigenvalue is
+            drawn as. `None` (the default) takes 1 % of their range.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        ValueError: If `width` is not positive.
+
+    Example:
+
+    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
+    """
+    low, high = spectrum.eigenvalues.min(), spectrum.eigenvalues.max()
+    width = width or (high - low or abs(high) or 1.0) / 100
+    if not width > 0:
+        raise ValueError(f"`width` must be greater than 0. Received {width}.")
+    positions = np.linspace(low - 4 * width, high + 4 * width, 2000)
+    offsets = (positions - spectrum.eigenvalues[..., np.newaxis]) / width
+    curves = np.exp(-(offsets**2) / 2) / (width * np.sqrt(2 * np.pi))
+    density = np.einsum("ps,pst->t", spectrum.shares, curves) / len(spectrum.shares)
+    (ax,) = _panels(1) if ax is None else (ax,)
+    ax.plot(positions, density)
+    # Below one parameter's share the tails of the normal curves say nothing.
+    floor = density.max() / (10 * spectrum.metadata["parameters"])
+    ax.set(xlabel="eigenvalue of the Hessian", ylabel="density (log scale)", yscale="log")
+    ax.set_ylim(bottom=floor)
+    return ax
+
+
+def plot_convexity(surface, ax=None, *, cmap="viridis"):
+    """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as a heat map.
+
+    Dark means convex, bright that the loss curves downwards as much as upwards.
+
+    Args:
+        surface: A `LossSurface` from `evaluate_convexity`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        cmap: Matplotlib colormap. Defaults to `"viridis"`.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        ValueError: If the surface has no `"convexity"`.
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, figure 7.
+    """
+    ratios = np.ma.masked_invalid(_drawable(surface, "convexity", "linear"))
+    (ax,) = _panels(1) if ax is None else (ax,)
+    # One scale for all, or two networks could not be compared.
+    cells = ax.pcolormesh(surface.alphas, surface.betas, ratios, vmin=0, vmax=1, cmap=cmap)
+    ax.figure.colorbar(cells, ax=ax, label="|λmin / λmax|")
+    ax.scatter(0, 0, zorder=3, **CENTER_STYLE)
+    ax.set(xlabel="α", ylabel="β")
+    return ax
+
+
+def stacked_axes(number):
+    """Makes a figure with one above the other, for curves over the same coordinate."""
+    width, height = PANEL_SIZE
+    _, axes = plt.subplots(
+        number,
+        sharex=True,
+        squeeze=False,
+        figsize=(width, height * (1 + 0.75 * (number - 1))),
+        layout="constrained",
+    )
+    return list(axes[:, 0])
 
 
 def _draw_panels(draw, surfaces, ax, labels, projection=None):
@@ -216,6 +401,15 @@ def _draw_curve(ax, line, curves, label, scale):
     (curve,) = ax.plot(line.alphas, from_axis(mean), label=label)
     band = from_axis(mean - deviation), from_axis(mean + deviation)
     ax.fill_between(line.alphas, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
+
+
+def _mark_models(ax, line, curves, center):
+    """Marks the model's own point, and the other's where a line leads to one."""
+    for position in line.metadata.get("positions", [0]):
+        # The grid may miss the center, but that was measured.
+        height = center if position == 0 else np.interp(position, line.alphas, curves.mean(axis=0))
+        if _spans(line.alphas, position) and np.isfinite(height):
+            ax.scatter(position, height, zorder=3, **CENTER_STYLE)
 
 
 def _draw_legend(ax, labels, values):
@@ -323,8 +517,8 @@ def _value_label(metric, scale):
     return f"{name} (log scale)" if scale == "log" else name
 
 
-def _spans_zero(coordinates):
-    return coordinates[0] <= 0 <= coordinates[-1]
+def _spans(coordinates, position):
+    return coordinates[0] <= position <= coordinates[-1]
 
 
 def _check_labels(labels, values):

@@ -12,9 +12,21 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SIBLINGS = ("datasets", "directions", "engines", "evaluation", "plotting", "surfaces")
+SIBLINGS = (
+    "curvature",
+    "datasets",
+    "directions",
+    "engines",
+    "evaluation",
+    "interpolation",
+    "measures",
+    "plotting",
+    "surfaces",
+    "trajectory",
+)
 
-EXAMPLES = ["scikit-learn"]
+ANALYSIS = ["scipy"]
+EXAMPLES = [*ANALYSIS, "scikit-learn"]
 JAX = ["jax"]
 # Formatting and baseline images differ between versions of these, so they are fixed.
 TEST = [
@@ -53,7 +65,13 @@ setup(
     py_modules=["losslandscape"],
     cmdclass={"build_py": BuildFlatPackage},
     install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
-    extras_require={"examples": EXAMPLES, "jax": JAX, "torch": ["torch"], "test": TEST},
+    extras_require={
+        "analysis": ANALYSIS,
+        "examples": EXAMPLES,
+        "jax": JAX,
+        "torch": ["torch"],
+        "test": TEST,
+    },
     classifiers=[
         "Programming Language :: Python :: 3",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",

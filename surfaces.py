@@ -126,6 +126,50 @@ class LossSurface(_Saved):
         return f"LossSurface({', '.join(self.values)}; {axes})"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LossTrajectory(LossSurface):
+    """A loss surface, and the path of training on it.
+
+    Attributes:
+        path: Float array of shape `(k, 2)`, alpha and beta of each record,
+            projected onto the plane; the last one is (0, 0).
+        explained: Float array of shape `(2,)`, the share of the path's variance
+            along either axis.
+        distances: Float array of shape `(k,)`, how far each record is off the
+            plane, in the units of `path`.
+        plane_values: Dict of float arrays of shape `(k,)`, like `values` at the
+            points of `path`.
+        true_values: Dict of float arrays of shape `(k,)`, the same at the
+            recorded weights themselves.
+    """
+
+    path: np.ndarray
+    explained: np.ndarray
+    distances: np.ndarray
+    plane_values: dict
+    true_values: dict
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(_Saved):
+    """Eigenvalues of a Hessian as random vectors see them.
+
+    Attributes:
+        eigenvalues: Float array of shape `(k, steps)`, a row per random vector.
+        shares: Float array of shape `(k, steps)`, the weight of each
+            eigenvalue; those of a row sum to 1.
+        metadata: Dict of model, number of parameters and seed.
+    """
+
+    eigenvalues: np.ndarray
+    shares: np.ndarray
+    metadata: dict
+
+    def __repr__(self):
+        low, high = self.eigenvalues.min(), self.eigenvalues.max()
+        return f"Spectrum({len(self.eigenvalues)} probes; eigenvalues {low:.3g}…{high:.3g})"
+
+
 def _extent(name, coordinates):
     return f"{len(coordinates)} points {name} {coordinates[0]:g}…{coordinates[-1]:g}"
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 SCRIPT = """
+import tempfile
 import keras, numpy as np
 from keras import layers, ops
-from losslandscape import evaluate_line, plot_loss, plot_loss_3D
+from losslandscape import WeightHistory, evaluate_interpolation, evaluate_line, evaluate_trajectory
+from losslandscape import plot_loss, plot_loss_3D
 
 def state():
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
@@ -34,7 +36,24 @@ surface = plot_loss_3D(model, ("levels", "3d"), x, y, 5, seed=0, verbose=0).surf
 plot_loss(model, ((x, y), (x[:20], y[:20])), verbose=0)
 for now, then in zip(state(), before, strict=True):
     np.testing.assert_array_equal(now, then)
-model.fit(x, y, verbose=0)
+
+# Steps that do not depend on the backend's random numbers.
+other = keras.models.clone_model(model)
+other.set_weights([weight * 1.5 for weight in model.get_weights()])
+ways = [
+    evaluate_interpolation(model, other, (x, y), 5, statistics=statistics, verbose=0)[0]
+    for statistics in ("interpolate", "estimate")
+]
+models = [model]
+for factor in (0.8, 0.9, 1.2):
+    models.append(keras.models.clone_model(model))
+    models[-1].set_weights([weight**factor for weight in model.get_weights()])
+trajectory = evaluate_trajectory(model, models[:0:-1], x, y, 3, verbose=0)
+for now, then in zip(state(), before, strict=True):
+    np.testing.assert_array_equal(now, then)
+history = WeightHistory(tempfile.mkdtemp())
+model.fit(x, y, epochs=3, callbacks=[history], verbose=0)
+assert len(evaluate_trajectory(model, history, x, y, 2, verbose=0).path) == 4
 if keras.backend.backend() != "tensorflow":
     try:
         evaluate_line(model, x, y, engine="compiled")
@@ -42,7 +61,7 @@ if keras.backend.backend() != "tensorflow":
         assert "it needs the TensorFlow backend, and this is " in str(error)
 print(surface.metadata["backend"])
 for name in ("loss", "data_loss", "accuracy"):
-    print(*surface.values[name].ravel())
+    print(*surface.values[name].ravel(), *ways[0].values[name][0], *trajectory.true_values[name])
 """
 
 

@@ -10,7 +10,15 @@ import pytest
 import tensorflow as tf
 from matplotlib import pyplot as plt
 
-from losslandscape import direction_between, plot_loss, plot_loss_3D, random_directions
+from losslandscape import (
+    WeightHistory,
+    direction_between,
+    plot_interpolation,
+    plot_loss,
+    plot_loss_3D,
+    plot_trajectory,
+    random_directions,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -196,3 +204,37 @@ def test_bad_plot_types_are_refused_before_anything_is_computed(model, data, mon
         plot_loss_3D(model, (), *data)
     with pytest.raises(ValueError, match="`directions` must hold 2 directions. Received 1"):
         plot_loss_3D(model, "3d", *data, directions=random_directions(model))
+
+
+def test_plot_interpolation_draws_the_loss_and_every_metric(model, data, tmp_path):
+    other = keras.models.clone_model(model)
+    display = plot_interpolation(
+        model, other, (data, data), ("training set", "test set"), 5, path=tmp_path / "line.png"
+    )
+    assert list(display.axes) == ["loss", "accuracy"]
+    loss, accuracy = display.axes.values()
+    assert loss.figure is accuracy.figure
+    assert (loss.get_xlabel(), accuracy.get_xlabel()) == ("", "α")
+    assert (loss.get_ylabel(), accuracy.get_ylabel()) == ("loss", "accuracy")
+    np.testing.assert_array_equal(
+        accuracy.lines[1].get_ydata(), display.lines[1].values["accuracy"][0]
+    )
+    labels = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert labels == ["training set", "test set"]
+    assert accuracy.get_legend() is None
+    assert (tmp_path / "line.png").exists()
+    with pytest.raises(AssertionError, match="`dataset_labels` must be one per dataset"):
+        plot_interpolation(model, other, data, ("a", "b"))
+
+
+def test_plot_trajectory_draws_the_path_and_how_true_it_is(model, data, tmp_path):
+    history = WeightHistory(tmp_path / "history")
+    model.fit(*data, epochs=4, callbacks=[history], verbose=0)
+    path = tmp_path / "training.png"
+    display = plot_trajectory(model, history, *data, number_of_points=3, scale="log", path=path)
+    assert list(display.axes) == ["trajectory", "fidelity"]
+    np.testing.assert_array_equal(
+        display.axes["trajectory"].lines[0].get_xydata(), display.surface.path
+    )
+    names = sorted(path.name for path in tmp_path.glob("*.png"))
+    assert names == ["training-fidelity.png", "training-trajectory.png"]

@@ -4,8 +4,22 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
+from PIL import Image
 
-from losslandscape import LossLine, LossSurface, plot_levels, plot_line, plot_surface
+from losslandscape import (
+    LossLine,
+    LossSurface,
+    LossTrajectory,
+    Spectrum,
+    animate_path,
+    plot_convexity,
+    plot_levels,
+    plot_line,
+    plot_path,
+    plot_path_fidelity,
+    plot_spectrum,
+    plot_surface,
+)
 
 ALPHAS = np.linspace(-1, 1, 21)
 
@@ -208,3 +222,112 @@ def test_look_of_a_surface():
 @pytest.mark.mpl_image_compare
 def test_look_of_a_comparison_with_holes_on_a_log_scale():
     return plot_levels([STEEP, TORN], labels=("ResNet-56", "VGG-like 56"), scale="log")[0].figure
+
+
+PATH = np.array([[0.9, 0.1], [0.6, -0.3], [0.2, -0.1], [0, 0]])
+TRAJECTORY = LossTrajectory(
+    BOWL.alphas,
+    BOWL.betas,
+    BOWL.values,
+    BOWL.center,
+    {},
+    path=PATH,
+    explained=np.array([0.912, 0.05]),
+    distances=np.array([0.5, 0.3, 0.1, 0]),
+    plane_values={"loss": np.array([2.0, 1.5, 0.7, 0.5])},
+    true_values={"loss": np.array([2.5, 1.6, 0.8, 0.5])},
+)
+
+
+def test_a_path_is_drawn_over_its_plane_with_what_the_axes_explain():
+    ax = plot_path(TRAJECTORY)
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), PATH)
+    assert ax.get_xlabel() == "1st principal component (91.2%)"
+    assert ax.get_ylabel() == "2nd principal component (5.0%)"
+    # The end of training is the model's own point.
+    np.testing.assert_array_equal(ax.collections[-1].get_offsets(), [[0, 0]])
+
+
+def test_the_fidelity_of_a_path_shows_both_losses_and_the_distance():
+    ax = plot_path_fidelity(TRAJECTORY, scale="log")
+    true, seen = (line.get_ydata() for line in ax.lines)
+    np.testing.assert_array_equal(true, TRAJECTORY.true_values["loss"])
+    np.testing.assert_array_equal(seen, TRAJECTORY.plane_values["loss"])
+    beside = next(other for other in ax.figure.axes if other is not ax)
+    np.testing.assert_array_equal(beside.lines[0].get_ydata(), TRAJECTORY.distances)
+    assert beside.get_ylim()[0] == 0
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["at the recorded weights", "on the plane", "distance off the plane"]
+    with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'accuracy'"):
+        plot_path_fidelity(TRAJECTORY, metric="f1")
+
+
+def test_films_have_a_frame_per_record(tmp_path):
+    animate_path(TRAJECTORY, tmp_path / "path.gif", fps=5)
+    with Image.open(tmp_path / "path.gif") as film:
+        assert film.n_frames == len(PATH)
+        assert film.info["duration"] == 200
+        film.seek(0)
+        first = np.asarray(film.convert("L"), int)
+        film.seek(3)
+        last = np.asarray(film.convert("L"), int)
+    # The black path grows.
+    assert (last < 60).sum() > (first < 60).sum()
+    assert not plt.get_fignums()
+
+
+def test_films_that_need_ffmpeg_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(mpl.animation.writers, "is_available", lambda _: False)
+    with pytest.raises(ValueError, match="must end in .gif where ffmpeg is not installed"):
+        animate_path(TRAJECTORY, tmp_path / "path.mp4")
+    assert not plt.get_fignums()
+
+
+def test_a_spectrum_is_a_density():
+    eigenvalues = np.array([[-1.0, 0, 10], [-1, 2, 10]])
+    shares = np.array([[0.1, 0.8, 0.1], [0.3, 0.5, 0.2]])
+    ax = plot_spectrum(Spectrum(eigenvalues, shares, {"parameters": 100}), width=0.1)
+    positions, density = ax.lines[0].get_data()
+    np.testing.assert_allclose(np.trapezoid(density, positions), 1, rtol=1e-3)
+    # The mean of the eigenvalues by their shares, over both probes.
+    mean = np.trapezoid(positions * density, positions)
+    np.testing.assert_allclose(mean, (0.9 + 2.7) / 2, rtol=1e-3)
+    peak = density[np.abs(positions - 10).argmin()]
+    np.testing.assert_allclose(peak, 0.15 / (0.1 * np.sqrt(2 * np.pi)), rtol=1e-2)
+    assert ax.get_yscale() == "log"
+    with pytest.raises(ValueError, match="`width` must be greater than 0. Received -1"):
+        plot_spectrum(Spectrum(eigenvalues, shares, {"parameters": 100}), width=-1)
+
+
+def test_convexity_has_one_scale_for_all():
+    ratios = {"convexity": np.linspace(0, 0.2, 21 * 21).reshape(21, 21)}
+    surface = LossSurface(ALPHAS, ALPHAS, ratios, {"convexity": 0.1}, {})
+    ax = plot_convexity(surface)
+    cells = ax.collections[0]
+    np.testing.assert_array_equal(np.ravel(cells.get_array()), np.ravel(ratios["convexity"]))
+    assert cells.get_clim() == (0, 1)
+
+
+def test_every_model_of_a_plane_or_line_is_marked():
+    positions = [[0, 0], [0.5, 0], [0.2, 0.8], [5, 5]]
+    surface = LossSurface(
+        BOWL.alphas, BOWL.betas, BOWL.values, BOWL.center, {"positions": positions}
+    )
+    marks = [mark.get_offsets().tolist() for mark in plot_levels(surface).collections[-3:]]
+    # The last one lies beyond.
+    assert marks == [[[0, 0]], [[0.5, 0]], [[0.2, 0.8]]]
+    line = LossLine(
+        ALPHAS, {"loss": 0.5 + ALPHAS[np.newaxis]}, {"loss": 0.5}, {"positions": [0, 1]}
+    )
+    marks = [mark.get_offsets()[0].tolist() for mark in plot_line(line).collections]
+    assert marks == [[0, 0.5], [1, 1.5]]
+
+
+@pytest.mark.mpl_image_compare
+def test_look_of_a_path():
+    return plot_path(TRAJECTORY).figure
+
+
+@pytest.mark.mpl_image_compare
+def test_look_of_the_fidelity_of_a_path():
+    return plot_path_fidelity(TRAJECTORY).figure

@@ -1,0 +1,390 @@
+"""Curvature: the Hessian of the loss at a model, through its products with vectors.
+
+The Hessian itself is never stored. Everything is of the mean loss over a whole
+dataset, with the weight penalties, as `model.evaluate` reports it; it does not
+depend on how the data are cut into batches.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from losslandscape.datasets import one_dataset, read_dataset
+from losslandscape.directions import (
+    check_choice,
+    check_compiled,
+    check_integer,
+    resolve_seed,
+)
+from losslandscape.engines import mover, to_tensors
+from losslandscape.evaluation import (
+    Progress,
+    check_evaluation,
+    choose_directions,
+    coordinates,
+    describe,
+    patient_interrupts,
+    per_axis,
+    preserved,
+)
+from losslandscape.measures import confidence_interval, import_scipy
+from losslandscape.surfaces import LossSurface, Spectrum
+
+ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
+
+
+def hessian_product(model, x, y=None, *, batch_size=None):
+    """Makes the function that multiplies the Hessian of the loss with a direction.
+
+    Args:
+        model: A compiled and built `keras.Model`, on the TensorFlow backend.
+            The Hessian is taken at the weights it has at the time of the product.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        batch_size: Samples per batch, for arrays; it changes memory and speed
+            only. `None` (the default) chooses one.
+
+    Returns:
+        A function that takes a direction, a list of arrays with the shapes of
+        `model.trainable_variables`, and returns another such list of float32
+        arrays. `model` is left as it was.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the model is not compiled or built, or the backend is not
+            TensorFlow.
+
+    Example:
+
+    >>> product = hessian_product(model, x_train, y_train)
+    >>> (direction,) = random_directions(model, seed=0)
+    >>> curved = product(direction)
+
+    Reference:
+        Pearlmutter, 1994, "Fast exact multiplication by the Hessian".
+    """
+    check_compiled(model)
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Curvature needs the TensorFlow backend, for its automatic differentiation. Received "
+            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
+        )
+    data = read_dataset(model, one_dataset(x, y), batch_size)
+    product_on_batch = _product_on_batch(model, data.batches.element_spec)
+
+    def product(direction):
+        vector = [tf.convert_to_tensor(array, "float32") for array in direction]
+        total = [tf.zeros_like(array) for array in vector]
+        # Models of several outputs count their losses in metrics, which must not be left changed.
+        with preserved(model):
+            for batch in data.batches:
+                parts = product_on_batch(batch, vector)
+                share = tf.nest.flatten(batch)[0].shape[0] / data.size
+                total = [whole + share * part for whole, part in zip(total, parts, strict=True)]
+        return [array.numpy() for array in total]
+
+    return product
+
+
+def hessian_eigenvalues(
+    model, x, y=None, number=1, which="largest", *, tolerance=1e-4, seed=None, batch_size=None
+):
+    """Finds the extreme eigenvalues of the Hessian, and the directions they belong to.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number: How many. Defaults to 1.
+        which: The `"largest"` (the default), the `"smallest"`, that is, the most
+            negative ones, or those of the largest `"magnitude"`.
+        tolerance: Relative accuracy. Defaults to 1e-4; single precision gives
+            little more.
+        seed: Integer for the vector to start from. `None` (the default) draws
+            one from NumPy's global random state.
+        batch_size: As in `hessian_product`.
+
+    Returns:
+        A float array of shape `(number,)`, the most extreme value first, and a
+        list of directions of length 1, each a list of arrays with the shapes of
+        `model.trainable_variables`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used.
+
+    Example:
+
+    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, 2)
+    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
+    """
+    check_integer("number", number, minimum=1)
+    check_choice("which", which, tuple(ENDS))
+    product = hessian_product(model, x, y, batch_size=batch_size)
+    return _eigenpairs(
+        model, product, number, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
+    )
+
+
+def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_size=None):
+    """Estimates the trace of the Hessian, the sum of all its eigenvalues.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: How many random vectors of ±1 to multiply, at least 2.
+            The error falls with its square root. Defaults to 30.
+        seed: Integer for the vectors. `None` (the default) draws one from
+            NumPy's global random state.
+        batch_size: As in `hessian_product`.
+
+    Returns:
+        An `Estimate(mean, low, high)` with the 95 % confidence interval.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used.
+
+    Reference:
+        Hutchinson, 1989, "A stochastic estimator of the trace of the influence
+        matrix".
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=2)
+    import_scipy("stats")
+    product = hessian_product(model, x, y, batch_size=batch_size)
+    generator = np.random.default_rng(resolve_seed(seed))
+    samples = []
+    for _ in range(number_of_probes):
+        probe = [
+            generator.choice(np.float32([-1, 1]), weight.shape)
+            for weight in model.trainable_variables
+        ]
+        samples.append(_flat(probe) @ _flat(product(probe)))
+    return confidence_interval(samples)
+
+
+def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=None, batch_size=None):
+    """Estimates how many eigenvalues of the Hessian lie where.
+
+    Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
+    of the Hessian inside the space it spans, with weights that sum to 1.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: How many random vectors. Defaults to 5.
+        steps: How many products per vector, at most the number of parameters.
+            More resolve more of the bulk; the ends are found first. Defaults
+            to 80.
+        seed: Integer for the vectors. `None` (the default) draws one from
+            NumPy's global random state.
+        batch_size: As in `hessian_product`.
+
+    Returns:
+        A `Spectrum`, to be drawn with `plot_spectrum`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used.
+
+    Example:
+
+    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
+
+    Reference:
+        [Ghorbani et al., 2019](https://arxiv.org/abs/1901.10159), section 2.
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=1)
+    check_integer("steps", steps, minimum=1)
+    linalg = import_scipy("linalg")
+    product = hessian_product(model, x, y, batch_size=batch_size)
+    seed = resolve_seed(seed)
+    generator = np.random.default_rng(seed)
+    size = _number_of_parameters(model)
+    eigenvalues, shares = [], []
+    for _ in range(number_of_probes):
+        diagonal, beside = _lanczos(_on_vectors(model, product), size, min(steps, size), generator)
+        values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
+        # Fewer than `steps` if the vector spans less; what is missing has no share.
+        missing = (0, min(steps, size) - len(values))
+        eigenvalues.append(np.pad(values, missing, mode="edge"))
+        shares.append(np.pad(vectors[0] ** 2, missing))
+    metadata = {"model": model.name, "parameters": size, "seed": seed}
+    return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
+
+
+def evaluate_convexity(
+    model,
+    x,
+    y=None,
+    number_of_points=11,
+    *,
+    directions=None,
+    extent=(-1.0, 1.0),
+    seed=None,
+    tolerance=1e-2,
+    batch_size=None,
+    verbose="auto",
+):
+    """Measures how far the loss is from convex over a plane.
+
+    A plane may look convex where the loss is not: this takes the extreme
+    eigenvalues of the whole Hessian at each point.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points per axis; see `evaluate_surface`. Each takes
+            some dozens of passes over the data. Defaults to 11.
+        directions: As in `evaluate_surface`.
+        extent: As in `evaluate_surface`.
+        seed: As in `evaluate_surface`; also of the vectors to start from.
+        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, more
+            than a color shows.
+        batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        A `LossSurface` with the values `"largest"` and `"smallest"`, the
+        eigenvalues λmax and λmin, and `"convexity"`, the ratio |λmin / λmax|;
+        0 where no eigenvalue is negative. It is drawn with `plot_convexity`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a value that cannot be used.
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
+    """
+    check_evaluation(model, "evaluate", verbose)
+    axes = zip(*per_axis(number_of_points, extent), strict=True)
+    alphas, betas = (coordinates(number, ends) for number, ends in axes)
+    directions, origin = choose_directions(model, directions, 2, seed, exactly=True)
+    data = read_dataset(model, one_dataset(x, y), batch_size)
+    product = hessian_product(model, data.batches)
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
+    start = origin.get("seed", 0)
+
+    def extremes():
+        found = [
+            _eigenpairs(model, product, 1, end, tolerance=tolerance, seed=start)[0][0]
+            for end in ("LA", "SA")
+        ]
+        return _with_ratio(*found)
+
+    with patient_interrupts() as interrupt, preserved(model):
+        move = mover(model)
+        tensors = to_tensors(directions)
+        center = extremes()
+        progress = Progress(len(grid), "convexity", verbose)
+        rows = []
+        for point in grid:
+            move(tensors, point)
+            rows.append(extremes())
+            progress.advance(1, rows[-1])
+            interrupt()
+    shape = len(betas), len(alphas)
+    values = {name: np.array([row[name] for row in rows]).reshape(shape) for name in center}
+    return LossSurface(alphas, betas, values, center, describe(model, data, origin))
+
+
+def _with_ratio(largest, smallest):
+    # Without a negative eigenvalue the loss is convex there, however flat.
+    ratio = abs(min(smallest, 0) / largest) if largest else float("inf")
+    return {"convexity": ratio, "largest": largest, "smallest": smallest}
+
+
+def _product_on_batch(model, batch_signature):
+    weights = model.trainable_variables
+    vector_signature = [tf.TensorSpec(weight.shape, "float32") for weight in weights]
+
+    # Of any batch size, so that there is one graph for all.
+    @tf.function(input_signature=[batch_signature, vector_signature])
+    def product(batch, vector):
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                loss = model.compute_loss(
+                    x=x,
+                    y=y,
+                    y_pred=model(x, training=False),
+                    sample_weight=sample_weight,
+                    training=False,
+                )
+            gradients = inner.gradient(loss, weights, unconnected_gradients="zero")
+            slope = tf.add_n(
+                [
+                    tf.reduce_sum(_dense(gradient) * part)
+                    for gradient, part in zip(gradients, vector, strict=True)
+                ]
+            )
+        products = outer.gradient(slope, weights, unconnected_gradients="zero")
+        return [_dense(array) for array in products]
+
+    return product
+
+
+def _dense(gradient):
+    # Those of embeddings are sparse, those of half-precision weights in half precision.
+    return tf.cast(tf.convert_to_tensor(gradient), "float32")
+
+
+def _eigenpairs(model, product, number, end, *, tolerance, seed):
+    linalg = import_scipy("sparse.linalg")
+    size = _number_of_parameters(model)
+    if number >= size:
+        raise ValueError(
+            f"`number` must be less than the {size} parameters of `model`. Received {number}."
+        )
+    operator = linalg.LinearOperator((size, size), _on_vectors(model, product), dtype="float32")
+    start = np.random.default_rng(seed).normal(size=size).astype("float32")
+    values, vectors = linalg.eigsh(operator, number, which=end, tol=tolerance, v0=start)
+    # The most extreme first: by value, from the end that was asked for.
+    order = np.argsort({"LA": -values, "SA": values, "LM": -np.abs(values)}[end])
+    return values[order].astype(float), [_unflat(model, vectors[:, index]) for index in order]
+
+
+def _lanczos(multiply, size, steps, generator):
+    """The tridiagonal matrix of a Hessian in the space of a random vector's powers."""
+    vector = generator.normal(size=size)
+    basis = [vector / np.linalg.norm(vector)]
+    diagonal, beside = [], []
+    for step in range(steps):
+        moved = multiply(basis[-1].astype("float32")).astype(float)
+        diagonal.append(basis[-1] @ moved)
+        # Against all before, twice: rounding would bring back eigenvalues found already.
+        for _ in range(2):
+            for other in basis:
+                moved -= (other @ moved) * other
+        length = np.linalg.norm(moved)
+        if step == steps - 1 or length <= 1e-6 * abs(max(diagonal, key=abs)):
+            break
+        beside.append(length)
+        basis.append(moved / length)
+    return np.array(diagonal), np.array(beside)
+
+
+def _on_vectors(model, product):
+    return lambda vector: _flat(product(_unflat(model, vector)))
+
+
+def _number_of_parameters(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+
+
+def _flat(direction):
+    return np.concatenate([np.ravel(array) for array in direction])
+
+
+def _unflat(model, vector):
+    shapes = [tuple(weight.shape) for weight in model.trainable_variables]
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    parts = np.split(np.asarray(vector, "float32").ravel(), ends[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,0 +1,241 @@
+"""Measures: against lines and surfaces whose numbers are known in closed form."""
+
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from losslandscape import (
+    LossLine,
+    LossSurface,
+    confidence_interval,
+    convex_level,
+    convex_radius,
+    epsilon_sharpness,
+    half_widths,
+    loss_rise,
+    non_convexity,
+    random_directions,
+    report,
+)
+
+
+def line_of(*functions, alphas=None):
+    alphas = np.linspace(-1, 1, 2001) if alphas is None else np.asarray(alphas, float)
+    values = np.array([function(alphas) for function in functions])
+    return LossLine(alphas, {"loss": values}, {"loss": float(functions[0](0.0))}, {})
+
+
+def surface_of(function, number=41, extent=1.0):
+    alphas, betas = np.linspace(-extent, extent, number), np.linspace(-extent, extent, number + 2)
+    values = function(*np.meshgrid(alphas, betas))
+    return LossSurface(alphas, betas, {"loss": values}, {"loss": float(function(0.0, 0.0))}, {})
+
+
+def test_half_widths_of_parabolas_are_exact():
+    # 3 + c·α² rises by 1 at α = 1 / √c.
+    line = line_of(lambda a: 3 + 4 * a**2, lambda a: 3 + 25 * a**2)
+    np.testing.assert_allclose(half_widths(line), [0.5, 0.2], rtol=1e-5)
+    np.testing.assert_allclose(half_widths(line, rise=0.25), [0.25, 0.1], rtol=1e-4)
+
+
+def test_half_widths_are_the_mean_of_both_sides():
+    line = line_of(lambda a: np.where(a < 0, -2 * a, 5 * a), alphas=np.linspace(-1, 1, 7))
+    # Linear between the points, so exact on a coarse grid, too.
+    np.testing.assert_allclose(half_widths(line), [(1 / 2 + 1 / 5) / 2], rtol=1e-12)
+
+
+def test_half_widths_take_the_first_crossing():
+    line = line_of(lambda a: 2 * np.sin(np.pi * 2 * np.abs(a)))
+    np.testing.assert_allclose(half_widths(line), [1 / 12], rtol=1e-5)
+
+
+def test_half_widths_of_flat_and_of_broken_lines():
+    flat = line_of(lambda a: 0.1 * a**2)
+    assert half_widths(flat).tolist() == [np.inf]
+    broken = line_of(lambda a: np.where(np.abs(a) > 0.3, np.nan, 0 * a), alphas=[-1, -0.2, 0.25, 1])
+    # What is not finite is infinitely high: the crossing is at the last finite point.
+    np.testing.assert_allclose(half_widths(broken), [(0.2 + 0.25) / 2])
+
+
+def test_half_widths_need_both_sides_and_a_rise():
+    with pytest.raises(ValueError, match=r"both sides of 0.*extent of \(0, 1\)"):
+        half_widths(line_of(np.square, alphas=[0, 0.5, 1]))
+    with pytest.raises(ValueError, match="`rise` must be greater than 0. Received 0"):
+        half_widths(line_of(np.square), rise=0)
+    with pytest.raises(ValueError, match="`metric` must be one of 'loss'. Received 'accuracy'"):
+        half_widths(line_of(np.square), metric="accuracy")
+
+
+def test_confidence_intervals_are_students():
+    values = np.random.default_rng(0).normal(5, 2, 10)
+    mean, low, high = confidence_interval(values)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    np.testing.assert_allclose([mean, low, high], [values.mean(), *expected], rtol=1e-12)
+    assert str(confidence_interval([1.0, 1.0])) == "1 [1, 1]"
+    assert str(confidence_interval([1.0, np.inf])) == "inf [nan, nan]"
+    with pytest.raises(ValueError, match="at least 2 numbers.*Received 1"):
+        confidence_interval([1.0])
+
+
+def test_confidence_intervals_hold_the_mean_as_often_as_they_say():
+    samples = np.random.default_rng(0).normal(3, 1, (2000, 5))
+    intervals = [confidence_interval(sample, 0.8) for sample in samples]
+    share = np.mean([low <= 3 <= high for _, low, high in intervals])
+    assert abs(share - 0.8) < 0.03
+
+
+def test_a_missing_scipy_is_named_with_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.stats", None)
+    with pytest.raises(ImportError, match=r"losslandscape\[analysis\]"):
+        confidence_interval([1.0, 2.0])
+
+
+def test_non_convexity_of_quadratics():
+    assert non_convexity(surface_of(lambda a, b: a**2 + 3 * a * b + 5 * b**2)) == 0
+    # The mixed term outweighs the others: a saddle everywhere.
+    assert non_convexity(surface_of(lambda a, b: a**2 + 5 * a * b + 5 * b**2)) == 1
+    # Flat along β: not curved downwards, whatever rounding says.
+    assert non_convexity(surface_of(lambda a, b: 1000 + a**2 + 0 * b)) == 0
+
+
+def test_non_convexity_counts_the_points_that_curve_downwards():
+    surface = surface_of(lambda a, b: (a**2 - 0.25) ** 2 + b**2)
+    # The second difference of a quartic is exactly 12α² + 2h² - 1 here.
+    inner, step = surface.alphas[1:-1], np.diff(surface.alphas)[0]
+    expected = np.mean(12 * inner**2 + 2 * step**2 - 1 < 0)
+    assert 0 < expected < 1
+    np.testing.assert_allclose(non_convexity(surface), expected)
+
+
+def test_non_convexity_leaves_out_what_is_not_finite():
+    surface = surface_of(lambda a, b: np.where(a > 0.5, np.inf, -(a**2) - b**2))
+    assert non_convexity(surface) == 1
+    assert np.isnan(non_convexity(surface_of(lambda a, b: np.nan * a * b)))
+    with pytest.raises(ValueError, match=r"at least 3 points per axis.*\(4, 2\)"):
+        non_convexity(surface_of(lambda a, b: a + b, number=2))
+
+
+def test_convex_level_of_a_convex_loss_is_its_highest():
+    surface = surface_of(lambda a, b: 2 + a**2 + a * b + 5 * b**2)
+    assert convex_level(surface) == surface.values["loss"].max()
+
+
+def test_convex_level_ends_where_two_basins_meet():
+    # Two disks, which touch at α = 0.4625 on the level 0.4625² = 0.2139.
+    surface = surface_of(
+        lambda a, b: np.minimum(a**2 + b**2, (a - 0.8) ** 2 + b**2 + 0.1), number=81
+    )
+    assert convex_level(surface) == pytest.approx(0.2139, abs=0.02)
+
+
+def test_convex_level_knows_only_the_basin_of_the_model():
+    # The ring around the model's bowl is never connected with it below the crest.
+    ring = surface_of(lambda a, b: np.sin(2 * np.pi * np.hypot(a, b)) + np.hypot(a, b))
+    crest = 0.2751 + np.sin(2 * np.pi * 0.2751)
+    assert convex_level(ring) == pytest.approx(crest, abs=0.05)
+
+
+def test_convex_level_does_not_pass_over_what_is_not_finite():
+    surface = surface_of(lambda a, b: np.where(np.hypot(a - 0.5, b) < 0.2, np.nan, a**2 + b**2))
+    # The hole begins at α = 0.3.
+    assert convex_level(surface) == pytest.approx(0.09, abs=0.03)
+
+
+def test_convex_level_needs_the_model():
+    surface = surface_of(lambda a, b: a**2 + b**2)
+    beside = LossSurface(surface.alphas + 3, surface.betas, surface.values, surface.center, {})
+    with pytest.raises(ValueError, match="model inside its extent.*alpha from 2 to 4"):
+        convex_level(beside)
+
+
+def test_convex_radius_is_the_distance_of_the_first_bend():
+    # The second derivative of -cos(πα) is π²·cos(πα), positive up to 0.5.
+    line = line_of(lambda a: -np.cos(np.pi * a), np.square)
+    np.testing.assert_allclose(convex_radius(line), [0.5, np.inf], atol=2e-3)
+    surface = surface_of(lambda a, b: -np.cos(np.pi * np.hypot(a, b)), number=81)
+    assert convex_radius(surface) == pytest.approx(0.5, abs=0.03)
+    assert convex_radius(surface_of(lambda a, b: a**2 + b**2)) == np.inf
+
+
+def test_flat_losses_in_single_precision_do_not_bend():
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (43, 41))
+    values = (1000 + noise * np.spacing(np.float32(1000))).astype("float32").astype(float)
+    grid = np.linspace(-1, 1, 41), np.linspace(-1, 1, 43)
+    assert non_convexity(LossSurface(*grid, {"loss": values}, {"loss": 1000.0}, {})) == 0
+
+
+def test_loss_rise_is_the_highest_within_the_radius():
+    surface = surface_of(lambda a, b: 2 + a**2 + 4 * b**2, number=41)
+    points = [(a, b) for a in surface.alphas for b in surface.betas if a**2 + b**2 <= 0.5**2]
+    assert loss_rise(surface, 0.5) == pytest.approx(max(a**2 + 4 * b**2 for a, b in points))
+    line = line_of(lambda a: 2 + a**2, lambda a: 2 - a, alphas=np.linspace(-1, 1, 21))
+    np.testing.assert_allclose(loss_rise(line, 0.5), [0.25, 0.5])
+    # Nothing rises on the way to a maximum.
+    assert loss_rise(surface_of(lambda a, b: -(a**2) - b**2), 0.5) == 0
+
+
+def test_epsilon_sharpness_is_keskars():
+    surface = surface_of(lambda a, b: 3 + a**2 + 4 * b**2, number=41)
+    alpha, beta = (np.max(axis[axis <= 0.5]) for axis in (surface.alphas, surface.betas))
+    # In a box, so up to its corner; relative to 1 + L0.
+    assert epsilon_sharpness(surface, 0.5) == pytest.approx(100 * (alpha**2 + 4 * beta**2) / 4)
+    line = line_of(lambda a: 3 + a**2, alphas=np.linspace(-1, 1, 21))
+    np.testing.assert_allclose(epsilon_sharpness(line, 0.5), [100 * 0.25 / 4])
+
+
+def test_holes_are_infinitely_sharp_and_coarse_grids_are_refused():
+    torn = surface_of(lambda a, b: np.where(a > 0.3, np.nan, a**2 + b**2))
+    assert loss_rise(torn, 0.5) == np.inf
+    coarse = line_of(np.square, alphas=[-1, -0.5, 0, 0.5, 1])
+    with pytest.raises(ValueError, match="`radius` must reach.*nearest of which is at 0.5"):
+        loss_rise(coarse, 0.1)
+    with pytest.raises(ValueError, match="`epsilon` must reach"):
+        epsilon_sharpness(coarse, 0.1)
+
+
+def warnings_of(findings):
+    return [finding.warning.partition(":")[0] for finding in findings if finding.warning]
+
+
+def test_a_sound_surface_has_no_warnings():
+    surface = surface_of(lambda a, b: 1 + a**2 + 2 * b**2)
+    findings = report(surface, expected={"loss": 1.00001})
+    assert warnings_of(findings) == []
+    assert [finding.check for finding in findings][:2] == [
+        "share of points that are not finite",
+        "lowest point minus the model",
+    ]
+    assert str(findings[0]) == "share of points that are not finite: 0"
+
+
+def test_a_report_says_how_a_picture_would_mislead():
+    torn = surface_of(lambda a, b: np.where(a > 0.9, np.nan, 1 + a**2 + b**2))
+    assert warnings_of(report(torn)) == [
+        "Holes are drawn there; the loss is infinitely high or not defined."
+    ]
+    assert report(torn)[0].value == pytest.approx(np.mean(torn.alphas > 0.9))
+    sloped = surface_of(lambda a, b: 3 + a + b**2)
+    assert report(sloped)[1].value == pytest.approx(-1)
+    assert warnings_of(report(sloped)) == ["The loss is lower elsewhere"]
+    steep = line_of(lambda a: 10.0 ** (3 * np.abs(a)))
+    assert report(steep)[2].value == pytest.approx(3)
+    assert warnings_of(report(steep)) == ["A linear scale shows the highest only"]
+    narrow = line_of(lambda a: 2 - np.exp(-1e4 * a**2), alphas=np.linspace(-1, 1, 21))
+    assert report(narrow)[3].value == pytest.approx(1)
+    assert warnings_of(report(narrow)) == ["The minimum is narrower than the grid"]
+    other = report(surface_of(lambda a, b: 1 + a**2 + b**2), expected={"loss": 1.1})
+    assert warnings_of(other) == ["The center is not the model's own loss"]
+
+
+def test_a_report_measures_the_angle_of_the_axes(model):
+    surface = surface_of(lambda a, b: 1 + a**2 + b**2)
+    first, second = random_directions(model, 2, seed=0)
+    skewed = [a + b for a, b in zip(first, second, strict=True)]
+    flat = [np.concatenate([np.ravel(array) for array in part]) for part in (first, skewed)]
+    expected = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+    finding = report(surface, directions=[first, skewed])[-1]
+    assert finding.value == pytest.approx(expected, rel=1e-5)
+    assert finding.warning == "The axes are not at right angles: shapes are skewed."
+    assert report(surface, directions=[first, first])[-1].value == pytest.approx(1)
