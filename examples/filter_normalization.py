@@ -1,0 +1,144 @@
+"""Draws why directions have to be normalized: widths that mislead, and widths that compare.
+
+Small against large batches, with and without weight decay, along raw and along
+filter-normalized directions, as in Li et al. (2018), sections 3 and 4; and one
+network against itself with all kernels three times as large, which is the same
+function. At full size, on a GPU:
+
+    python examples/filter_normalization.py --dataset cifar10
+
+At the size of the figure in the README, on two cores:
+
+    python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
+        --samples 10000 --epochs 40 --points 41
+
+An interrupted run goes on where it stopped. The networks are those of
+`healthchecks.py`, but for one.
+"""
+
+import functools
+
+import keras
+import numpy as np
+from experiment import Setting, describe, flags, measured, prepare, train, write_table
+from keras import layers
+from matplotlib import pyplot as plt
+from networks import vgg_like
+
+from losslandscape import (
+    LossLine,
+    confidence_interval,
+    evaluate_line,
+    half_widths,
+    plot_line,
+    random_directions,
+)
+
+# By what each is normalized, and how far to go: raw directions are much longer than the weights.
+DIRECTIONS = {"raw directions": (None, 0.1), "filter-normalized": ("filter", 1)}
+BATCHES = (128, 2048)
+DECAYS = {"no weight decay": 0.0, "weight decay 5e-4": 5e-4}
+FACTOR = 3.0
+RISE = 1.0
+HEADER = ("networks", "half-width along raw directions", "along filter-normalized ones")
+
+
+def main():
+    parser = flags(__doc__)
+    parser.add_argument("--depth", type=int, default=8, help="of the VGG-like network")
+    parser.add_argument("--directions", type=int, default=10)
+    arguments = parser.parse_args()
+    data = prepare(arguments)
+    build = functools.partial(vgg_like, arguments.depth)
+    columns = {
+        title: {
+            f"batch {batch_size}": train(build, Setting(batch_size, decay), data, arguments)
+            for batch_size in BATCHES
+        }
+        for title, decay in DECAYS.items()
+    }
+    original = train(build, Setting(), data, arguments)
+    rescaled = original._replace(model=rescale(original.model, FACTOR))
+    columns["the same function"] = {"as trained": original, f"kernels x {FACTOR:g}": rescaled}
+    lines = {
+        (name, title, label): measure(name, label, trained, data, arguments)
+        for name in DIRECTIONS
+        for title, networks in columns.items()
+        for label, trained in networks.items()
+    }
+    draw(lines, columns, arguments.output / "filter-normalization.png")
+    rows = [
+        (f"{title}, {label}", *(width(lines[name, title, label]) for name in DIRECTIONS))
+        for title, networks in columns.items()
+        for label in networks
+    ]
+    caption = (
+        f"VGG-like network of {arguments.depth} layers, SGD, seed 0; {describe(arguments, data)} "
+        f"Half-width: where the loss has risen by {RISE:g}, with the 95 % interval over "
+        f"{arguments.directions} directions."
+    )
+    write_table(arguments.output / "filter-normalization.md", caption, HEADER, rows)
+
+
+def rescale(model, factor):
+    """Makes the same function of other weights: larger kernels before each BatchNormalization."""
+    other = keras.models.clone_model(model)
+    other.set_weights(model.get_weights())
+    for layer in other.layers:
+        if isinstance(layer, layers.Conv2D):
+            layer.kernel.assign(factor * layer.kernel)
+        if isinstance(layer, layers.BatchNormalization):
+            variance = layer.moving_variance.numpy()
+            # Else the epsilon in the denominator would change the function a little.
+            ratio = (factor**2 * variance + layer.epsilon) / (variance + layer.epsilon)
+            layer.gamma.assign(layer.gamma * np.sqrt(ratio) / factor)
+            layer.moving_mean.assign(factor * layer.moving_mean)
+            layer.moving_variance.assign(factor**2 * variance)
+    other.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return other
+
+
+def measure(name, label, trained, data, arguments):
+    normalize, extent = DIRECTIONS[name]
+    x, y = (part[: arguments.measured] for part in data[0])
+    number = arguments.directions
+    file = f"{normalize}-{extent}-{label.replace(' ', '-')}-{arguments.points}-{len(x)}-{number}.h5"
+    return measured(
+        trained.folder / file,
+        LossLine,
+        lambda: evaluate_line(
+            trained.model,
+            x,
+            y,
+            arguments.points,
+            directions=random_directions(trained.model, number, normalize=normalize, seed=0),
+            extent=(-extent, extent),
+            verbose=2,
+        ),
+    )
+
+
+def draw(lines, columns, path):
+    """A row per kind of direction, a column per pair of networks."""
+    figure, axes = plt.subplots(
+        len(DIRECTIONS),
+        len(columns),
+        figsize=(3.3 * len(columns), 2.9 * len(DIRECTIONS)),
+        sharey=True,
+        layout="constrained",
+    )
+    for row, name in zip(axes, DIRECTIONS, strict=True):
+        for ax, (title, networks) in zip(row, columns.items(), strict=True):
+            curves = [lines[name, title, label] for label in networks]
+            plot_line(curves, ax, labels=list(networks), metric="data_loss", scale="log")
+            ax.set_title(f"{title}, {name}", fontsize="medium")
+            ax.label_outer()
+    figure.savefig(path, dpi=200)
+
+
+def width(line):
+    return confidence_interval(half_widths(line, RISE, "data_loss"))
+
+
+if __name__ == "__main__":
+    main()

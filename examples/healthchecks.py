@@ -1,0 +1,139 @@
+"""Draws the loss around networks that differ in one setting of their training.
+
+Batch size, weight decay and optimizer: does the setting that leads to the
+flatter minimum generalize better? Li et al. (2018), section 4, compare such
+settings. At full size, on a GPU:
+
+    python examples/healthchecks.py --dataset cifar10
+
+At the size of the figure in the README, on two cores:
+
+    python examples/healthchecks.py --dataset fashion_mnist --size 14 \\
+        --samples 10000 --epochs 40 --points 41
+
+An interrupted run goes on where it stopped.
+"""
+
+import functools
+
+import numpy as np
+from experiment import Setting, describe, flags, measured, prepare, train, write_table
+from matplotlib import pyplot as plt
+from networks import vgg_like
+
+from losslandscape import LossLine, confidence_interval, evaluate_line, half_widths, plot_line
+
+CHECKS = {
+    "batch size": {"128": Setting(), "2048": Setting(batch_size=2048)},
+    "weight decay": {"5e-4": Setting(), "none": Setting(weight_decay=0.0)},
+    "optimizer": {"SGD": Setting(), "Adam": Setting(optimizer="Adam")},
+}
+# How much the loss rises within a half-width. Chance is 2.3 for ten classes.
+RISE = 1.0
+EXTENT = (-1, 1)
+HEADER = ("network", "seed", "training accuracy", "test accuracy", "half-width", "minutes")
+VERDICT_HEADER = (
+    "check",
+    "difference in half-width",
+    "difference in test accuracy",
+    "seeds in which the flatter one generalizes better",
+)
+
+
+def main():
+    parser = flags(__doc__)
+    parser.add_argument("--depth", type=int, default=8, help="of the VGG-like network")
+    parser.add_argument("--directions", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3, help="trainings per setting, at least 2")
+    arguments = parser.parse_args()
+    data = prepare(arguments)
+    settings = dict.fromkeys(setting for pair in CHECKS.values() for setting in pair.values())
+    networks = {
+        setting: [
+            measure(setting._replace(seed=seed), data, arguments) for seed in range(arguments.seeds)
+        ]
+        for setting in settings
+    }
+    draw(networks, arguments.output / "healthchecks.png")
+    caption = (
+        f"VGG-like network of {arguments.depth} layers; {describe(arguments, data)} Half-width: "
+        f"where the loss has risen by {RISE:g}, with the 95 % interval over "
+        f"{arguments.directions} directions."
+    )
+    rows = [table_row(network) for seeds in networks.values() for network in seeds]
+    write_table(arguments.output / "healthchecks.md", caption, HEADER, rows)
+    caption = (
+        "Second setting minus first, mean and 95 % interval over "
+        f"{arguments.seeds} seeds; each half-width is the mean over {arguments.directions} "
+        "directions."
+    )
+    verdicts = [verdict(name, pair, networks) for name, pair in CHECKS.items()]
+    write_table(arguments.output / "healthchecks-verdict.md", caption, VERDICT_HEADER, verdicts)
+
+
+def measure(setting, data, arguments):
+    """Trains a network and measures its loss along directions that are the same for all."""
+    trained = train(functools.partial(vgg_like, arguments.depth), setting, data, arguments)
+    x, y = (part[: arguments.measured] for part in data[0])
+    number = arguments.directions
+    line = measured(
+        trained.folder / f"line-{EXTENT[1]}-{arguments.points}-{len(x)}-{number}.h5",
+        LossLine,
+        lambda: evaluate_line(
+            trained.model,
+            x,
+            y,
+            arguments.points,
+            number_of_directions=number,
+            extent=EXTENT,
+            verbose=2,
+            seed=0,
+        ),
+    )
+    return setting, trained.results, line
+
+
+def draw(networks, path):
+    """Both curves of each check, from the networks of the first seed."""
+    figure, axes = plt.subplots(
+        1, len(CHECKS), figsize=(3.3 * len(CHECKS), 3), sharey=True, layout="constrained"
+    )
+    for ax, (name, pair) in zip(axes, CHECKS.items(), strict=True):
+        lines = [networks[setting][0][2] for setting in pair.values()]
+        plot_line(lines, ax, labels=list(pair), metric="data_loss", scale="log")
+        ax.set_title(name, fontsize="medium")
+        ax.label_outer()
+    figure.savefig(path, dpi=200)
+
+
+def table_row(network):
+    setting, results, line = network
+    return (
+        setting,
+        setting.seed,
+        f"{results['train_accuracy']:.3f}",
+        f"{results['test_accuracy']:.3f}",
+        confidence_interval(half_widths(line, RISE, "data_loss")),
+        f"{results['seconds'] / 60:.1f}",
+    )
+
+
+def verdict(name, pair, networks):
+    """How the second setting differs from the first, and whether flatter means better."""
+    widths, accuracies = [], []
+    for seeds in (networks[setting] for setting in pair.values()):
+        widths.append([half_widths(line, RISE, "data_loss").mean() for _, _, line in seeds])
+        accuracies.append([results["test_accuracy"] for _, results, _ in seeds])
+    wider, better = np.diff(widths, axis=0)[0], np.diff(accuracies, axis=0)[0]
+    agreeing = np.count_nonzero(wider * better > 0)
+    first, second = pair
+    return (
+        f"{name}: {second} minus {first}",
+        confidence_interval(wider),
+        confidence_interval(better),
+        f"{agreeing} of {len(wider)}",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Examples: the experiments run on digits, go on after a crash, and show what they claim."""
+
+import csv
+import gc
+import gzip
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from losslandscape import evaluate_line, random_directions
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+sys.path.append(str(EXAMPLES))
+
+import experiment  # noqa: E402
+from experiment import Setting, train  # noqa: E402
+from filter_normalization import FACTOR, rescale  # noqa: E402
+from images import load_images  # noqa: E402
+from networks import resnet, vgg_like  # noqa: E402
+
+SMALL = ("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "2")
+
+
+def run(script, folder, *flags):
+    folders = ["--models", folder / "models", "--output", folder / "output"]
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / f"{script}.py", *SMALL, *folders, *flags],
+        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return {path.name: path for path in (folder / "output").iterdir()}
+
+
+def rows_of(path):
+    return [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if "|" in line]
+
+
+def test_paper_draws_every_network_and_a_comparison(tmp_path):
+    flags = ("--depths", "8", "14", "--points", "5")
+    files = run("paper", tmp_path, *flags)
+    names = ("resnet-8", "resnet-14", "vgg-like-8", "vgg-like-14")
+    singles = {f"paper-{name}-{kind}.png" for name in names for kind in ("levels", "3d")}
+    assert set(files) == singles | {"paper-levels.png", "paper-3d.png", "paper.md"}
+    header, _, *rows = rows_of(files["paper.md"])
+    assert [row[0] for row in rows] == ["ResNet 8", "VGG-like 8", "ResNet 14", "VGG-like 14"]
+    assert all(len(row) == len(header) for row in rows)
+    # A second run finds networks and surfaces, and tells the same down to the minutes.
+    assert rows_of(run("paper", tmp_path, *flags)["paper.md"]) == [header, _, *rows]
+
+
+def test_healthchecks_draw_the_pairs_and_say_what_came(tmp_path):
+    files = run("healthchecks", tmp_path, "--points", "21", "--directions", "2", "--seeds", "2")
+    assert set(files) == {"healthchecks.png", "healthchecks.md", "healthchecks-verdict.md"}
+    _, _, *rows = rows_of(files["healthchecks.md"])
+    assert [row[:2] for row in rows[:2]] == [
+        ["SGD, batch 128, weight decay 0.0005", "0"],
+        ["SGD, batch 128, weight decay 0.0005", "1"],
+    ]
+    assert len(rows) == 8
+    _, _, *verdicts = rows_of(files["healthchecks-verdict.md"])
+    assert [row[0] for row in verdicts] == [
+        "batch size: 2048 minus 128",
+        "weight decay: none minus 5e-4",
+        "optimizer: Adam minus SGD",
+    ]
+    accuracies = np.array([float(row[3]) for row in rows])
+    # The first two rows are SGD's, the last two Adam's; the table has three digits.
+    expected = accuracies[6:].mean() - accuracies[:2].mean()
+    assert float(verdicts[2][2].split()[0]) == pytest.approx(expected, abs=2e-3)
+
+
+def test_filter_normalization_compares_three_pairs(tmp_path):
+    files = run("filter_normalization", tmp_path, "--points", "21", "--directions", "2")
+    assert set(files) == {"filter-normalization.png", "filter-normalization.md"}
+    _, _, *rows = rows_of(files["filter-normalization.md"])
+    (_, raw, normalized), (_, raw_rescaled, normalized_rescaled) = rows[-2:]
+    assert normalized == normalized_rescaled
+    assert raw != raw_rescaled
+
+
+def test_beyond_draws_paths_ways_and_curvature(tmp_path):
+    files = run("beyond", tmp_path, "--points", "3", "--probes", "2", "--epochs", "4")
+    curvature = {"beyond-convexity.png", "beyond-eigenvectors.png", "beyond-spectrum.png"}
+    ways = {"beyond-interpolation.png", "beyond-plane.png"}
+    training = {"beyond-trajectory.png", "beyond-fidelity.png", "beyond-trajectory.gif"}
+    assert set(files) == curvature | ways | training | {"beyond.md"}
+    _, _, *rows = rows_of(files["beyond.md"])
+    assert [row[0] for row in rows] == ["batch 64", "batch 1024", "batch 64, other seed"]
+    for _, _, largest, smallest, trace, _ in rows:
+        assert float(smallest) < float(largest)
+        assert float(largest) < float(trace.split()[0]) * 10
+
+
+def test_rescaled_networks_are_the_same_function():
+    model = vgg_like(8, (8, 8, 1))
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            for weight in layer.weights:
+                weight.assign(generator.uniform(0.5, 2, weight.shape))
+    x, y = generator.normal(size=(32, 8, 8, 1)), generator.integers(0, 10, 32)
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    other = rescale(model, FACTOR)
+    np.testing.assert_allclose(other.predict(x), model.predict(x), rtol=1e-4)
+
+    def curve(network, normalize):
+        directions = random_directions(network, normalize=normalize, seed=0)
+        line = evaluate_line(network, x, y, 5, directions=directions, extent=(-0.5, 0.5))
+        return line.values["data_loss"][0]
+
+    np.testing.assert_allclose(curve(other, "filter"), curve(model, "filter"), rtol=1e-3)
+    # Raw steps are a third as large for kernels three times as large.
+    assert not np.allclose(curve(other, None), curve(model, None), rtol=0.05)
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (56, 0.85), (110, 1.7)])
+def test_networks_are_as_large_as_published(depth, millions):
+    # He et al. (2015), table 6.
+    network = resnet(depth)
+    assert network.count_params() / 1e6 == pytest.approx(millions, rel=0.03)
+    shortcuts = 16 * 32 + 32 * 64 + 4 * (32 + 64)
+    assert vgg_like(depth).count_params() == network.count_params() - shortcuts
+
+
+def test_depths_that_make_no_stages_are_refused():
+    with pytest.raises(ValueError, match="6n \\+ 2.*Received 21"):
+        resnet(21)
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    names = ["--dataset", "digits", "--epochs", "12", "--samples", "64"]
+    return experiment.flags("").parse_args([*names, "--models", str(tmp_path)])
+
+
+def build(input_shape, weight_decay):
+    network = keras.Sequential(name="tiny")
+    network.add(keras.Input(input_shape))
+    network.add(layers.Flatten())
+    regularizer = keras.regularizers.L2(weight_decay)
+    network.add(layers.Dense(10, activation="softmax", kernel_regularizer=regularizer))
+    return network
+
+
+def history_of(folder):
+    with (folder / "history.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_learning_rate_drops_as_in_the_paper(arguments):
+    trained = train(build, Setting(), load_images("digits", samples=64), arguments)
+    rates = [float(row["learning_rate"]) for row in history_of(trained.folder)]
+    # After 1/2, 3/4 and 11/12 of the epochs: 150, 225 and 275 of the paper's 300.
+    np.testing.assert_allclose(rates, 6 * [0.1] + 3 * [0.01] + 2 * [0.001] + [0.0001], rtol=1e-5)
+
+
+# Keras' CSVLogger leaves its file open after an exception.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_training_goes_on_where_it_stopped(arguments, monkeypatch):
+    data = load_images("digits", samples=64)
+    log_epoch = experiment.EpochTimer.on_epoch_end
+
+    def crash(self, epoch, logs=None):
+        if epoch == 7:
+            raise KeyboardInterrupt
+        log_epoch(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment.EpochTimer, "on_epoch_end", crash)
+        with pytest.raises(KeyboardInterrupt):
+            train(build, Setting(), data, arguments)
+    gc.collect()
+    trained = train(build, Setting(), data, arguments)
+    rows = history_of(trained.folder)
+    assert [int(row["epoch"]) for row in rows] == list(range(12))
+    # The optimizer came back, too: its rate had dropped once before the crash.
+    np.testing.assert_allclose(float(rows[7]["learning_rate"]), 0.01, rtol=1e-5)
+    seconds = sum(float(row["seconds"]) for row in rows)
+    assert trained.results["seconds"] == pytest.approx(seconds)
+    again = train(build, Setting(), data, arguments)
+    np.testing.assert_array_equal(again.model.get_weights()[0], trained.model.get_weights()[0])
+    assert len(history_of(again.folder)) == 12
+
+
+def test_settings_do_not_find_each_others_networks(arguments):
+    data = load_images("digits", samples=64)
+    arguments.epochs = 1
+    folders = {train(build, Setting(), data, arguments).folder}
+    for other in (
+        Setting(batch_size=32),
+        Setting(weight_decay=0.0),
+        Setting(optimizer="Adam"),
+        Setting(seed=1),
+    ):
+        folders.add(train(build, other, data, arguments).folder)
+    arguments.learning_rate = 0.05
+    folders.add(train(build, Setting(), data, arguments).folder)
+    assert len(folders) == 6
+
+
+def write_idx(path, array):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def test_fashion_mnist_is_read_from_idx_files(tmp_path):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (12, 28, 28), np.uint8)
+    labels = generator.integers(0, 10, 12, np.uint8)
+    for part, suffix in (("train", ".gz"), ("t10k", "")):
+        write_idx(tmp_path / f"{part}-images-idx3-ubyte{suffix}", images)
+        write_idx(tmp_path / f"{part}-labels-idx1-ubyte{suffix}", labels)
+    (x_train, y_train), (x_test, y_test) = load_images("fashion_mnist", folder=tmp_path, samples=8)
+    assert (x_train.shape, x_test.shape) == ((8, 28, 28, 1), (12, 28, 28, 1))
+    np.testing.assert_array_equal(y_train, labels[:8])
+    np.testing.assert_array_equal(y_test, labels)
+    # Standardized by the training images; the test images by the same numbers.
+    np.testing.assert_allclose([x_train.mean(), x_train.std()], [0, 1], atol=1e-5)
+    np.testing.assert_allclose(x_test[:8], x_train, rtol=1e-6)
+    # Averaged over squares of four pixels.
+    (halved, _), _ = load_images("fashion_mnist", folder=tmp_path, size=14)
+    means = images.reshape(12, 14, 2, 14, 2).mean((2, 4))
+    expected = (means - means.mean()) / means.std()
+    assert np.corrcoef(halved.ravel(), expected.ravel())[0, 1] > 0.9
