@@ -5,9 +5,11 @@ measured in one process, the ways in turn, and the median of the rounds counts.
 """
 
 import argparse
+import multiprocessing
 import os
 import platform
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,8 +20,8 @@ from keras import layers
 from networks import resnet
 from sklearn.datasets import load_digits
 
-from losslandscape import evaluate_line, evaluate_surface, random_directions
-from losslandscape.datasets import automatic_batch_size
+from losslandscape import WeightHistory, evaluate_line, evaluate_surface, random_directions
+from losslandscape.datasets import read_dataset
 
 GENERATOR = np.random.default_rng(0)
 
@@ -52,9 +54,23 @@ def convolutional_network():
     return model, *images(2000, (28, 28, 1))
 
 
+def wide_network():
+    hidden = [layers.Dense(4096, activation="relu") for _ in range(4)]
+    model = keras.Sequential([keras.Input((4096,)), *hidden, layers.Dense(10, "softmax")])
+    return model, *images(64, (4096,))
+
+
 def images(number, shape):
     x = GENERATOR.uniform(size=(number, *shape)).astype("float32")
     return x, GENERATOR.integers(0, 10, number)
+
+
+def resnet20_on_images():
+    return resnet(20), *images(1000, (32, 32, 3))
+
+
+def resnet56_on_images():
+    return resnet(56), *images(500, (32, 32, 3))
 
 
 # What is measured, the points per axis for the compiled engine, and for the ways that take long:
@@ -62,12 +78,8 @@ def images(number, shape):
 CASES = {
     "(a) MLP 64-32-10, 1,797 digits": (digits_network, 21, 10),
     "(b) convnet of 31k, 2,000 images of 28x28": (convolutional_network, 21, 5),
-    "(c) ResNet-20, 1,000 images of 32x32x3": (
-        lambda: (resnet(20), *images(1000, (32, 32, 3))),
-        7,
-        3,
-    ),
-    "(d) ResNet-56, 500 images of 32x32x3": (lambda: (resnet(56), *images(500, (32, 32, 3))), 5, 3),
+    "(c) ResNet-20, 1,000 images of 32x32x3": (resnet20_on_images, 7, 3),
+    "(d) ResNet-56, 500 images of 32x32x3": (resnet56_on_images, 5, 3),
 }
 
 
@@ -125,7 +137,7 @@ def measure_case(build, per_axis, fewer, rounds):
     directions = random_directions(model, 2, seed=0)
     grid = [(a, b) for b in np.linspace(-1, 1, fewer) for a in np.linspace(-1, 1, fewer)]
     options = {"directions": directions, "verbose": 0}
-    passes = floor(model, x, y, automatic_batch_size(model))
+    passes = floor(model, x, y, read_dataset(model, (x, y)).batch_size)
 
     def surface(engine, number):
         return lambda: evaluate_surface(model, x, y, number, engine=engine, **options)
@@ -137,7 +149,7 @@ def measure_case(build, per_axis, fewer, rounds):
         "floor": (lambda: passes(len(grid)), len(grid)),
     }
     seconds = {name: [] for name in ways}
-    # A call compiles its graph and measures the center; two by two points tell what that costs.
+    # A call compiles its graph; two by two points tell what that costs.
     starts = {name: [] for name in ("evaluate", "compiled")}
     for _ in range(rounds):
         for name, (way, _) in ways.items():
@@ -149,8 +161,9 @@ def measure_case(build, per_axis, fewer, rounds):
     for name, (_, number) in ways.items():
         if name in starts:
             start = statistics.median(starts[name])
-            per_point[name] = (medians[name] - start) / (number - 4)
-            compile_time[name] = start - 4 * per_point[name]
+            # The center is one more point where the grid misses it, as two by two points do.
+            per_point[name] = (medians[name] - start) / (number - 5)
+            compile_time[name] = start - 5 * per_point[name]
         else:
             per_point[name] = medians[name] / number
     return per_point, compile_time
@@ -170,6 +183,49 @@ def short_line(build, rounds):
             timed(lambda: evaluate_line(model, x, y, 5, directions=directions[:1], verbose=0))
         )
     return statistics.median(slow), statistics.median(fast)
+
+
+def peak_memory(build, engine):
+    """Megabytes of the weights, and those that a first surface takes at its highest."""
+    model, x, y = build()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    # The user has evaluated the model already, so TensorFlow is all there.
+    model.evaluate(x, y, verbose=0)
+    weights = sum(weight.numpy().nbytes for weight in model.weights)
+    before = resident("VmRSS")
+    # Sets the highest resident size back to that of now.
+    Path("/proc/self/clear_refs").write_text("5")
+    evaluate_surface(model, x, y, 3, engine=engine, seed=0, verbose=0)
+    return weights / 2**20, resident("VmHWM") - before
+
+
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 2**10
+
+
+def in_fresh_process(function, *arguments):
+    """Memory that an earlier measurement has left to the process would not count again."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def recording(rounds):
+    """A record of ResNet-20's weights against one step of its training, in milliseconds."""
+    model, x, y = resnet20_on_images()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.train_on_batch(x[:128], y[:128])
+    with tempfile.TemporaryDirectory() as folder:
+        history = WeightHistory(folder)
+        history.set_model(model)
+        history.on_train_begin()
+        epochs = iter(range(rounds))
+        ways = {
+            "a record": lambda: history.on_epoch_end(next(epochs)),
+            "a step of 128 images": lambda: model.train_on_batch(x[:128], y[:128]),
+        }
+        times = {name: [timed(way) for _ in range(rounds)] for name, way in ways.items()}
+    return [(name, f"{1000 * statistics.median(each):.1f}") for name, each in times.items()]
 
 
 def growth(rounds):
@@ -207,6 +263,10 @@ def main():
         lines.append((name, f"{slow:.2f}", f"{fast:.2f}", f"{slow / fast:.1f}"))
         print(rows[-1], starts[-1], lines[-1], sep="\n", flush=True)
     by_points, by_samples = growth(arguments.rounds)
+    recorded = recording(arguments.rounds)
+    builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}
+    builds["four layers of 4,096 neurons, 64 samples"] = wide_network
+    memory = [memory_row(name, build) for name, build in builds.items()]
     sections = (
         HEAD.format(
             machine=f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
@@ -219,6 +279,10 @@ def main():
         table(START_HEADER, starts),
         '## A line of five points with `engine="auto"`, all counted, in seconds',
         table(("case", "naive", "auto", "ratio"), lines),
+        "## Peak memory of a first surface above the loaded model and data, in MiB",
+        table(("case", "weights", "evaluate", "compiled"), memory),
+        "## Recording the weights of ResNet-20 with `WeightHistory`, in milliseconds",
+        table(("", "milliseconds"), recorded),
         "## Growth of the compiled engine, case (a), in seconds for a whole call",
         table(("points", "seconds"), by_points),
         table(("samples", "seconds for 441 points"), by_samples),
@@ -259,6 +323,11 @@ def start_row(name, per_point, compile_time):
     more = compile_time["compiled"] - compile_time["evaluate"]
     break_even = f"{max(1, more / saved):.0f}" if saved > 0 else "none"
     return [name, *(f"{seconds:.2f}" for seconds in compile_time.values()), break_even]
+
+
+def memory_row(name, build):
+    peaks = [in_fresh_process(peak_memory, build, engine) for engine in ("evaluate", "compiled")]
+    return [name, f"{peaks[0][0]:.1f}", *(f"{peak:.0f}" for _, peak in peaks)]
 
 
 def table(header, rows):
