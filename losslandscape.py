@@ -34,6 +34,7 @@ from losslandscape.directions import (
     register_filters,
 )
 from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface, preserved
+from losslandscape.export import read_reference, write_reference
 from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
 from losslandscape.measures import (
     Estimate,
@@ -108,8 +109,10 @@ __all__ = [
     "print_filters",
     "random_directions",
     "read_history",
+    "read_reference",
     "register_filters",
     "report",
+    "write_reference",
 ]
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}

@@ -331,7 +331,7 @@ def plot_spectrum(spectrum, ax=None, *, width=None):
 def plot_convexity(surface, ax=None, *, cmap="viridis"):
     """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as a heat map.
 
-    Dark means convex, bright that the loss curves downwards as much as upwards.
+    Dark means convex, bright that the loss curves downwards half as much as upwards, or more.
 
     Args:
         surface: A `LossSurface` from `evaluate_convexity`.
@@ -349,9 +349,9 @@ def plot_convexity(surface, ax=None, *, cmap="viridis"):
     """
     ratios = np.ma.masked_invalid(_drawable(surface, "convexity", "linear"))
     (ax,) = _panels(1) if ax is None else (ax,)
-    # One scale for all, or two networks could not be compared.
-    cells = ax.pcolormesh(surface.alphas, surface.betas, ratios, vmin=0, vmax=1, cmap=cmap)
-    ax.figure.colorbar(cells, ax=ax, label="|λmin / λmax|")
+    # The scale of the paper's figure, for all, or two networks could not be compared.
+    cells = ax.pcolormesh(surface.alphas, surface.betas, ratios, vmin=0, vmax=0.5, cmap=cmap)
+    ax.figure.colorbar(cells, ax=ax, extend="max", label="|λmin / λmax|")
     ax.scatter(0, 0, zorder=3, **CENTER_STYLE)
     ax.set(xlabel="α", ylabel="β")
     return ax

@@ -18,6 +18,7 @@ SIBLINGS = (
     "directions",
     "engines",
     "evaluation",
+    "export",
     "interpolation",
     "measures",
     "plotting",

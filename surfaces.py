@@ -121,6 +121,45 @@ class LossSurface(_Saved):
     def __post_init__(self):
         _check_shapes(self.values, (len(self.betas), len(self.alphas)))
 
+    def slice(self, *, alpha=None, beta=None):
+        """Cuts the surface along one axis.
+
+        Args:
+            alpha: Where to cut along beta. Defaults to `None`.
+            beta: Where to cut along alpha. Defaults to `None`.
+
+        Returns:
+            A `LossLine` along the other axis, interpolated linearly between
+            grid lines. Its `center` is the point where that axis is 0.
+
+        Raises:
+            ValueError: If not just one of both is given, or it lies beyond the
+                surface.
+
+        Example:
+
+        >>> plot_line([surface.slice(beta=0), surface.slice(alpha=0)], labels=("α", "β"))
+        """
+        if (alpha is None) == (beta is None):
+            raise ValueError(
+                f"Either `alpha` or `beta` must be given. Received alpha={alpha}, beta={beta}."
+            )
+        name, position = ("alpha", alpha) if beta is None else ("beta", beta)
+        along, across = (self.betas, self.alphas) if beta is None else (self.alphas, self.betas)
+        if not across[0] <= position <= across[-1]:
+            raise ValueError(
+                f"`{name}` must lie between {across[0]:g} and {across[-1]:g}. Received {position}."
+            )
+        rows = {key: array if beta is None else array.T for key, array in self.values.items()}
+        values = {
+            key: np.array([[np.interp(position, across, row) for row in each]])
+            for key, each in rows.items()
+        }
+        center = {key: float(np.interp(0, along, each[0])) for key, each in values.items()}
+        if position == 0:
+            center = dict(self.center)
+        return LossLine(along, values, center, self.metadata | {"slice": {name: position}})
+
     def __repr__(self):
         axes = f"{_extent('alpha', self.alphas)}, {_extent('beta', self.betas)}"
         return f"LossSurface({', '.join(self.values)}; {axes})"

@@ -71,3 +71,27 @@ def test_repr_is_one_line(surface, line):
         "LossSurface(loss, accuracy; 3 points alpha -1…1, 2 points beta 0…0.5)"
     )
     assert repr(line) == "LossLine(loss; 2 directions, 3 points alpha -1…1)"
+
+
+def test_slices_are_lines_between_and_on_the_grid():
+    alphas, betas = np.linspace(-1, 1, 5), np.linspace(0, 3, 4)
+    a, b = np.meshgrid(alphas, betas)
+    surface = LossSurface(alphas, betas, {"loss": a**2 + 10 * b}, {"loss": -7.0}, {"seed": 1})
+    across = surface.slice(beta=1.5)
+    np.testing.assert_array_equal(across.alphas, alphas)
+    np.testing.assert_allclose(across.values["loss"], [alphas**2 + 15])
+    assert across.center["loss"] == pytest.approx(15)
+    along = surface.slice(alpha=-0.5)
+    np.testing.assert_array_equal(along.alphas, betas)
+    np.testing.assert_allclose(along.values["loss"], [0.25 + 10 * betas])
+    assert along.metadata == {"seed": 1, "slice": {"alpha": -0.5}}
+    # Through the model itself, its own value is known.
+    assert surface.slice(beta=0).center["loss"] == -7
+
+
+def test_slices_beyond_the_surface_are_refused(surface):
+    with pytest.raises(ValueError, match="`beta` must lie between 0 and 0.5. Received 2"):
+        surface.slice(beta=2)
+    for wrong in ({}, {"alpha": 0, "beta": 0}):
+        with pytest.raises(ValueError, match="Either `alpha` or `beta`"):
+            surface.slice(**wrong)

@@ -1,0 +1,92 @@
+"""Export: other tools read what we write, and we read theirs."""
+
+import h5py
+import numpy as np
+import pytest
+
+from losslandscape import LossLine, LossSurface, read_reference, write_reference
+
+ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
+
+
+@pytest.fixture
+def surface():
+    a, b = np.meshgrid(ALPHAS, BETAS)
+    values = {"loss": 5 + a + 10 * b, "data_loss": 4 + a + 10 * b, "accuracy": (a + 1) / 2}
+    center = {"loss": 5.0, "data_loss": 4.0, "accuracy": 0.5}
+    return LossSurface(ALPHAS, BETAS, values, center, {})
+
+
+@pytest.fixture
+def line():
+    values = {"loss": np.stack([ALPHAS**2, ALPHAS**4]), "accuracy": np.stack([ALPHAS**0] * 2)}
+    return LossLine(ALPHAS, values, {"loss": 0.0, "accuracy": 1.0}, {})
+
+
+def test_the_reference_finds_its_names_shapes_and_units(surface, tmp_path):
+    path = tmp_path / "surface.h5"
+    write_reference(path, train=surface, test=surface)
+    # As its plot_2D.py reads them.
+    with h5py.File(path) as file:
+        x, y = np.meshgrid(file["xcoordinates"][:], file["ycoordinates"][:])
+        assert file["train_loss"].shape == x.shape
+        # The loss without the penalty, which the reference does not add.
+        np.testing.assert_array_equal(file["train_loss"][:], 4 + x + 10 * y)
+        np.testing.assert_allclose(file["test_acc"][:], 50 * (x + 1))
+        assert set(file) == {
+            *("xcoordinates", "ycoordinates", "train_loss", "train_acc", "test_loss", "test_acc")
+        }
+
+
+def test_what_was_written_is_read(surface, line, tmp_path):
+    for value in (surface, line):
+        write_reference(tmp_path / "file.h5", test=value)
+        read = read_reference(tmp_path / "file.h5")
+        assert set(read) == {"test"}
+        loss = "data_loss" if value is surface else "loss"
+        expected = value.values[loss] if value is surface else value.values[loss][:1]
+        np.testing.assert_array_equal(read["test"].values["loss"], expected)
+        assert read["test"].center["loss"] == value.center[loss]
+        assert read["test"].center["accuracy"] == value.center["accuracy"]
+        np.testing.assert_array_equal(read["test"].alphas, ALPHAS)
+
+
+def test_surfaces_of_the_reference_are_read(tmp_path):
+    """Files as its plot_surface.py fills them, point after point."""
+    path = tmp_path / "reference.h5"
+    with h5py.File(path, "w") as file:
+        file["dir_file"] = "directions.h5"
+        file["xcoordinates"], file["ycoordinates"] = ALPHAS, BETAS
+        losses = -np.ones((len(ALPHAS), len(BETAS)))
+        accuracies = -np.ones((len(ALPHAS), len(BETAS)))
+        x, y = (mesh.ravel() for mesh in np.meshgrid(ALPHAS, BETAS))
+        # All but the last three points, which the run did not reach.
+        for index in range(12):
+            losses.ravel()[index] = 5 + x[index] + 10 * y[index]
+            accuracies.ravel()[index] = 50
+        file["train_loss"], file["train_acc"] = losses, accuracies
+    surface = read_reference(path)["train"]
+    expected = np.add.outer(10 * BETAS, 5 + ALPHAS)
+    expected.ravel()[12:] = np.nan
+    np.testing.assert_allclose(surface.values["loss"], expected)
+    np.testing.assert_array_equal(np.isnan(surface.values["accuracy"]), np.isnan(expected))
+    assert surface.center == {"loss": 5.0, "accuracy": 0.5}
+
+
+def test_a_grid_without_the_model_has_no_center(tmp_path):
+    with h5py.File(tmp_path / "line.h5", "w") as file:
+        file["xcoordinates"], file["train_loss"] = np.array([0.5, 1.0]), np.array([1.0, 2.0])
+    line = read_reference(tmp_path / "line.h5")["train"]
+    assert np.isnan(line.center["loss"])
+    assert line.values["loss"].tolist() == [[1.0, 2.0]]
+
+
+def test_what_does_not_fit_is_refused(surface, line, tmp_path):
+    path = tmp_path / "file.h5"
+    with pytest.raises(ValueError, match="One of `train` and `test`"):
+        write_reference(path)
+    with pytest.raises(ValueError, match="`test` must have the coordinates of `train`"):
+        write_reference(path, train=surface, test=line)
+    surface.save(path)
+    with pytest.raises(ValueError, match="must be a file with `xcoordinates`.*'alphas'"):
+        read_reference(path)
