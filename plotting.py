@@ -53,12 +53,9 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     for line, curves, label in zip(lines, values, labels, strict=True):
         _draw_curve(ax, line, curves, label, scale)
         _mark_models(ax, line, curves, line.center[metric])
-    ax.set(xlabel="α", ylabel=_value_label(metric, scale), yscale=scale)
+    ax.set(xlabel="α")
     ax.margins(x=0)
-    if scale == "log":
-        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter(lambda value, _: _short(value))
-        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
+    _label_values(ax, metric, scale)
     _note_holes(ax, np.concatenate(values), scale)
     _draw_legend(ax, labels, values)
     return ax
@@ -251,9 +248,12 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear"):
     (distance,) = beside.plot(records, trajectory.distances, ":", color="0.4", label=off_plane)
     beside.set_ylabel(off_plane)
     beside.set_ylim(bottom=0)
-    ax.set(xlabel="record", ylabel=_value_label(metric, scale), yscale=scale)
+    ax.set(xlabel="record")
     ax.margins(x=0)
-    ax.legend(handles=[true, seen, distance], frameon=False, fontsize="small")
+    _label_values(ax, metric, scale)
+    # Above the axes, since the curves may be anywhere.
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
+    ax.legend(handles=[true, seen, distance], frameon=False, fontsize="small", **place)
     return ax
 
 
@@ -515,6 +515,15 @@ def _short(value):
 def _value_label(metric, scale):
     name = metric.replace("_", " ")
     return f"{name} (log scale)" if scale == "log" else name
+
+
+def _label_values(ax, metric, scale):
+    """Names the axis of the values, and gives a log scale readable ticks."""
+    ax.set(ylabel=_value_label(metric, scale), yscale=scale)
+    if scale == "log":
+        ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter(lambda value, _: _short(value))
+        ax.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
 def _spans(coordinates, position):

@@ -75,11 +75,11 @@ def build(input_shape):
         [
             keras.Input(input_shape),
             layers.Conv2D(16, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(momentum=0.9),
             layers.ReLU(),
             layers.AveragePooling2D(2),
             layers.Conv2D(32, 3, padding="same", use_bias=False),
-            layers.BatchNormalization(),
+            layers.BatchNormalization(momentum=0.9),
             layers.ReLU(),
             layers.GlobalAveragePooling2D(),
             layers.Dense(10, activation="softmax"),

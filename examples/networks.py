@@ -83,6 +83,8 @@ def _layer_makers(weight_decay):
         convolved = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, **kernel)(
             x
         )
-        return layers.BatchNormalization()(convolved)
+        # The paper's momentum: with Keras' 0.99 the statistics after some hundred steps, as large
+        # batches take, would still be those of the start, and accuracy and loss without meaning.
+        return layers.BatchNormalization(momentum=0.9)(convolved)
 
     return convolution, functools.partial(layers.Dense, activation="softmax", **kernel)
