@@ -324,7 +324,7 @@ def plot_spectrum(spectrum, ax=None, *, width=None):
     # Below one parameter's share the tails of the normal curves say nothing.
     floor = density.max() / (10 * spectrum.metadata["parameters"])
     ax.set(xlabel="eigenvalue of the Hessian", ylabel="density (log scale)", yscale="log")
-    ax.set_ylim(bottom=floor)
+    ax.set_ylim(floor, 3 * density.max())
     return ax
 
 

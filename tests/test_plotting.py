@@ -295,6 +295,8 @@ def test_a_spectrum_is_a_density():
     peak = density[np.abs(positions - 10).argmin()]
     np.testing.assert_allclose(peak, 0.15 / (0.1 * np.sqrt(2 * np.pi)), rtol=1e-2)
     assert ax.get_yscale() == "log"
+    # The tails of the normal curves do not stretch the axis.
+    np.testing.assert_allclose(ax.get_ylim(), [density.max() / 1000, 3 * density.max()])
     with pytest.raises(ValueError, match="`width` must be greater than 0. Received -1"):
         plot_spectrum(Spectrum(eigenvalues, shares, {"parameters": 100}), width=-1)
 
