@@ -70,8 +70,9 @@ class LossLine(_Saved):
         alphas: Float array of shape `(n,)`, the coordinates along the direction.
         values: Dict of float arrays of shape `(k, n)`, one row per direction:
             `"loss"` and every metric the model was compiled with, and
-            `"data_loss"`, the loss without weight penalties, if it has any.
-            What was not finite is kept as NaN or inf.
+            `"data_loss"`, the loss without weight penalties, if it has any
+            (NaN where rounding hides it below them). What was not finite is
+            kept as NaN or inf.
         center: Dict of floats, the same at the unperturbed weights.
         metadata: Dict of how this was computed: seed, normalization, ignore
             rule, dataset size, model, versions.
@@ -105,8 +106,8 @@ class LossSurface(_Saved):
         betas: Float array of shape `(m,)`, the coordinates along d2.
         values: Dict of float arrays of shape `(m, n)`: `"loss"` and every
             metric the model was compiled with, and `"data_loss"`, the loss
-            without weight penalties, if it has any. What was not finite is kept
-            as NaN or inf.
+            without weight penalties, if it has any (NaN where rounding hides it
+            below them). What was not finite is kept as NaN or inf.
         center: Dict of floats, the same at the unperturbed weights.
         metadata: Dict of how this was computed: seed, normalization, ignore
             rule, dataset size, model, versions.

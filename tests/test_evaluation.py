@@ -206,6 +206,31 @@ def test_weight_penalties_are_told_from_the_loss_of_the_data(data):
     assert (penalized.values["loss"] > plain.values["loss"]).all()
 
 
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_data_loss_below_a_huge_penalty_is_right_or_missing(data, engine):
+    """As for deep networks that diverge: next to 1e9 single precision has no digit left for 1."""
+
+    def network(regularizer):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential(
+            [keras.Input((4,)), layers.Dense(3, "softmax", kernel_regularizer=regularizer)]
+        )
+        model.compile(loss="sparse_categorical_crossentropy")
+        return model
+
+    options = {"number_of_points": 5, "seed": 0, "engine": engine, "verbose": 0}
+    regularizer = keras.regularizers.L2(1e9)
+    model = network(regularizer)
+    penalized = evaluate_line(model, *data, **options)
+    plain = evaluate_line(network(None), *data, **options)
+    assert model.layers[0].kernel.regularizer is regularizer
+    if engine == "compiled":
+        np.testing.assert_allclose(penalized.values["data_loss"], plain.values["loss"], rtol=1e-6)
+    else:
+        assert np.isnan(penalized.values["data_loss"]).all()
+    assert (penalized.values["loss"] > 1e6).all()
+
+
 def test_metrics_per_class_become_one_value_each(data):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
     model.compile(loss="categorical_crossentropy", metrics=[keras.metrics.F1Score()])
