@@ -9,25 +9,30 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from losslandscape.checkpoints import Checkpoint
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.directions import (
     check_choice,
     check_compiled,
     check_integer,
+    import_extra,
     resolve_seed,
 )
-from losslandscape.engines import mover, to_tensors
+from losslandscape.engines import as_arrays, mover, to_tensors
 from losslandscape.evaluation import (
-    Progress,
     check_evaluation,
     choose_directions,
+    coarse_to_fine,
+    collect,
     coordinates,
     describe,
+    grid_points,
     patient_interrupts,
     per_axis,
     preserved,
+    surface_assembler,
 )
-from losslandscape.measures import confidence_interval, import_scipy
+from losslandscape.measures import confidence_interval
 from losslandscape.surfaces import LossSurface, Spectrum
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
@@ -153,7 +158,7 @@ def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_siz
         matrix".
     """
     check_integer("number_of_probes", number_of_probes, minimum=2)
-    import_scipy("stats")
+    import_extra("scipy.stats", "analysis")
     product = hessian_product(model, x, y, batch_size=batch_size)
     generator = np.random.default_rng(resolve_seed(seed))
     samples = []
@@ -201,7 +206,7 @@ def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=Non
     """
     check_integer("number_of_probes", number_of_probes, minimum=1)
     check_integer("steps", steps, minimum=1)
-    linalg = import_scipy("linalg")
+    linalg = import_extra("scipy.linalg", "analysis")
     product = hessian_product(model, x, y, batch_size=batch_size)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
@@ -229,6 +234,7 @@ def evaluate_convexity(
     seed=None,
     tolerance=1e-2,
     batch_size=None,
+    checkpoint=None,
     verbose="auto",
 ):
     """Measures how far the loss is from convex over a plane.
@@ -248,6 +254,7 @@ def evaluate_convexity(
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, more
             than a color shows.
         batch_size: As in `hessian_product`.
+        checkpoint: As in `evaluate_surface`.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -263,13 +270,14 @@ def evaluate_convexity(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
     """
-    check_evaluation(model, "evaluate", verbose)
+    check_evaluation(model, "evaluate", None, verbose)
     axes = zip(*per_axis(number_of_points, extent), strict=True)
     alphas, betas = (coordinates(number, ends) for number, ends in axes)
-    directions, origin = choose_directions(model, directions, 2, seed, exactly=True)
+    saved = Checkpoint(checkpoint, LossSurface)
+    directions, origin = choose_directions(model, directions, 2, seed, saved=saved, exactly=True)
     data = read_dataset(model, one_dataset(x, y), batch_size)
     product = hessian_product(model, data.batches)
-    grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
+    saved.identify(model, [data], directions=directions, coordinates=[alphas, betas])
     start = origin.get("seed", 0)
 
     def extremes():
@@ -277,22 +285,21 @@ def evaluate_convexity(
             _eigenpairs(model, product, 1, end, tolerance=tolerance, seed=start)[0][0]
             for end in ("LA", "SA")
         ]
-        return _with_ratio(*found)
+        return [_with_ratio(*found)]
 
     with patient_interrupts() as interrupt, preserved(model):
-        move = mover(model)
-        tensors = to_tensors(directions)
-        center = extremes()
-        progress = Progress(len(grid), "convexity", verbose)
-        rows = []
-        for point in grid:
-            move(tensors, point)
-            rows.append(extremes())
-            progress.advance(1, rows[-1])
-            interrupt()
-    shape = len(betas), len(alphas)
-    values = {name: np.array([row[name] for row in rows]).reshape(shape) for name in center}
-    return LossSurface(alphas, betas, values, center, describe(model, data, origin))
+        move, tensors, points = mover(model), to_tensors(directions), grid_points(alphas, betas)
+
+        def measure(missing):
+            for position in missing:
+                move(tensors, points[position])
+                yield [position], as_arrays(extremes())
+                interrupt()
+
+        assemble = surface_assembler(alphas, betas, describe(model, data, origin))
+        order = coarse_to_fine(len(betas), len(alphas))
+        options = {"metric": "convexity", "verbose": verbose, "order": order}
+        return collect(measure, len(points), extremes(), assemble, saved, **options)[0]
 
 
 def _with_ratio(largest, smallest):
@@ -337,7 +344,7 @@ def _dense(gradient):
 
 
 def _eigenpairs(model, product, number, end, *, tolerance, seed):
-    linalg = import_scipy("sparse.linalg")
+    linalg = import_extra("scipy.sparse.linalg", "analysis")
     size = _number_of_parameters(model)
     if number >= size:
         raise ValueError(

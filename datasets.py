@@ -41,6 +41,13 @@ class Dataset(NamedTuple):
     tensors: tuple | None = None
     batch_size: int | None = None
 
+    def __reduce__(self):
+        """Lets it be pickled, which neither a `tf.data.Dataset` nor its tensors can be."""
+        if self.tensors is None:
+            return _read_batches, (list(self.batches.as_numpy_iterator()), self.name)
+        tensors = tree.map_structure(np.asarray, self.tensors)
+        return _from_arrays, (self.name, tensors, self.batch_size)
+
 
 def split_datasets(datasets):
     """Tells several datasets from one.
@@ -177,6 +184,10 @@ def _read_arrays(model, dataset, batch_size, name):
         number = math.ceil(sizes[0] / automatic_batch_size(model))
         batch_size = math.ceil(sizes[0] / number)
     return _from_tensors(name, tensors, batch_size)
+
+
+def _from_arrays(name, arrays, batch_size):
+    return _from_tensors(name, tree.map_structure(_to_tensor, arrays), batch_size)
 
 
 def _from_tensors(name, tensors, batch_size):

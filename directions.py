@@ -6,6 +6,7 @@ filter-wise normalization, takes the direction from one model to another, and
 tells which axes of each weight make up a filter.
 """
 
+import importlib
 import numbers
 from typing import NamedTuple
 
@@ -307,6 +308,17 @@ def check_integer(name, value, minimum=None):
         raise TypeError(f"`{name}` must be an integer. Received {value!r}.")
     if minimum is not None and value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}. Received {value}.")
+
+
+def import_extra(module, extra):
+    """Imports a module of an optional package, or says which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"This needs {package}. Install it with `pip install losslandscape[{extra}]`."
+        ) from error
 
 
 def resolve_seed(seed):

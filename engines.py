@@ -6,8 +6,8 @@ that accepts. The `compiled` engine puts the model's own `test_step`, the loop
 over batches and the loop over points into one TensorFlow graph.
 
 An engine is a function of directions and points, an array of shape `(number of
-points, number of directions)`. It yields the results of some points at a time:
-a list with a dict of arrays, by the name of the metric, per dataset.
+points, number of directions)`. It yields some points' positions in that array and
+their results: a list with a dict of arrays, by the name of the metric, per dataset.
 """
 
 import contextlib
@@ -22,12 +22,44 @@ from keras import ops, tree
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C heard, in seconds.
 PATIENCE = 0.5
+# Below this number of points, compiling may take longer than it saves (benchmarks/RESULTS.md).
+COMPILED_MINIMUM = 25
 # From this number of points on, a graph that moves the weights is worth its making.
 GRAPH_MINIMUM = 10
 # The most points of a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 # The relative error of a sum over many batches or weights in single precision.
 ROUNDING = 2e-6
+
+
+def start(engine, number_of_points, model, data, *, directions, interrupt):
+    """Starts an engine.
+
+    Args:
+        engine: `"auto"`, `"compiled"` or `"evaluate"`.
+        number_of_points: How many points will be measured in all.
+        model: A compiled and built `keras.Model`, at the weights to start from.
+        data: List of `Dataset`.
+        directions: Some of the directions to come.
+        interrupt: As in `evaluate_engine`.
+
+    Returns:
+        The engine, and a dict of floats per dataset: the values where the model is.
+    """
+    *others, last = _candidates(engine, number_of_points)
+    for candidate in others:
+        # What cannot be compiled the next one may still measure, or say what is wrong with it.
+        with contextlib.suppress(Exception):
+            measure = candidate(model, data, interrupt)
+            return measure, measure_center(measure, directions)
+    measure = last(model, data, interrupt)
+    return measure, measure_center(measure, directions)
+
+
+def measure_center(measure, directions):
+    """Measures where the model is; returns a dict of floats per dataset."""
+    ((_, chunk),) = measure(directions, np.zeros((1, len(directions))))
+    return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
 
 def evaluate_engine(model, data, interrupt):
@@ -45,15 +77,18 @@ def evaluate_engine(model, data, interrupt):
     move = mover(model)
     move_in_graph = tf.function(move) if keras.backend.backend() == "tensorflow" else move
     evaluate = evaluator(model, interrupt)
+    asked = 0
 
     def measure(directions, points):
+        nonlocal asked
+        asked += len(points)
         tensors = to_tensors(directions)
         # For a few points tracing the graph takes longer than it saves.
-        place = move if len(points) < GRAPH_MINIMUM else move_in_graph
-        for point in points:
+        place = move if asked < GRAPH_MINIMUM else move_in_graph
+        for position, point in enumerate(points):
             place(tensors, ops.convert_to_tensor(point))
             results = [evaluate(dataset) for dataset in data]
-            yield [{name: np.array([value]) for name, value in each.items()} for each in results]
+            yield [position], as_arrays(results)
 
     return measure
 
@@ -111,17 +146,26 @@ def compiled_engine(model, data, interrupt):
 
     def measure(directions, points):
         tensors = to_tensors(directions)
-        number = 1
-        while len(points):
-            chunk, points = points[:number], points[number:]
+        number, positions = 1, np.arange(len(points))
+        while len(positions):
+            chunk, positions = positions[:number], positions[number:]
             started = time.perf_counter()
-            results = [graph(tensors, chunk) for graph in graphs]
+            results = [graph(tensors, points[chunk]) for graph in graphs]
             seconds = time.perf_counter() - started
             number = int(np.clip(len(chunk) * PATIENCE / seconds, 1, CHUNK))
-            yield results
+            yield chunk, results
             interrupt()
 
     return measure
+
+
+def _candidates(engine, number_of_points):
+    """The engines to try, the fastest first."""
+    if engine == "compiled":
+        return [compiled_engine]
+    if engine == "evaluate" or number_of_points < COMPILED_MINIMUM:
+        return [evaluate_engine]
+    return [compiled_engine, evaluate_engine]
 
 
 def _graph(model, dataset):
@@ -308,6 +352,11 @@ def _slice(tensors, start, size):
         return tf.slice(tensor, [start] + [0] * len(rest), [size, *rest])
 
     return tree.map_structure(part, tensors)
+
+
+def as_arrays(results):
+    """Makes what an engine yields of one point's results."""
+    return [{name: np.array([value]) for name, value in each.items()} for each in results]
 
 
 def to_tensors(directions):

@@ -14,7 +14,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.datasets import one_dataset, read_datasets
+from losslandscape.checkpoints import Checkpoint
+from losslandscape.datasets import one_dataset, read_datasets, split_datasets
 from losslandscape.directions import (
     check_choice,
     check_compiled,
@@ -23,12 +24,15 @@ from losslandscape.directions import (
     random_directions,
     resolve_seed,
 )
-from losslandscape.engines import compiled_engine, evaluate_engine, to_tensors
+from losslandscape.engines import as_arrays, evaluate_engine, measure_center, start, to_tensors
 from losslandscape.surfaces import LossLine, LossSurface, __version__
+from losslandscape.workers import check_executor, distribute
 
 ENGINES = ("auto", "compiled", "evaluate")
-# Below this number of points, compiling may take longer than it saves (benchmarks/RESULTS.md).
-COMPILED_MINIMUM = 25
+# How far an automatic extent goes: to so many times the loss of the model, but not beyond
+# 2 to the power of these exponents.
+RISE = 10
+EXPONENTS = (-10, 4)
 
 
 def evaluate_line(model, x, y=None, number_of_points=21, **options):
@@ -69,6 +73,8 @@ def evaluate_lines(
     seed=None,
     batch_size=None,
     engine="auto",
+    executor=None,
+    checkpoint=None,
     verbose="auto",
 ):
     """Measures the loss along the same directions on one or several datasets.
@@ -86,6 +92,8 @@ def evaluate_lines(
         number_of_directions: How many random directions. Defaults to 1.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
+            `"auto"` goes to both sides as far as the loss on the first dataset
+            stays below ten times that of the model, along each direction.
         metric: The metric that the progress bar shows; it must be one that the
             model reports. All of them are measured anyway. Defaults to "loss".
         seed: Integer for the random directions. `None` (the default) draws one
@@ -96,6 +104,13 @@ def evaluate_lines(
             `"compiled"` puts the model's own `test_step` and many points into
             one TensorFlow graph. `"auto"` (the default) takes the compiled one
             where it applies and pays.
+        executor: A `concurrent.futures.Executor` whose workers measure, each
+            with a copy of the model and the data; processes must be spawned,
+            not forked. Defaults to `None`, this process.
+        checkpoint: Path of an HDF5 file that keeps what is measured as it
+            comes; the same call goes on from it. `LossLine.load` reads it at
+            any time. Of several datasets, `line.h5` becomes `line-1.h5`,
+            `line-2.h5`, … Defaults to `None`.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
             line at the end, 0 nothing.
 
@@ -114,30 +129,29 @@ def evaluate_lines(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    check_evaluation(model, engine, verbose)
-    alphas = coordinates(number_of_points, extent)
+    check_evaluation(model, engine, executor, verbose)
+    is_auto = _is_auto(extent)
+    alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
-    directions, origin = choose_directions(model, directions, number_of_directions, seed)
+    saved = Checkpoint(checkpoint, LossLine, len(split_datasets(datasets)))
+    directions, origin = choose_directions(
+        model, directions, number_of_directions, seed, saved=saved
+    )
     data = read_datasets(model, datasets, batch_size)
-    number = len(directions) * len(alphas)
-    with patient_interrupts() as interrupt, preserved(model):
-        candidates = _candidates(engine, number)
-        measure, centers = _start(candidates, model, data, directions[:1], interrupt)
-        check_choice("metric", metric, tuple(centers[0]))
-        progress = Progress(number, metric, verbose)
-        walks = [
-            _walk(measure, [direction], alphas[:, np.newaxis], centers, progress)
-            for direction in directions
-        ]
-    return [
-        LossLine(
-            alphas,
-            {name: np.stack([walk[index][name] for walk in walks]) for name in centers[index]},
-            centers[index],
-            describe(model, dataset, origin),
-        )
-        for index, dataset in enumerate(data)
-    ]
+    if is_auto:
+        alphas *= _radius(model, data, directions)
+    saved.identify(model, data, directions=directions, coordinates=alphas)
+    shape = len(directions), len(alphas)
+    metadata = [describe(model, dataset, origin) for dataset in data]
+
+    def assemble(index, walk, center):
+        values = {name: array.reshape(shape) for name, array in walk.items()}
+        return LossLine(alphas, values, center, metadata[index])
+
+    # One direction after the other: all of them at once might not fit on the device.
+    legs = [([direction], alphas[:, np.newaxis]) for direction in directions]
+    options = {"metric": metric, "engine": engine, "executor": executor, "verbose": verbose}
+    return measure_points(model, data, legs, assemble, saved, **options)
 
 
 def evaluate_surface(
@@ -152,6 +166,8 @@ def evaluate_surface(
     seed=None,
     batch_size=None,
     engine="auto",
+    executor=None,
+    checkpoint=None,
     verbose="auto",
 ):
     """Measures the loss of a model over the plane of two directions.
@@ -165,11 +181,16 @@ def evaluate_surface(
         directions: List of the two directions of alpha and beta. `None` (the
             default) draws them with `random_directions`.
         extent: First and last coordinate on both axes, or a pair of such pairs
-            for alpha and beta. Defaults to `(-1.0, 1.0)`.
+            for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` as in
+            `evaluate_lines`.
         metric: As in `evaluate_lines`.
         seed: As in `evaluate_lines`.
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_lines`.
+        executor: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`. The grid is computed from coarse to
+            fine, so that what `LossSurface.load` reads can be drawn as a
+            preview.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -189,43 +210,123 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    check_evaluation(model, engine, verbose)
-    axes = zip(*per_axis(number_of_points, extent), strict=True)
+    check_evaluation(model, engine, executor, verbose)
+    is_auto = _is_auto(extent)
+    axes = zip(*per_axis(number_of_points, (-1, 1) if is_auto else extent), strict=True)
     alphas, betas = (coordinates(number, ends) for number, ends in axes)
-    directions, origin = choose_directions(model, directions, 2, seed, exactly=True)
-    # One by one, since large ones should not lie on the host and the device together.
-    directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
+    saved = Checkpoint(checkpoint, LossSurface)
+    directions, origin = choose_directions(model, directions, 2, seed, saved=saved, exactly=True)
     data = read_datasets(model, [one_dataset(x, y)], batch_size)
-    grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
-    (walk,), (center,) = measure_points(
-        model, data, directions, grid, metric=metric, engine=engine, verbose=verbose
-    )
-    values = {name: walk[name].reshape(len(betas), len(alphas)) for name in center}
-    return LossSurface(alphas, betas, values, center, describe(model, data[0], origin))
+    if is_auto:
+        radius = _radius(model, data, directions)
+        alphas, betas = radius * alphas, radius * betas
+    saved.identify(model, data, directions=directions, coordinates=[alphas, betas])
+    # One by one, since large ones should not lie on the host and the device together.
+    if executor is None:
+        directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
+    return measure_points(
+        model,
+        data,
+        [(directions, grid_points(alphas, betas))],
+        surface_assembler(alphas, betas, describe(model, data[0], origin)),
+        saved,
+        metric=metric,
+        engine=engine,
+        executor=executor,
+        verbose=verbose,
+        order=coarse_to_fine(len(betas), len(alphas)),
+    )[0]
 
 
-def measure_points(model, data, directions, points, *, metric, engine, verbose):
+def measure_points(
+    model, data, legs, assemble, checkpoint, *, metric, engine, executor, verbose, order=None
+):
     """Measures a model at any points along directions; it is left as it was.
 
     Args:
         model: A compiled and built `keras.Model`.
         data: List of `Dataset`.
-        directions: List of directions.
-        points: Array of shape `(number of points, number of directions)`.
+        legs: List of pairs of directions and points along them, an array of
+            shape `(number of points, number of directions)`.
+        assemble: As in `collect`.
+        checkpoint: A `Checkpoint`.
         metric: As in `evaluate_lines`.
         engine: As in `evaluate_lines`.
+        executor: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
+        order: As in `collect`.
 
     Returns:
-        Two lists with a dict per dataset: arrays with a value per point, and
-        the values at the unperturbed weights.
+        A list with what `assemble` made of each dataset.
     """
+    number = sum(len(points) for _, points in legs)
+    directions = legs[0][0]
     with patient_interrupts() as interrupt, preserved(model):
-        candidates = _candidates(engine, len(points))
-        measure, centers = _start(candidates, model, data, directions, interrupt)
-        check_choice("metric", metric, tuple(centers[0]))
-        progress = Progress(len(points), metric, verbose)
-        return _walk(measure, directions, points, centers, progress), centers
+        if executor is None:
+            measure, centers = start(
+                engine, number, model, data, directions=directions, interrupt=interrupt
+            )
+        else:
+            measure = distribute(executor, engine, number, model, data, interrupt=interrupt)
+            centers = measure_center(measure, directions)
+        return collect(
+            lambda missing: _along(measure, legs, centers, missing),
+            number,
+            centers,
+            assemble,
+            checkpoint,
+            metric=metric,
+            verbose=verbose,
+            order=order,
+        )
+
+
+def collect(measure, number, centers, assemble, checkpoint, *, metric, verbose, order=None):
+    """Measures what a checkpoint does not hold yet, and keeps it there.
+
+    Args:
+        measure: A function of the positions still missing that yields
+            positions and their results, as an engine does.
+        number: How many positions there are.
+        centers: List with a dict of floats per dataset, the values at the
+            unperturbed weights.
+        assemble: A function of the index of a dataset, a dict of arrays with a
+            value per position, and a dict of floats of the center; it returns
+            what is saved, such as a `LossSurface`.
+        checkpoint: A `Checkpoint`.
+        metric: As in `evaluate_lines`.
+        verbose: As in `evaluate_lines`.
+        order: All positions in the order to measure. Defaults to `None`, as
+            they come.
+
+    Returns:
+        A list with what `assemble` made of each dataset.
+    """
+    check_choice("metric", metric, tuple(centers[0]))
+    walks, is_missing = checkpoint.restore(number, centers)
+    order = np.arange(number) if order is None else order
+    missing = order[is_missing[order]]
+    progress = Progress(len(missing), metric, verbose)
+
+    def values():
+        return [
+            assemble(index, walk, center)
+            for index, (walk, center) in enumerate(zip(walks, centers, strict=True))
+        ]
+
+    try:
+        for positions, results in measure(missing):
+            for walk, arrays in zip(walks, results, strict=True):
+                for name, array in arrays.items():
+                    walk[name][positions] = array
+            is_missing[positions] = False
+            progress.advance(len(positions), results[0][metric][-1])
+            if checkpoint.is_due():
+                checkpoint.write(values(), is_missing)
+    finally:
+        # Also when interrupted, or when a worker is lost.
+        checkpoint.write(values(), is_missing)
+    return values()
 
 
 @contextlib.contextmanager
@@ -301,50 +402,66 @@ def patient_interrupts():
     interrupt()
 
 
-def _walk(measure, directions, points, centers, progress):
-    """Measures every dataset at every point; one dict of arrays per dataset."""
-    # The center is known already, and for short lines it counts.
-    are_elsewhere = points.any(axis=1)
-    progress.advance(np.count_nonzero(~are_elsewhere), centers[0])
-    chunks = []
-    for results in measure(directions, points[are_elsewhere]):
-        chunks.append(results)
-        last = {name: values[-1] for name, values in results[0].items()}
-        progress.advance(len(next(iter(results[0].values()))), last)
-    walks = [
-        {name: np.full(len(points), value) for name, value in center.items()} for center in centers
-    ]
-    for walk, parts in zip(walks, zip(*chunks, strict=True), strict=True):
-        for name, values in walk.items():
-            values[are_elsewhere] = np.concatenate([part[name] for part in parts])
-    return walks
+def _is_auto(extent):
+    if not isinstance(extent, str):
+        return False
+    check_choice("extent", extent, ("auto",))
+    return True
 
 
-def _candidates(engine, number_of_points):
-    """The engines to try, the fastest first."""
-    if engine == "compiled":
-        return [compiled_engine]
-    if engine == "evaluate" or number_of_points < COMPILED_MINIMUM:
-        return [evaluate_engine]
-    return [compiled_engine, evaluate_engine]
+def _radius(model, data, directions):
+    """How far the loss stays low along all directions, rounded down to two digits."""
+    with patient_interrupts() as interrupt, preserved(model):
+        measure = evaluate_engine(model, data[:1], interrupt)
+        ((loss,),) = _losses(measure, directions[:1], [0.0])
+        if not 0 < loss < np.inf:
+            raise ValueError(
+                f"`extent='auto'` needs a model with a loss above 0. Received one with {loss:g}. "
+                "Give the first and last coordinate, such as (-1, 1)."
+            )
+
+        def is_low(exponent):
+            ends = [-(2.0**exponent), 2.0**exponent]
+            return (_losses(measure, directions, ends) <= RISE * loss).all()
+
+        lowest, highest = EXPONENTS
+        exponent = 0.0
+        while exponent < highest and is_low(exponent):
+            exponent += 1
+        while exponent > lowest and not is_low(exponent):
+            exponent -= 1
+        # It is low there, and no more so at twice the distance: halve the difference.
+        for step in (0.5, 0.25, 0.125):
+            exponent += step * (exponent < highest and is_low(exponent + step))
+    digits = 1 - int(np.floor(np.log10(2.0**exponent)))
+    return np.floor(2.0**exponent * 10.0**digits) / 10.0**digits
 
 
-def _start(candidates, model, data, directions, interrupt):
-    """Starts an engine: its measuring function, and the values where the model is."""
-    *others, last = candidates
-    at_center = np.zeros((1, len(directions)))
-    for candidate in others:
-        # What cannot be compiled the next one may still measure, or say what is wrong with it.
-        with contextlib.suppress(Exception):
-            measure = candidate(model, data, interrupt)
-            return measure, _centers(measure, directions, at_center)
-    measure = last(model, data, interrupt)
-    return measure, _centers(measure, directions, at_center)
+def _losses(measure, directions, alphas):
+    """The loss at some coordinates along each direction; what is not finite is NaN or inf."""
+    points = np.reshape(alphas, (-1, 1))
+    return np.array(
+        [
+            [results[0]["loss"][0] for _, results in measure([direction], points)]
+            for direction in directions
+        ]
+    )
 
 
-def _centers(measure, directions, point):
-    (chunk,) = measure(directions, point)
-    return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
+def _along(measure, legs, centers, missing):
+    """Measures the missing points of all legs, which are numbered through."""
+    first = 0
+    for directions, points in legs:
+        here = missing[(missing >= first) & (missing < first + len(points))]
+        # The center is known already, and for short lines it counts.
+        is_center = ~points[here - first].any(axis=1)
+        away = here[~is_center]
+        if is_center.any():
+            yield here[is_center], as_arrays(centers)
+        if len(away):
+            for positions, results in measure(directions, points[away - first]):
+                yield away[positions], results
+        first += len(points)
 
 
 class Progress:
@@ -360,16 +477,17 @@ class Progress:
         self._metric = metric
         self._done = 0
 
-    def advance(self, number, results):
-        """Counts points, and shows the metric of the last one."""
+    def advance(self, number, value):
+        """Counts points, and shows the metric's value at the last one."""
         self._done += number
-        self._bar.update(self._done, [(self._metric, results[self._metric])])
+        self._bar.update(self._done, [(self._metric, value)])
 
 
-def choose_directions(model, directions, number, seed, exactly=False):
+def choose_directions(model, directions, number, seed, *, saved, exactly=False):
     """The directions to follow, and the metadata that say where they come from."""
     if directions is None:
-        seed = resolve_seed(seed)
+        # Without a seed a checkpoint goes on along its own directions.
+        seed = resolve_seed(saved.seed if seed is None else seed)
         origin = {"directions": "random", "seed": seed, "normalize": "filter", "ignore": "biasbn"}
         return random_directions(model, number, seed=seed), origin
     if seed is not None:
@@ -395,11 +513,47 @@ def describe(model, dataset, origin):
     }
 
 
-def check_evaluation(model, engine, verbose):
+def check_evaluation(model, engine, executor, verbose):
     """Refuses what cannot be evaluated, and how."""
     check_compiled(model)
+    if executor is not None:
+        check_executor(executor)
     check_choice("engine", engine, ENGINES)
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
+
+
+def grid_points(alphas, betas):
+    """The points of a grid, row by row: an array of shape `(m·n, 2)`."""
+    return np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
+
+
+def surface_assembler(alphas, betas, metadata):
+    """The function that makes a `LossSurface` of values at `grid_points`; see `collect`."""
+    shape = len(betas), len(alphas)
+
+    def assemble(_, walk, center):
+        values = {name: array.reshape(shape) for name, array in walk.items()}
+        return LossSurface(alphas, betas, values, center, metadata)
+
+    return assemble
+
+
+def coarse_to_fine(rows, columns):
+    """The positions of a grid's points in an order in which the first ones show most.
+
+    The corners come first, then the middles between them, and so on.
+    """
+    rows, columns = _ranks(rows), _ranks(columns)
+    return np.argsort(np.maximum.outer(rows, columns), axis=None, kind="stable")
+
+
+def _ranks(number):
+    """For each point of an axis, how often the axis is halved before it is reached."""
+    ranks = np.full(number, -1)
+    for rank in range(number.bit_length() + 1):
+        reached = np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)
+        ranks[reached] = np.where(ranks[reached] < 0, rank, ranks[reached])
+    return ranks
 
 
 def per_axis(number_of_points, extent):

@@ -1,12 +1,16 @@
 """Export: files of other tools.
 
 The paper's reference implementation keeps lines and surfaces in HDF5 files, which
-its plotting scripts draw; here ours are written and theirs are read.
+its plotting scripts draw; here ours are written and theirs are read. ParaView gets
+a mesh, and any browser a page with a surface to turn around.
 """
+
+from pathlib import Path
 
 import h5py
 import numpy as np
 
+from losslandscape.directions import check_choice, import_extra
 from losslandscape.surfaces import LossLine, LossSurface
 
 PARTS = ("train", "test")
@@ -83,6 +87,135 @@ def read_reference(path):
             )
         axes = [file[name][()] for name in ("xcoordinates", "ycoordinates") if name in file]
         return {name: _read_part(file, name, axes) for name in found}
+
+
+def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
+    """Writes a surface as a mesh for ParaView.
+
+    All metrics are on its points, to color it by. Cells with a corner that is
+    not finite, or not positive on a log scale, are left out.
+
+    Args:
+        surface: A `LossSurface`.
+        path: Where to write; it ends in `.vtp`.
+        metric: Which of the measured values is the height. Defaults to `"loss"`.
+        scale: `"linear"` (the default) or `"log"`, for the height.
+        height: The height of the whole mesh as a part of its width. Defaults to
+            0.5.
+
+    Raises:
+        ImportError: If PyVista is not installed (the extra `paraview`).
+        ValueError: If `path` ends otherwise, or `metric` or `scale` is unknown.
+
+    Example:
+
+    >>> write_mesh(LossSurface.load("resnet56.h5"), "resnet56.vtp", scale="log")
+    """
+    if Path(path).suffix != ".vtp":
+        raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
+    heights = _heights(surface, metric, scale)
+    pyvista = import_extra("pyvista", "paraview")
+    drawn = np.isfinite(heights)
+    if not drawn.any():
+        raise ValueError(f"`surface` has no finite {metric!r} to make a mesh of: {surface!r}.")
+    low, high = heights[drawn].min(), heights[drawn].max()
+    unit = height * np.ptp(surface.alphas) / (high - low if high > low else 1.0)
+    elevation = np.where(drawn, (heights - low) * unit, 0.0)
+    alphas, betas = np.meshgrid(surface.alphas, surface.betas)
+    corners = np.arange(heights.size).reshape(heights.shape)
+    cells = np.stack(
+        [corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], axis=-1
+    ).reshape(-1, 4)
+    cells = cells[drawn.ravel()[cells].all(axis=1)]
+    mesh = pyvista.PolyData.from_regular_faces(
+        np.stack([alphas.ravel(), betas.ravel(), elevation.ravel()], axis=1), cells
+    )
+    for name, values in surface.values.items():
+        mesh.point_data[name] = values.ravel()
+    # Without points of cells that were left out, which would be seen in its bounds.
+    mesh.clean().save(path)
+
+
+def write_html(surface, path, *, title=None):
+    """Writes a web page with a surface to turn around, for any browser, without internet.
+
+    A menu switches between the metrics and to a log scale; the values show
+    under the pointer.
+
+    Args:
+        surface: A `LossSurface`.
+        path: Where to write the HTML file, of some 5 MB.
+        title: What stands above the surface. `None` (the default) takes the
+            model's name.
+
+    Raises:
+        ImportError: If Plotly is not installed (the extra `html`).
+
+    Example:
+
+    >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
+    """
+    graphs = import_extra("plotly.graph_objects", "html")
+    views = [(metric, scale) for metric in surface.values for scale in ("linear", "log")]
+    traces = [trace for view in views for trace in _traces(graphs, surface, *view)]
+    buttons = []
+    for index, (metric, scale) in enumerate(views):
+        label = f"{metric} (log scale)" if scale == "log" else metric
+        axis = {"scene.zaxis.type": scale, "scene.zaxis.title.text": label}
+        shown = [position // 2 == index for position in range(len(traces))]
+        buttons.append({"label": label, "method": "update", "args": [{"visible": shown}, axis]})
+    figure = graphs.Figure(traces)
+    figure.update_traces(visible=False)
+    for trace in figure.data[:2]:
+        trace.visible = True
+    figure.update_layout(
+        title=surface.metadata.get("model") if title is None else title,
+        scene={"xaxis_title": "α", "yaxis_title": "β", "zaxis_title": views[0][0]},
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
+        margin={"l": 0, "r": 0, "b": 0},
+    )
+    figure.write_html(path, include_plotlyjs=True)
+
+
+def _traces(graphs, surface, metric, scale):
+    """The surface of one metric, and the model's own point on it."""
+    heights, values = _heights(surface, metric, scale), surface.values[metric]
+    shown = np.where(np.isfinite(heights), values, np.nan)
+    hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{metric} %{{z:.4g}}<extra></extra>"
+    bar = {"title": metric}
+    if scale == "log":
+        ticks = np.linspace(np.nanmin(heights), np.nanmax(heights), 6) if shown.size else []
+        bar |= {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
+    yield graphs.Surface(
+        x=surface.alphas,
+        y=surface.betas,
+        z=shown,
+        surfacecolor=heights,
+        colorscale="Viridis",
+        colorbar=bar,
+        hovertemplate=hover,
+    )
+    yield graphs.Scatter3d(
+        x=[0],
+        y=[0],
+        z=[surface.center[metric]],
+        mode="markers",
+        marker={"color": "crimson", "size": 5},
+        name="model",
+        hovertemplate=hover,
+        showlegend=False,
+    )
+
+
+def _heights(surface, metric, scale):
+    """The values as they are drawn, NaN where they cannot be."""
+    check_choice("metric", metric, tuple(surface.values))
+    check_choice("scale", scale, ("linear", "log"))
+    values = surface.values[metric]
+    if scale == "linear":
+        return np.where(np.isfinite(values), values, np.nan)
+    is_drawn = np.isfinite(values) & (values > 0)
+    return np.log10(values, where=is_drawn, out=np.full(values.shape, np.nan))
 
 
 def _share_coordinates(one, other):

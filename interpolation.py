@@ -12,17 +12,21 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from losslandscape.datasets import one_dataset, read_datasets
+from losslandscape.checkpoints import Checkpoint
+from losslandscape.datasets import one_dataset, read_datasets, split_datasets
 from losslandscape.directions import check_choice, check_same_weights
-from losslandscape.engines import evaluator
+from losslandscape.engines import as_arrays, evaluator
 from losslandscape.evaluation import (
-    Progress,
     check_evaluation,
+    coarse_to_fine,
+    collect,
     coordinates,
     describe,
+    grid_points,
     patient_interrupts,
     per_axis,
     preserved,
+    surface_assembler,
 )
 from losslandscape.surfaces import LossLine, LossSurface
 
@@ -39,6 +43,7 @@ def evaluate_interpolation(
     statistics="interpolate",
     metric="loss",
     batch_size=None,
+    checkpoint=None,
     verbose="auto",
 ):
     """Measures the loss on the line from one model to another.
@@ -62,6 +67,7 @@ def evaluate_interpolation(
             statistics.
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: Samples per batch, for arrays; see `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -83,19 +89,18 @@ def evaluate_interpolation(
     models = [model, other]
     _check(models, statistics, verbose)
     alphas = coordinates(number_of_points, extent)
+    saved = Checkpoint(checkpoint, LossLine, len(split_datasets(datasets)))
     data = read_datasets(model, datasets, batch_size)
+    origin = _origin(models, statistics) | {"positions": [0, 1]}
+    metadata = [describe(model, dataset, origin) for dataset in data]
+
+    def assemble(index, walk, center):
+        values = {name: array[np.newaxis] for name, array in walk.items()}
+        return LossLine(alphas, values, center, metadata[index])
+
     shares = np.stack([1 - alphas, alphas], axis=1)
     options = {"statistics": statistics, "metric": metric, "verbose": verbose}
-    walks, centers = _walk(models, data, shares, **options)
-    return [
-        LossLine(
-            alphas,
-            {name: values[np.newaxis] for name, values in walk.items()},
-            center,
-            describe(model, dataset, _origin(models, statistics) | {"positions": [0, 1]}),
-        )
-        for walk, center, dataset in zip(walks, centers, data, strict=True)
-    ]
+    return _measure_mixtures(models, data, shares, assemble, saved, **options)
 
 
 def evaluate_plane(
@@ -108,6 +113,7 @@ def evaluate_plane(
     statistics="interpolate",
     metric="loss",
     batch_size=None,
+    checkpoint=None,
     verbose="auto",
 ):
     """Measures the loss on the plane through three models.
@@ -128,6 +134,7 @@ def evaluate_plane(
         statistics: As in `evaluate_interpolation`.
         metric: As in `evaluate_interpolation`.
         batch_size: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -147,21 +154,22 @@ def evaluate_plane(
     axes = zip(*per_axis(number_of_points, extent), strict=True)
     alphas, betas = (coordinates(number, ends) for number, ends in axes)
     third = _coordinates_of_third(models)
+    saved = Checkpoint(checkpoint, LossSurface)
     data = read_datasets(models[0], [one_dataset(x, y)], batch_size)
-    grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
+    grid = grid_points(alphas, betas)
     of_third = grid[:, 1] / third[1]
     of_second = grid[:, 0] - of_third * third[0]
     shares = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
-    options = {"statistics": statistics, "metric": metric, "verbose": verbose}
-    (walk,), (center,) = _walk(models, data, shares, **options)
-    values = {name: array.reshape(len(betas), len(alphas)) for name, array in walk.items()}
     positions = {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
-    origin = _origin(models, statistics) | positions
-    return LossSurface(alphas, betas, values, center, describe(models[0], data[0], origin))
+    metadata = describe(models[0], data[0], _origin(models, statistics) | positions)
+    assemble = surface_assembler(alphas, betas, metadata)
+    options = {"statistics": statistics, "metric": metric, "verbose": verbose}
+    order = coarse_to_fine(len(betas), len(alphas))
+    return _measure_mixtures(models, data, shares, assemble, saved, order=order, **options)[0]
 
 
 def _check(models, statistics, verbose):
-    check_evaluation(models[0], "auto", verbose)
+    check_evaluation(models[0], "auto", None, verbose)
     check_choice("statistics", statistics, STATISTICS)
     for other in models[1:]:
         check_same_weights(models[0], other)
@@ -193,30 +201,31 @@ def _coordinates_of_third(models):
     return [float(alpha), float(np.sqrt(across / unit))]
 
 
-def _walk(models, data, shares, *, statistics, metric, verbose):
+def _measure_mixtures(
+    models, data, shares, assemble, saved, *, statistics, metric, verbose, order=None
+):
     """Measures every dataset at every mixture, and at the first model."""
     model = models[0]
+    others = [other.weights for other in models[1:]]
+    saved.identify(model, data, models=others, coordinates=shares, statistics=statistics)
     place = _mixer(models)
-    columns = [[] for _ in data]
     with patient_interrupts() as interrupt, preserved(model):
         evaluate = evaluator(model, interrupt)
-        # The first model is the first mixture, for the center.
-        mixtures = np.vstack([np.eye(len(models))[:1], shares])
-        progress = Progress(len(mixtures), metric, verbose)
-        for mixture in mixtures:
+
+        def measure_at(mixture):
             place(mixture)
             if statistics == "estimate":
                 _estimate_statistics(model, data[0].batches)
-            results = [evaluate(dataset) for dataset in data]
-            for column, result in zip(columns, results, strict=True):
-                column.append(result)
-            check_choice("metric", metric, tuple(results[0]))
-            progress.advance(1, results[0])
-    walks = [
-        {name: np.array([result[name] for result in column[1:]]) for name in column[0]}
-        for column in columns
-    ]
-    return walks, [column[0] for column in columns]
+            return [evaluate(dataset) for dataset in data]
+
+        def measure(missing):
+            for position in missing:
+                yield [position], as_arrays(measure_at(shares[position]))
+
+        # The first model is the first mixture.
+        centers = measure_at(np.eye(len(models))[0])
+        options = {"metric": metric, "verbose": verbose, "order": order}
+        return collect(measure, len(shares), centers, assemble, saved, **options)
 
 
 def _mixer(models):

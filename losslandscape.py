@@ -6,6 +6,7 @@
 """
 
 import os
+import sys
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ from losslandscape.directions import (
     register_filters,
 )
 from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface, preserved
-from losslandscape.export import read_reference, write_reference
+from losslandscape.export import read_reference, write_html, write_mesh, write_reference
 from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
 from losslandscape.measures import (
     Estimate,
@@ -112,6 +113,8 @@ __all__ = [
     "read_reference",
     "register_filters",
     "report",
+    "write_html",
+    "write_mesh",
     "write_reference",
 ]
 
@@ -159,6 +162,8 @@ def plot_loss(
     seed=None,
     batch_size=None,
     engine="auto",
+    executor=None,
+    checkpoint=None,
     ax=None,
     path=None,
     show=False,
@@ -186,6 +191,8 @@ def plot_loss(
             their mean and one standard deviation. Defaults to 1.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
+            `"auto"` goes as far as the loss on the first dataset stays below
+            ten times that of the model.
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties.
         scale: `"linear"` (the default) or `"log"`, for the values.
@@ -197,6 +204,13 @@ def plot_loss(
             `"compiled"` puts the model's own `test_step` and many points into
             one TensorFlow graph. `"auto"` (the default) takes the compiled one
             where it applies and pays.
+        executor: A `concurrent.futures.Executor` whose workers measure;
+            processes must be spawned, not forked. Defaults to `None`, this
+            process.
+        checkpoint: Path of an HDF5 file that keeps what is measured as it
+            comes; the same call goes on from it after a crash. Of several
+            datasets, `line.h5` becomes `line-1.h5`, `line-2.h5`, … Defaults to
+            `None`.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
         path: Where to save the figure; the suffix tells the format. Defaults to
             `None`, not saved.
@@ -242,6 +256,8 @@ def plot_loss(
         seed=seed,
         batch_size=batch_size,
         engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
         verbose=verbose,
     )
     ax = plot_line(lines, ax, labels=labels, metric=metric, scale=scale)
@@ -262,6 +278,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     seed=None,
     batch_size=None,
     engine="auto",
+    executor=None,
+    checkpoint=None,
     path=None,
     show=False,
     verbose="auto",
@@ -283,7 +301,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         directions: List of the two directions of alpha and beta. `None` (the
             default) draws them at random.
         extent: First and last coordinate on both axes, or a pair of such pairs
-            for alpha and beta. Defaults to `(-1.0, 1.0)`.
+            for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` goes as far
+            as the loss along both stays below ten times that of the model.
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties.
         scale: `"linear"` (the default) or `"log"`, for the values.
@@ -295,6 +314,13 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             `"compiled"` puts the model's own `test_step` and many points into
             one TensorFlow graph. `"auto"` (the default) takes the compiled one
             where it applies and pays.
+        executor: A `concurrent.futures.Executor` whose workers measure;
+            processes must be spawned, not forked. Defaults to `None`, this
+            process.
+        checkpoint: Path of an HDF5 file that keeps what is measured as it
+            comes, from coarse to fine; the same call goes on from it after a
+            crash, and `LossSurface.load` reads it at any time, for a preview.
+            Defaults to `None`.
         path: Where to save the figure; the suffix tells the format. Of two plot
             types, `landscape.png` becomes `landscape-levels.png` and
             `landscape-3d.png`. Defaults to `None`, not saved.
@@ -334,6 +360,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         seed=seed,
         batch_size=batch_size,
         engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
         verbose=verbose,
     )
     axes = {name: PLOT_TYPES[name](surface, metric=metric, scale=scale) for name in plot_types}
@@ -351,6 +379,7 @@ def plot_interpolation(
     statistics="interpolate",
     scale="linear",
     batch_size=None,
+    checkpoint=None,
     path=None,
     show=False,
     verbose="auto",
@@ -372,6 +401,7 @@ def plot_interpolation(
             `evaluate_interpolation`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
         batch_size: As in `plot_loss`.
+        checkpoint: As in `plot_loss`.
         path: Where to save the figure. Defaults to `None`, not saved.
         show: Whether to call `plt.show()`. Defaults to `False`.
         verbose: As in `plot_loss`.
@@ -405,6 +435,7 @@ def plot_interpolation(
         extent=extent,
         statistics=statistics,
         batch_size=batch_size,
+        checkpoint=checkpoint,
         verbose=verbose,
     )
     metrics = [name for name in lines[0].values if name != "data_loss"]
@@ -429,6 +460,8 @@ def plot_trajectory(
     scale="linear",
     batch_size=None,
     engine="auto",
+    executor=None,
+    checkpoint=None,
     path=None,
     show=False,
     verbose="auto",
@@ -453,6 +486,8 @@ def plot_trajectory(
         scale: `"linear"` (the default) or `"log"`, for the values.
         batch_size: As in `plot_loss_3D`.
         engine: As in `plot_loss_3D`.
+        executor: As in `plot_loss_3D`.
+        checkpoint: As in `evaluate_trajectory`.
         path: Where to save the figures: `training.png` becomes
             `training-trajectory.png` and `training-fidelity.png`. Defaults to
             `None`, not saved.
@@ -491,6 +526,8 @@ def plot_trajectory(
         metric=metric,
         batch_size=batch_size,
         engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
         verbose=verbose,
     )
     axes = {
@@ -553,3 +590,10 @@ def _figure_paths(path, plot_types):
     if len(plot_types) == 1:
         return {plot_types[0]: path}
     return {name: path.with_stem(f"{path.stem}-{name}") for name in plot_types}
+
+
+if __name__ == "__main__":
+    # `python -m losslandscape` in a plain checkout, where this file is no package's.
+    from losslandscape.cli import main
+
+    sys.exit(main())

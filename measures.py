@@ -4,10 +4,11 @@ A picture invites to see what one hopes for. These say how wide a minimum is
 and how convex its surroundings are, and how sure that is.
 """
 
-import importlib
 from typing import NamedTuple
 
 import numpy as np
+
+from losslandscape.directions import import_extra
 
 
 class Estimate(NamedTuple):
@@ -140,7 +141,7 @@ def confidence_interval(values, confidence=0.95):
 
     >>> mean, low, high = confidence_interval(half_widths(line))
     """
-    stats = import_scipy("stats")
+    stats = import_extra("scipy.stats", "analysis")
     values = np.asarray(values, dtype=float)
     if values.size < 2:
         raise ValueError(
@@ -199,7 +200,7 @@ def convex_level(surface, metric="loss"):
         ValueError: If the model is not inside the extent, or `metric` was not
             measured.
     """
-    ndimage = import_scipy("ndimage")
+    ndimage = import_extra("scipy.ndimage", "analysis")
     values = _values(surface, metric)
     for name, axis in (("alpha", surface.alphas), ("beta", surface.betas)):
         if not axis[0] <= 0 <= axis[-1]:
@@ -351,6 +352,12 @@ def _values(measured, metric):
     if metric not in measured.values:
         accepted = ", ".join(map(repr, measured.values))
         raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
+    missing = len(measured.metadata.get("missing", []))
+    if missing:
+        raise ValueError(
+            f"What is measured must be complete, and {missing} points are missing in {measured!r}. "
+            "Go on with the call that has begun this checkpoint."
+        )
     return measured.values[metric]
 
 
@@ -435,7 +442,7 @@ def _smaller_eigenvalues(values, step_a, step_b):
 
 def _is_convex(region):
     """Whether every grid point inside the region's convex hull belongs to it."""
-    spatial = import_scipy("spatial")
+    spatial = import_extra("scipy.spatial", "analysis")
     # Small squares instead of points, since points in one line have no hull.
     square = 1e-4 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     corners = (np.argwhere(_row_ends(region))[:, np.newaxis] + square).reshape(-1, 2)
@@ -450,13 +457,3 @@ def _row_ends(region):
     first = region & (region.cumsum(axis=1) == 1)
     last = region & (region[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
     return first | last
-
-
-def import_scipy(module):
-    """Imports a part of SciPy, or says which extra brings it."""
-    try:
-        return importlib.import_module(f"scipy.{module}")
-    except ImportError as error:
-        raise ImportError(
-            "This needs SciPy. Install it with `pip install losslandscape[analysis]`."
-        ) from error

@@ -8,7 +8,7 @@ and nothing of the caller's Matplotlib settings is changed.
 from pathlib import Path
 
 import numpy as np
-from matplotlib import animation, colormaps, colors, ticker
+from matplotlib import animation, colormaps, colors, ticker, tri
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 
@@ -56,7 +56,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     ax.set(xlabel="α")
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    _note_holes(ax, np.concatenate(values), scale)
+    _note_holes(ax, lines, values, scale)
     _draw_legend(ax, labels, values)
     return ax
 
@@ -68,7 +68,8 @@ def plot_levels(
 
     The model's own point is marked at the origin. Several surfaces are drawn
     side by side with the same levels and colors. Points that are not finite, or
-    not positive on a log scale, are holes, and a note counts them.
+    not positive on a log scale, are holes, and a note counts them; those that a
+    checkpoint has not measured yet are interpolated, and a note says "preview".
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -109,7 +110,7 @@ def plot_levels(
         for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
             if _spans(surface.alphas, alpha) and _spans(surface.betas, beta):
                 ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
-        _note_holes(ax, heights, scale)
+        _note_holes(ax, [surface], [heights], scale)
         return filled, lines
 
     axes, drawn = _draw_panels(draw, surfaces, ax, labels)
@@ -127,7 +128,9 @@ def plot_surface(
 
     The model's own point is marked above the origin. Several surfaces are drawn
     side by side with the same height axis and colors. Points that are not
-    finite, or not positive on a log scale, are holes, and a note counts them.
+    finite, or not positive on a log scale, are holes, and a note counts them;
+    those that a checkpoint has not measured yet are interpolated, and a note
+    says "preview".
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -177,7 +180,7 @@ def plot_surface(
         ax.set_zticks(to_axis(ticks), labels=tick_labels)
         # Else the surface would hide the model's own point at its bottom.
         ax.computed_zorder = False
-        _note_holes(ax, heights, scale)
+        _note_holes(ax, [surface], [heights], scale)
 
     axes, _ = _draw_panels(draw, surfaces, ax, labels, projection="3d")
     bar = axes[0].figure.colorbar(ScalarMappable(norm, cmap), ax=axes, shrink=0.6, pad=0.15)
@@ -443,18 +446,51 @@ def _drawable(value, metric, scale):
         raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
     if scale not in SCALES:
         raise ValueError(f"`scale` must be one of 'linear', 'log'. Received {scale!r}.")
-    values = value.values[metric]
+    values = _filled(value, value.values[metric])
     shown = np.isfinite(values) & ((values > 0) | (scale == "linear"))
     return np.where(shown, values, np.nan)
 
 
-def _note_holes(ax, values, scale):
-    holes = np.count_nonzero(np.isnan(values))
-    if holes == 0:
+def _filled(value, values):
+    """Values of a surface, with those not measured yet interpolated between the others."""
+    is_missing = _missing(value, values)
+    if not is_missing.any() or not hasattr(value, "betas"):
+        return values
+    alphas, betas = np.meshgrid(value.alphas, value.betas)
+    is_known = ~is_missing & np.isfinite(values)
+    if min(len(np.unique(axis[is_known])) for axis in (alphas, betas)) < 2:
+        return values
+    mesh = tri.Triangulation(alphas[is_known], betas[is_known])
+    between = tri.LinearTriInterpolator(mesh, values[is_known])(alphas, betas)
+    return np.where(is_missing, between.filled(np.nan), values)
+
+
+def _missing(value, values):
+    """Which of a checkpoint's values are not measured yet."""
+    is_missing = np.zeros(values.size, bool)
+    positions = np.array(value.metadata.get("missing", []), int)
+    # The points of a path come after those of the surface.
+    is_missing[positions[positions < values.size]] = True
+    return is_missing.reshape(values.shape)
+
+
+def _note_holes(ax, measured, values, scale):
+    """Notes how many points are not measured yet, and how many cannot be drawn."""
+    is_missing = np.concatenate(
+        [_missing(*pair).ravel() for pair in zip(measured, values, strict=True)]
+    )
+    holes = np.isnan(np.concatenate([array.ravel() for array in values])) & ~is_missing
+    notes = []
+    if is_missing.any():
+        known = is_missing.size - np.count_nonzero(is_missing)
+        notes.append(f"preview: {known} of {is_missing.size} points")
+    if holes.any():
+        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
+        notes.append(f"{np.count_nonzero(holes)} of {holes.size} points {reason}")
+    if not notes:
         return
-    reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
     ax.annotate(
-        f"{holes} of {values.size} points {reason}",
+        "\n".join(notes),
         (0.02, 0.98),
         xycoords="axes fraction",
         verticalalignment="top",

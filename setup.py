@@ -13,6 +13,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 SIBLINGS = (
+    "checkpoints",
+    "cli",
     "curvature",
     "datasets",
     "directions",
@@ -24,15 +26,22 @@ SIBLINGS = (
     "plotting",
     "surfaces",
     "trajectory",
+    "workers",
 )
 
 ANALYSIS = ["scipy"]
 EXAMPLES = [*ANALYSIS, "scikit-learn"]
 JAX = ["jax"]
+DASK = ["distributed"]
+HTML = ["plotly"]
+PARAVIEW = ["pyvista"]
 # Formatting and baseline images differ between versions of these, so they are fixed.
 TEST = [
     *EXAMPLES,
     *JAX,
+    *DASK,
+    *HTML,
+    *PARAVIEW,
     "build",
     "ipykernel",
     "matplotlib==3.11.*",
@@ -51,7 +60,9 @@ class BuildFlatPackage(build_py):
     def find_modules(self):
         """Lists (package, module, file) for everything the wheel holds."""
         siblings = [("losslandscape", name, f"{name}.py") for name in SIBLINGS]
-        return [("losslandscape", "__init__", "losslandscape.py"), *siblings]
+        package = ("losslandscape", "__init__", "losslandscape.py")
+        # For `python -m losslandscape`.
+        return [package, ("losslandscape", "__main__", "cli.py"), *siblings]
 
 
 setup(
@@ -64,12 +75,17 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     py_modules=["losslandscape"],
+    entry_points={"console_scripts": ["losslandscape = losslandscape.cli:main"]},
     cmdclass={"build_py": BuildFlatPackage},
     install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
     extras_require={
         "analysis": ANALYSIS,
+        "dask": DASK,
         "examples": EXAMPLES,
+        "html": HTML,
         "jax": JAX,
+        "mpi": ["mpi4py"],
+        "paraview": PARAVIEW,
         "torch": ["torch"],
         "test": TEST,
     },

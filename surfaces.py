@@ -6,8 +6,12 @@ and how they were computed, and can be drawn again without model or data.
 """
 
 import dataclasses
+import io
 import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -18,21 +22,27 @@ __version__ = "0.1.0"
 class _Saved:
     """HDF5 reading and writing, the same for lines and surfaces."""
 
+    # The fields with a value per point, in the order in which points are numbered.
+    measured: ClassVar = ("values",)
+
     def save(self, path):
         """Writes everything to an HDF5 file.
 
         Args:
-            path: Where to write; an existing file is replaced.
+            path: Where to write; an existing file is replaced as a whole, so
+                that at any instant there is the old one or the new one.
 
         Example:
 
         >>> display.surface.save("resnet56.h5")
         """
-        with h5py.File(path, "w") as file:
+        content = io.BytesIO()
+        with h5py.File(content, "w") as file:
             file.attrs["kind"] = type(self).__name__
             file.attrs["losslandscape_version"] = __version__
             for field in dataclasses.fields(self):
                 _write(file, field.name, getattr(self, field.name))
+        _replace(Path(path), content.getvalue())
 
     @classmethod
     def load(cls, path):
@@ -75,7 +85,8 @@ class LossLine(_Saved):
             kept as NaN or inf.
         center: Dict of floats, the same at the unperturbed weights.
         metadata: Dict of how this was computed: seed, normalization, ignore
-            rule, dataset size, model, versions.
+            rule, dataset size, model, versions. In a checkpoint also
+            `"missing"`, the positions of points not measured yet, row by row.
     """
 
     alphas: np.ndarray
@@ -110,7 +121,8 @@ class LossSurface(_Saved):
             below them). What was not finite is kept as NaN or inf.
         center: Dict of floats, the same at the unperturbed weights.
         metadata: Dict of how this was computed: seed, normalization, ignore
-            rule, dataset size, model, versions.
+            rule, dataset size, model, versions. In a checkpoint also
+            `"missing"`, the positions of points not measured yet, row by row.
     """
 
     alphas: np.ndarray
@@ -159,7 +171,9 @@ class LossSurface(_Saved):
         center = {key: float(np.interp(0, along, each[0])) for key, each in values.items()}
         if position == 0:
             center = dict(self.center)
-        return LossLine(along, values, center, self.metadata | {"slice": {name: position}})
+        # The positions of missing points would be others; they are NaN.
+        metadata = {key: entry for key, entry in self.metadata.items() if key != "missing"}
+        return LossLine(along, values, center, metadata | {"slice": {name: position}})
 
     def __repr__(self):
         axes = f"{_extent('alpha', self.alphas)}, {_extent('beta', self.betas)}"
@@ -182,6 +196,8 @@ class LossTrajectory(LossSurface):
         true_values: Dict of float arrays of shape `(k,)`, the same at the
             recorded weights themselves.
     """
+
+    measured: ClassVar = ("values", "plane_values")
 
     path: np.ndarray
     explained: np.ndarray
@@ -223,6 +239,18 @@ def _check_shapes(values, shape):
             raise ValueError(
                 f"values[{name!r}] must have shape {expected}. Received {array.shape}."
             )
+
+
+def _replace(path, content):
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _write(group, name, value):

@@ -13,25 +13,28 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from losslandscape.checkpoints import Checkpoint
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.directions import (
     IGNORE_RULES,
     check_choice,
     check_integer,
     filters,
+    import_extra,
     to_numpy,
 )
 from losslandscape.engines import evaluator
 from losslandscape.evaluation import (
     check_evaluation,
+    coarse_to_fine,
     coordinates,
     describe,
+    grid_points,
     measure_points,
     patient_interrupts,
     per_axis,
     preserved,
 )
-from losslandscape.measures import import_scipy
 from losslandscape.surfaces import LossTrajectory
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
@@ -120,6 +123,8 @@ def evaluate_trajectory(
     metric="loss",
     batch_size=None,
     engine="auto",
+    executor=None,
+    checkpoint=None,
     verbose="auto",
 ):
     """Measures the loss on the plane that holds most of a training's path.
@@ -144,6 +149,9 @@ def evaluate_trajectory(
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_lines`.
+        executor: As in `evaluate_lines`, for the points of the plane.
+        checkpoint: As in `evaluate_lines`, for the points of the plane; the
+            records themselves are measured first, and again when it goes on.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -160,7 +168,7 @@ def evaluate_trajectory(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
     """
-    check_evaluation(model, engine, verbose)
+    check_evaluation(model, engine, executor, verbose)
     check_choice("ignore", ignore, IGNORE_RULES)
     if not margin > 0:
         raise ValueError(f"`margin` must be greater than 0. Received {margin}.")
@@ -174,31 +182,35 @@ def evaluate_trajectory(
         np.linspace(*_around(path[:, axis], margin * np.ptp(path, axis=0).max()), numbers[axis])
         for axis in range(2)
     )
+    saved = Checkpoint(checkpoint, LossTrajectory)
     data = read_dataset(model, one_dataset(x, y), batch_size)
-    grid = np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
+    grid = grid_points(alphas, betas)
+    points = np.concatenate([grid, path])
+    saved.identify(model, [data], directions=directions, coordinates=points, records=records)
     true_values = _measure_records(model, records, data, metric)
-    (walk,), (center,) = measure_points(
-        model,
-        [data],
-        directions,
-        np.concatenate([grid, path]),
-        metric=metric,
-        engine=engine,
-        verbose=verbose,
-    )
+    distances = np.sqrt(np.maximum(lengths**2 - np.sum(path**2, axis=1), 0))
+    metadata = describe(model, data, {"directions": "PCA", "ignore": ignore, "records": names})
     shape = len(betas), len(alphas)
-    return LossTrajectory(
-        alphas,
-        betas,
-        {name: array[: len(grid)].reshape(shape) for name, array in walk.items()},
-        center,
-        describe(model, data, {"directions": "PCA", "ignore": ignore, "records": names}),
-        path=path,
-        explained=explained,
-        distances=np.sqrt(np.maximum(lengths**2 - np.sum(path**2, axis=1), 0)),
-        plane_values={name: array[len(grid) :] for name, array in walk.items()},
-        true_values=true_values,
-    )
+
+    def assemble(_, walk, center):
+        return LossTrajectory(
+            alphas,
+            betas,
+            {name: array[: len(grid)].reshape(shape) for name, array in walk.items()},
+            center,
+            metadata,
+            path=path,
+            explained=explained,
+            distances=distances,
+            plane_values={name: array[len(grid) :] for name, array in walk.items()},
+            true_values=true_values,
+        )
+
+    options = {"metric": metric, "engine": engine, "executor": executor, "verbose": verbose}
+    order = np.append(coarse_to_fine(*shape), np.arange(len(grid), len(points)))
+    legs = [(directions, points)]
+    (trajectory,) = measure_points(model, [data], legs, assemble, saved, order=order, **options)
+    return trajectory
 
 
 def read_history(model, history):
@@ -294,7 +306,7 @@ def _steps_to_the_end(model, records):
 
 def _principal_plane(model, steps, ignore):
     """The two main directions of a path, its coordinates along them and what they explain."""
-    linalg = import_scipy("linalg")
+    linalg = import_extra("scipy.linalg", "analysis")
     moves = [ignore is None or entry.axes is not None for entry in filters(model)]
     matrix = np.stack(
         [

@@ -562,7 +562,7 @@ def test_progress_is_shown_as_keras_shows_it(model, data, capsys):
         ({"extent": (1, -1)}, ValueError, r"`extent`.*smaller first.*Received \(1, -1\)"),
         ({"extent": (0, np.inf)}, ValueError, r"`extent` must be two finite numbers.*inf"),
         ({"extent": (-1, 0, 1)}, TypeError, r"`extent` must be two numbers.*\(-1, 0, 1\)"),
-        ({"extent": "wide"}, TypeError, r"`extent` must be two numbers.*'wide'"),
+        ({"extent": "wide"}, ValueError, r"`extent` must be one of 'auto'.*'wide'"),
         (
             {"engine": "fast"},
             ValueError,
@@ -616,3 +616,48 @@ def test_data_that_do_not_fit_are_refused_before_the_walk(model, data):
     with pytest.raises(ValueError, match=r"`datasets\[1\]` is empty"):
         evaluate_lines(model, ((x, y), (x[:0], y[:0])), verbose=0)
     assert_same_state(model, before)
+
+
+def bowl(width):
+    """A model with the loss 1 + 9·|w/width|² of its three weights, which is 10 at the width."""
+
+    class Bowl(layers.Layer):
+        def build(self, _):
+            self.w = self.add_weight(shape=(3, 1), initializer="zeros", name="w")
+
+        def call(self, inputs):
+            return 1 + 9 * ops.sum((self.w / width) ** 2) + 0 * inputs[:, :1]
+
+    model = keras.Sequential([keras.Input((1,)), Bowl()])
+    model.compile(loss=lambda _, output: ops.mean(output))
+    return model
+
+
+@pytest.mark.parametrize("width", [0.01, 0.3, 5.0])
+def test_an_automatic_extent_goes_to_ten_times_the_loss(width):
+    x = np.zeros((4, 1), "float32")
+    directions = [[np.eye(3, dtype="float32")[:, [axis]]] for axis in range(2)]
+    options = {"directions": directions, "extent": "auto", "verbose": 0}
+    line = evaluate_line(bowl(width), x, x, 5, **options)
+    surface = evaluate_surface(bowl(width), x, x, 5, **options)
+    # A step of an eighth of a power of two, and two digits.
+    assert width / 2 ** (1 / 8) * 0.9 < line.alphas[-1] <= width
+    assert -line.alphas[0] == line.alphas[-1] == surface.alphas[-1] == surface.betas[-1]
+    assert line.values["loss"].max() <= 10
+
+
+@pytest.mark.parametrize(("width", "extent"), [(1e6, 16), (1e-6, 0.00097)])
+def test_an_automatic_extent_ends_where_the_loss_is_flat_or_steep(width, extent):
+    x = np.zeros((4, 1), "float32")
+    directions = [[np.ones((3, 1), "float32")]]
+    line = evaluate_line(bowl(width), x, x, directions=directions, extent="auto", verbose=0)
+    np.testing.assert_allclose(line.alphas[[0, -1]], [-extent, extent])
+
+
+def test_an_automatic_extent_needs_a_loss_above_zero(data):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    model.compile(loss=lambda _, output: -ops.mean(output**2))
+    with pytest.raises(ValueError, match="`extent='auto'` needs a model with a loss above 0"):
+        evaluate_line(model, *data, extent="auto", verbose=0)
+    with pytest.raises(ValueError, match="`extent` must be one of 'auto'"):
+        evaluate_line(model, *data, extent="automatic", verbose=0)

@@ -1,10 +1,21 @@
 """Export: other tools read what we write, and we read theirs."""
 
+import re
+import sys
+
 import h5py
 import numpy as np
 import pytest
+import pyvista
 
-from losslandscape import LossLine, LossSurface, read_reference, write_reference
+from losslandscape import (
+    LossLine,
+    LossSurface,
+    read_reference,
+    write_html,
+    write_mesh,
+    write_reference,
+)
 
 ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
 
@@ -90,3 +101,55 @@ def test_what_does_not_fit_is_refused(surface, line, tmp_path):
     surface.save(path)
     with pytest.raises(ValueError, match="must be a file with `xcoordinates`.*'alphas'"):
         read_reference(path)
+
+
+def test_a_mesh_holds_every_value_at_its_place(surface, tmp_path):
+    write_mesh(surface, tmp_path / "surface.vtp", height=0.5)
+    mesh = pyvista.read(tmp_path / "surface.vtp")
+    alphas, betas, heights = mesh.points.T
+    assert mesh.n_points == surface.values["loss"].size
+    assert mesh.n_cells == (len(ALPHAS) - 1) * (len(BETAS) - 1)
+    np.testing.assert_allclose(mesh["loss"], 5 + alphas + 10 * betas, rtol=1e-6)
+    np.testing.assert_allclose(mesh["accuracy"], (alphas + 1) / 2, atol=1e-6)
+    # Half as high as wide, whatever the unit of the loss.
+    np.testing.assert_allclose([heights.min(), heights.max()], [0, 0.5 * 2], atol=1e-6)
+    np.testing.assert_allclose(heights, (mesh["loss"] + 16) / 42, atol=1e-6)
+
+
+def test_a_mesh_has_no_cells_where_the_loss_is_not_finite(surface, tmp_path):
+    surface.values["loss"][0, 0] = np.nan
+    write_mesh(surface, tmp_path / "surface.vtp", scale="log")
+    mesh = pyvista.read(tmp_path / "surface.vtp")
+    # Of three rows the first has losses below 0, too.
+    assert mesh.n_cells == 4
+    assert mesh["loss"].min() > 0
+    surface.values["loss"][:] = np.inf
+    with pytest.raises(ValueError, match="no finite 'loss'"):
+        write_mesh(surface, tmp_path / "surface.vtp")
+
+
+def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
+    surface.values["loss"][0, 0] = np.nan
+    write_html(surface, tmp_path / "surface.html", title="ResNet-56")
+    page = (tmp_path / "surface.html").read_text()
+    assert "ResNet-56" in page
+    assert not re.search(r'<(script|link)[^>]+(src|href)="http', page)
+    for metric in surface.values:
+        assert f'"label":"{metric}"' in page
+        assert f'"label":"{metric} (log scale)"' in page
+
+
+def test_a_missing_extra_is_named(surface, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyvista", None)
+    with pytest.raises(ImportError, match=r"pip install losslandscape\[paraview\]"):
+        write_mesh(surface, tmp_path / "surface.vtp")
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with pytest.raises(ImportError, match=r"pip install losslandscape\[html\]"):
+        write_html(surface, tmp_path / "surface.html")
+
+
+def test_what_cannot_be_written_is_refused(surface, tmp_path):
+    with pytest.raises(ValueError, match=r"`path` must end in \.vtp"):
+        write_mesh(surface, tmp_path / "surface.obj")
+    with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'data_loss', 'accuracy'"):
+        write_mesh(surface, tmp_path / "surface.vtp", metric="auc")

@@ -94,7 +94,7 @@ def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     # Every module at the root is listed in setup.py, and nothing else is.
-    modules = {f"losslandscape/{name}.py" for name in MODULES | {"__init__"}}
+    modules = {f"losslandscape/{name}.py" for name in MODULES | {"__init__", "__main__"}}
     assert {name for name in names if ".dist-info/" not in name} == modules
     assert {name.split("/")[0] for name in names} == {
         "losslandscape",
@@ -102,6 +102,9 @@ def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
     }
     python = fresh_environment(tmp_path / "venv", wheel)
     assert run_script(user_folder, python).is_relative_to(tmp_path / "venv")
+    for command in ([python, "-m", "losslandscape"], [python.parent / "losslandscape"]):
+        run = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, check=True)
+        assert b"usage: losslandscape" in run.stdout
 
 
 def test_the_notebook_runs_and_shows_each_figure_once():

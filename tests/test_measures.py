@@ -40,6 +40,13 @@ def test_half_widths_of_parabolas_are_exact():
     np.testing.assert_allclose(half_widths(line, rise=0.25), [0.25, 0.1], rtol=1e-4)
 
 
+def test_what_is_not_finished_is_not_measured():
+    line = line_of(lambda a: a**2, alphas=[-1, 0, 1])
+    line.metadata["missing"] = [2]
+    with pytest.raises(ValueError, match="must be complete, and 1 points are missing in LossLine"):
+        half_widths(line)
+
+
 def test_half_widths_are_the_mean_of_both_sides():
     line = line_of(lambda a: np.where(a < 0, -2 * a, 5 * a), alphas=np.linspace(-1, 1, 7))
     # Linear between the points, so exact on a coarse grid, too.

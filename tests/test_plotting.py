@@ -1,5 +1,7 @@
 """Plotting: what is on the axes, and how it looks."""
 
+import dataclasses
+
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -157,6 +159,51 @@ def test_what_is_not_finite_is_a_hole_with_a_note(scale):
     for plot in (plot_levels, plot_surface):
         ax = plot(TORN, scale=scale)
         assert any(text.startswith(f"{holes} of 441") for text in texts(ax))
+
+
+def unfinished(surface, measured):
+    """A checkpoint of a surface, of which only the measured points are there."""
+    values = np.where(measured, surface.values["loss"], np.nan)
+    missing = np.flatnonzero(~measured).tolist()
+    return dataclasses.replace(surface, values={"loss": values}, metadata={"missing": missing})
+
+
+def test_the_points_a_checkpoint_has_not_measured_are_filled_and_it_is_a_preview():
+    measured = np.zeros((21, 21), bool)
+    measured[::5, ::5] = True
+    surface = unfinished(a_surface(lambda a, b: 3 + 2 * a - b), measured)
+    assert texts(plot_surface(surface))[-1] == "preview: 25 of 441 points"
+    ax = plot_levels(surface)
+    assert texts(ax)[-1] == "preview: 25 of 441 points"
+    lines = ax.collections[1]
+    for level, path in zip(lines.levels, lines.get_paths(), strict=True):
+        alphas, betas = path.vertices.T
+        # Between points of a plane lies the plane itself.
+        np.testing.assert_allclose(3 + 2 * alphas - betas, level, atol=1e-9)
+
+
+def test_a_preview_has_holes_only_where_points_were_measured_and_not_finite():
+    measured = np.zeros((21, 21), bool)
+    measured[::5, ::5] = True
+    surface = unfinished(a_surface(lambda a, b: 3 + a + b), measured)
+    surface.values["loss"][10, 10] = np.inf
+    ax = plot_levels(surface)
+    assert texts(ax)[-1] == "preview: 25 of 441 points\n1 of 441 points not finite"
+
+
+@pytest.mark.parametrize("rows", [[], [0], [0, 10]])
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+def test_a_preview_of_hardly_any_points_can_be_drawn(plot, rows):
+    measured = np.zeros((11, 21), bool)
+    measured[rows, 0] = True
+    plot(unfinished(BOWL, measured)).figure.canvas.draw()
+
+
+def test_a_line_that_is_not_finished_is_a_preview():
+    line = a_line(np.where(ALPHAS < 0, ALPHAS, np.nan))
+    line.metadata["missing"] = np.flatnonzero(ALPHAS >= 0).tolist()
+    ax = plot_line(line)
+    assert texts(ax) == ["preview: 10 of 21 points"]
 
 
 def test_a_log_scale_has_no_place_for_zero():

@@ -1,0 +1,226 @@
+"""Checkpoints: saved lines and surfaces with points missing, and what they belong to.
+
+A checkpoint is what `LossLine.save` or `LossSurface.save` writes. Its metadata
+list the points that are still missing, and have a fingerprint of all that the
+values depend on, so that the results of two computations never mix.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+from keras import ops, tree
+
+# At most so much computing is lost when the process is killed, in seconds.
+INTERVAL = 1.0
+# Another machine, or number of threads, rounds differently; another model is farther off.
+CENTER_TOLERANCE = 1e-3
+# What of `model.get_compile_config` decides on the values, as opposed to the training.
+MEASURED = ("loss", "loss_weights", "metrics", "weighted_metrics")
+
+
+class Checkpoint:
+    """The files in which one evaluating call keeps what it has measured.
+
+    Each write replaces a file as a whole, so that a kill at any instant leaves
+    the old one or the new one.
+
+    Args:
+        path: Where to keep the points; of several datasets, `line.h5` becomes
+            `line-1.h5`, `line-2.h5`, … `None` keeps nothing.
+        kind: The class of what is saved, such as `LossSurface`.
+        number_of_datasets: How many datasets are measured. Defaults to 1.
+
+    Attributes:
+        seed: The seed of the random directions in the files, or `None`.
+
+    Raises:
+        ValueError: If the files cannot be written, or hold something else.
+    """
+
+    def __init__(self, path, kind, number_of_datasets=1):
+        self._paths = _paths(path, number_of_datasets)
+        self._saved = [_load(kind, path) if path.exists() else None for path in self._paths]
+        self._stamps = [_stamp(path) for path in self._paths]
+        self._written = time.monotonic()
+        seeds = [saved.metadata.get("seed") for saved in self._saved if saved is not None]
+        self.seed = seeds[0] if seeds else None
+
+    def identify(self, model, data, **parts):
+        """Says what the points belong to; refuses files that belong to something else.
+
+        Args:
+            model: A compiled and built `keras.Model`.
+            data: List of `Dataset`.
+            **parts: Arrays, or nested lists of them, on which the values
+                depend, by the name to call them in errors.
+        """
+        self._fingerprints = [
+            {
+                "weights": _digest(model.weights),
+                "loss or metrics": _digest(_measured(model)),
+                "data": _digest(dataset.tensors or list(dataset.batches)),
+                "batch size": dataset.batch_size,
+                **{name.replace("_", " "): _digest(part) for name, part in parts.items()},
+            }
+            for dataset in data[: len(self._paths)]
+        ]
+        for path, saved, expected in zip(self._paths, self._saved, self._fingerprints, strict=True):
+            if saved is not None:
+                _check_same(path, saved, expected)
+
+    def restore(self, number, centers):
+        """Reads the points that the files hold.
+
+        Args:
+            number: How many points there are.
+            centers: List with a dict of floats per dataset, as they were
+                measured now.
+
+        Returns:
+            A list with a dict of arrays of shape `(number,)` per dataset, NaN
+            where a point is missing, and the boolean array of the missing ones.
+
+        Raises:
+            ValueError: If the model does not give the values at its center that
+                the files have.
+        """
+        walks = [{name: np.full(number, np.nan) for name in center} for center in centers]
+        is_missing = np.full(number, not self._paths)
+        # Without a path there is nothing to restore, and below nothing to write.
+        for path, saved, walk, center in zip(
+            self._paths, self._saved, walks, centers, strict=False
+        ):
+            if saved is None:
+                is_missing[:] = True
+                continue
+            _check_center(path, saved, center)
+            walk.update(_measurements(saved))
+            is_missing[saved.metadata.get("missing", [])] = True
+        return walks, is_missing
+
+    def is_due(self):
+        """Whether it is time to write."""
+        return bool(self._paths) and time.monotonic() - self._written > INTERVAL
+
+    def write(self, values, is_missing):
+        """Replaces the files; what fails is a warning, for the computed values would be lost.
+
+        Args:
+            values: List of what to save, one per dataset.
+            is_missing: Boolean array of the points that are missing.
+        """
+        state = {"missing": np.flatnonzero(is_missing).tolist()} if is_missing.any() else {}
+        for index, (path, value) in enumerate(zip(self._paths, values, strict=False)):
+            if _stamp(path) != self._stamps[index]:
+                warnings.warn(
+                    f"Something else has written to the checkpoint {path}. This computation goes "
+                    "on without a checkpoint.",
+                    stacklevel=2,
+                )
+                self._paths = []
+                return
+            metadata = value.metadata | state | {"fingerprint": self._fingerprints[index]}
+            try:
+                dataclasses.replace(value, metadata=metadata).save(path)
+            except OSError as error:
+                warnings.warn(
+                    f"Could not write the checkpoint {path}: {error}. The computed values are "
+                    "kept in memory.",
+                    stacklevel=2,
+                )
+            self._stamps[index] = _stamp(path)
+        self._written = time.monotonic()
+
+
+def _paths(path, number_of_datasets):
+    if path is None:
+        return []
+    path = Path(path)
+    is_writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+    if not is_writable or path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise ValueError(
+            "`checkpoint` must be a file that can be written, in a folder that exists. Received "
+            f"{str(path)!r}."
+        )
+    if number_of_datasets == 1:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{index + 1}") for index in range(number_of_datasets)]
+
+
+def _load(kind, path):
+    try:
+        saved = kind.load(path)
+    except OSError as error:
+        raise ValueError(
+            f"`checkpoint` must be new, or a file of an earlier call. Received {str(path)!r}, "
+            f"which cannot be read: {error}."
+        ) from error
+    if "fingerprint" not in saved.metadata:
+        raise ValueError(
+            f"`checkpoint` must be new, or a file of an earlier call. Received {str(path)!r}, "
+            f"which was saved without a fingerprint: {saved!r}."
+        )
+    return saved
+
+
+def _stamp(path):
+    """Changes whenever the file is replaced."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
+def _digest(arrays):
+    digest = hashlib.blake2b(digest_size=16)
+    for leaf in tree.flatten(arrays):
+        array = ops.convert_to_numpy(leaf)
+        array = np.ascontiguousarray(array.astype("S") if array.dtype == object else array)
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        digest.update(array.reshape(-1).view("uint8"))
+    return digest.hexdigest()
+
+
+def _measured(model):
+    """The loss and metrics as text; what cannot be told shows at the center."""
+    with warnings.catch_warnings():
+        # About lambdas that could not be loaded: this is never loaded.
+        warnings.simplefilter("ignore")
+        config = model.get_compile_config() or {}
+    return json.dumps({name: config.get(name) for name in MEASURED}, sort_keys=True, default=str)
+
+
+def _check_same(path, saved, expected):
+    found = saved.metadata["fingerprint"]
+    differing = [name for name in expected if found.get(name) != expected[name]]
+    if differing:
+        raise ValueError(
+            f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, which "
+            f"holds {saved!r} of {saved.metadata['model']!r} with other {', '.join(differing)}. "
+            "Pass the arguments it was begun with, or another path."
+        )
+
+
+def _check_center(path, saved, center):
+    # Eigenvalues have no loss beside them.
+    loss, now = saved.center.get("loss"), center.get("loss")
+    if loss is not None and not np.isclose(now, loss, rtol=CENTER_TOLERANCE, equal_nan=True):
+        raise ValueError(
+            f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, where the "
+            f"model itself has the loss {loss:g}; now it has {now:g}, with the same "
+            "weights and data. Its layers, its loss or the library must be others. Pass another "
+            "path."
+        )
+
+
+def _measurements(saved):
+    """All measured values in the order of the points; the center is apart."""
+    parts = [getattr(saved, name) for name in saved.measured]
+    return {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}

@@ -1,0 +1,171 @@
+"""Command line: draws the landscape of a saved model, for batch systems.
+
+    losslandscape model.keras data.npz --plot levels 3d --points 51 --checkpoint surface.h5 --path figure.png
+
+The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 done,
+1 failed, 2 wrong arguments, 130 interrupted.
+"""  # noqa: E501, a command is not broken
+
+import argparse
+import contextlib
+import importlib
+import json
+import sys
+import time
+
+import keras
+import matplotlib as mpl
+import numpy as np
+
+import losslandscape as ll
+
+LINE = "line"
+
+
+def main(arguments=None):
+    """Runs the command line.
+
+    Args:
+        arguments: List of strings. `None` (the default) takes those of the
+            process.
+
+    Returns:
+        The exit code.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    mpl.use("Agg")
+    started = time.monotonic()
+    try:
+        # What Keras prints would spoil a summary.
+        with contextlib.redirect_stdout(sys.stderr):
+            display = _plot(_load_model(options), _load_data(options), options)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        parser.print_usage(sys.stderr)
+        print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(_summary(display, options, time.monotonic() - started), indent=2))
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="losslandscape", description="Draws the loss around a trained Keras model."
+    )
+    add = parser.add_argument
+    add("model", help="a compiled model, saved as .keras")
+    add("data", help="an .npz file with the arrays x and y, and sample_weight if there is any")
+    add("--x", default="x", help="name of the inputs in the file, such as x_test (default: x)")
+    add("--y", default="y", help="name of the targets in the file (default: y)")
+    kinds = (LINE, *ll.PLOT_TYPES)
+    add("--plot", nargs="+", default=["levels"], choices=kinds, help="figures (default: levels)")
+    add("--points", type=int, default=21, help="points per axis (default: 21)")
+    add("--directions", type=int, default=1, help="random directions of a line (default: 1)")
+    add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
+    add("--metric", default="loss", help="what to draw (default: loss)")
+    add("--scale", default="linear", choices=("linear", "log"), help="default: linear")
+    add("--seed", type=int, help="of the random directions (default: another each time)")
+    add("--batch-size", type=int, help="default: as large as pays")
+    add("--engine", default="auto", choices=("auto", "compiled", "evaluate"), help="default: auto")
+    add("--checkpoint", help="HDF5 file to keep the points in, and to go on from")
+    add("--path", help="where to write the figure; its suffix tells the format")
+    add("--json", action="store_true", help="print a summary")
+    add("--quiet", action="store_true", help="show no progress")
+    add(
+        "--import",
+        dest="modules",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules that register the model's own layers and losses",
+    )
+    add(
+        "--unsafe",
+        action="store_true",
+        help="load lambdas and pickled arrays, which may run any code: only from files you trust",
+    )
+    return parser
+
+
+def _load_model(options):
+    for module in options.modules:
+        importlib.import_module(module)
+    return keras.saving.load_model(options.model, safe_mode=not options.unsafe)
+
+
+def _load_data(options):
+    with np.load(options.data, allow_pickle=options.unsafe) as arrays:
+        names = [options.x, options.y]
+        absent = [name for name in names if name not in arrays]
+        if absent:
+            raise ValueError(
+                f"`data` must have the arrays {names}. Received {options.data!r}, which has "
+                f"{arrays.files}. Name them with --x and --y."
+            )
+        names += [name for name in ("sample_weight",) if name in arrays]
+        return tuple(arrays[name] for name in names)
+
+
+def _plot(model, data, options):
+    if not options.path and not options.checkpoint:
+        raise ValueError("Nothing would be kept. Give --path, --checkpoint or both.")
+    common = {
+        "extent": _extent(options.extent),
+        "metric": options.metric,
+        "scale": options.scale,
+        "seed": options.seed,
+        "batch_size": options.batch_size,
+        "engine": options.engine,
+        "checkpoint": options.checkpoint,
+        "path": options.path,
+        "verbose": 0 if options.quiet else 1,
+    }
+    if LINE not in options.plot:
+        return ll.plot_loss_3D(model, options.plot, data, None, options.points, **common)
+    if options.plot != [LINE]:
+        raise ValueError(f"`--plot` must be {LINE} alone, or others. Received {options.plot}.")
+    return ll.plot_loss(
+        model, data, None, options.points, number_of_directions=options.directions, **common
+    )
+
+
+def _extent(words):
+    if len(words) == 1:
+        return words[0]
+    return tuple(float(word) for word in words)
+
+
+def _summary(display, options, seconds):
+    measured = display.surface or display.lines[0]
+    return {
+        "model": options.model,
+        "center": {name: _plain(value) for name, value in measured.center.items()},
+        "values": {name: _range(values) for name, values in measured.values.items()},
+        "metadata": measured.metadata,
+        "checkpoint": options.checkpoint,
+        "path": options.path,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _range(values):
+    finite = values[np.isfinite(values)]
+    return {
+        "shape": values.shape,
+        "lowest": _plain(finite.min()) if finite.size else None,
+        "highest": _plain(finite.max()) if finite.size else None,
+        "not_finite": int(values.size - finite.size),
+    }
+
+
+def _plain(value):
+    """A number as JSON has it, which knows neither NaN nor inf."""
+    return float(value) if np.isfinite(value) else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

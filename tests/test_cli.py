@@ -1,0 +1,123 @@
+"""Command line: figures, files, a summary and exit codes that a batch system understands."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from losslandscape import LossLine, LossSurface, evaluate_surface
+from losslandscape.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def files(model, data, tmp_path, monkeypatch):
+    """A folder with a model and its data, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    model.save("model.keras")
+    np.savez("data.npz", x=data[0], y=data[1], x_test=data[0][:20], y_test=data[1][:20])
+    return tmp_path
+
+
+def run(command):
+    return main(["model.keras", "data.npz", *command.split()])
+
+
+@pytest.mark.usefixtures("files")
+def test_figures_and_the_surface_are_written(model, data):
+    command = "--plot levels 3d --points 5 --seed 0 --checkpoint surface.h5 --path figure.png"
+    assert run(command) == 0
+    assert {path.name for path in Path().glob("*.png")} == {"figure-levels.png", "figure-3d.png"}
+    expected = evaluate_surface(model, *data, 5, seed=0, verbose=0)
+    np.testing.assert_array_equal(
+        LossSurface.load("surface.h5").values["loss"], expected.values["loss"]
+    )
+
+
+@pytest.mark.usefixtures("files")
+def test_a_line_of_other_arrays(capsys):
+    command = "--plot line --points 5 --directions 3 --x x_test --y y_test --extent -2 2 --json"
+    assert run(f"{command} --checkpoint line.h5") == 0
+    line = LossLine.load("line.h5")
+    assert line.values["loss"].shape == (3, 5)
+    assert line.alphas[0] == -2
+    output = capsys.readouterr()
+    summary = json.loads(output.out)
+    assert summary["values"]["loss"]["highest"] == line.values["loss"].max()
+    assert summary["metadata"]["dataset_size"] == 20
+    # Progress goes where it does not spoil the summary.
+    assert "15/15" in output.err
+
+
+@pytest.mark.usefixtures("files")
+def test_what_is_not_finite_is_null_in_the_summary(model, capsys):
+    model.layers[-1].kernel.assign(np.full((8, 3), np.nan))
+    model.save("model.keras")
+    assert run("--points 3 --checkpoint surface.h5 --quiet --json") == 0
+    output = capsys.readouterr()
+    summary = json.loads(output.out, parse_constant=pytest.fail)
+    assert summary["center"]["loss"] is None
+    assert summary["values"]["loss"] == {
+        "shape": [3, 3],
+        "lowest": None,
+        "highest": None,
+        "not_finite": 9,
+    }
+    assert not output.err
+
+
+ERRORS = {
+    "": "Nothing would be kept",
+    "--path figure.nothing": "`path` must end in one of",
+    "--path figure.png --x inputs": r"must have the arrays \['inputs', 'y'\]",
+    "--path figure.png --metric auc": "`metric` must be one of 'loss', 'accuracy'",
+    "--path figure.png --plot line 3d": "`--plot` must be line alone",
+    "--path figure.png --import no.such.module": "No module named 'no'",
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("command", ERRORS)
+def test_wrong_arguments_are_told_with_code_2(command, capsys):
+    assert run(command) == 2
+    output = capsys.readouterr()
+    assert not output.out
+    assert re.search(ERRORS[command], output.err)
+
+
+@pytest.mark.usefixtures("files")
+def test_code_of_others_runs_only_if_asked(model, data, capsys):
+    network = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x * 2), layers.Dense(3)])
+    network.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    network.save("model.keras")
+    assert run("--points 3 --checkpoint surface.h5") == 2
+    assert "lambda" in capsys.readouterr().err
+    assert run("--points 3 --checkpoint surface.h5 --unsafe") == 0
+    model.save("model.keras")
+    np.savez("data.npz", x=np.array([{}, {}]), y=data[1])
+    assert run("--points 3 --checkpoint other.h5") == 2
+    assert "allow_pickle=False" in capsys.readouterr().err
+
+
+def test_the_module_runs_from_a_checkout(files):
+    command = ["model.keras", "data.npz", "--points", "3", "--checkpoint", "surface.h5", "--json"]
+    process = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "losslandscape",
+            *(str(files / part) if "." in part else part for part in command),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(process.stdout)["values"]["loss"]["shape"] == [3, 3]

@@ -1,0 +1,158 @@
+"""Workers: executors of every kind give the numbers of the serial run, and a lost one is told."""
+
+import multiprocessing
+import os
+import signal
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from losslandscape import (
+    LossSurface,
+    evaluate_line,
+    evaluate_lines,
+    evaluate_surface,
+    evaluation,
+)
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+@pytest.fixture(scope="module")
+def processes():
+    with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
+        yield executor
+
+
+@pytest.fixture(params=["threads", "processes"])
+def executor(request):
+    if request.param == "processes":
+        yield request.getfixturevalue("processes")
+    else:
+        with ThreadPoolExecutor(2) as threads:
+            yield threads
+
+
+def assert_same(one, other):
+    np.testing.assert_equal(one.values, other.values)
+    np.testing.assert_equal(one.center, other.center)
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_workers_give_every_bit_of_the_serial_surface(engine, executor, model, data):
+    options = {"number_of_points": (7, 5), "seed": 0, "engine": engine, "verbose": 0}
+    before = model.get_weights()
+    shared = evaluate_surface(model, *data, executor=executor, **options)
+    assert_same(shared, evaluate_surface(model, *data, **options))
+    for now, then in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_several_directions_and_datasets(executor, model, data):
+    irregular = tf.data.Dataset.from_generator(
+        lambda: ((data[0][:n], data[1][:n]) for n in (3, 7, 5)),
+        output_signature=(tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int64)),
+    )
+    datasets = (data, irregular)
+    options = {"number_of_points": 9, "number_of_directions": 3, "seed": 0, "verbose": 0}
+    for shared, serial in zip(
+        evaluate_lines(model, datasets, executor=executor, **options),
+        evaluate_lines(model, datasets, **options),
+        strict=True,
+    ):
+        assert_same(shared, serial)
+
+
+class Counting(Executor):
+    """Runs tasks at once, in this thread, and keeps what was sent."""
+
+    def __init__(self):
+        self.sent = []
+
+    def submit(self, function, /, *arguments):
+        self.sent.append(arguments)
+        future = Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def test_the_model_is_sent_once_to_each_worker(model, data):
+    executor = Counting()
+    evaluate_surface(model, *data, 11, seed=0, executor=executor, verbose=0)
+    contents = [arguments[1] for arguments in executor.sent]
+    assert len(contents) > 100
+    assert sum(content is not None for content in contents) == 1
+
+
+@pytest.fixture
+def after(monkeypatch):
+    """Makes something happen after some points."""
+
+    def plan(number, action):
+        advance, done = evaluation.Progress.advance, []
+
+        def advance_and_act(progress, *arguments):
+            done.append(arguments)
+            advance(progress, *arguments)
+            if len(done) == number:
+                action()
+
+        monkeypatch.setattr(evaluation.Progress, "advance", advance_and_act)
+
+    return plan
+
+
+def test_a_worker_that_dies_is_told_and_the_finished_points_are_kept(model, data, after, tmp_path):
+    options = {"number_of_points": 7, "seed": 0, "verbose": 0, "checkpoint": tmp_path / "s.h5"}
+    with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
+        after(5, lambda: os.kill(next(iter(executor._processes)), signal.SIGKILL))
+        with pytest.raises(BrokenProcessPool) as caught:
+            evaluate_surface(model, *data, executor=executor, **options)
+    assert "the points that were finished are there" in caught.value.__notes__[0]
+    assert len(LossSurface.load(tmp_path / "s.h5").metadata["missing"]) <= 49 - 5
+    resumed = evaluate_surface(model, *data, **options)
+    del options["checkpoint"]
+    assert_same(resumed, evaluate_surface(model, *data, **options))
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interrupt_ends_the_call_but_not_the_workers(executor, model, data, after):
+    options = {"number_of_points": 7, "seed": 0, "verbose": 0}
+    after(5, lambda: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_surface(model, *data, executor=executor, **options)
+    assert_same(
+        evaluate_surface(model, *data, executor=executor, **options),
+        evaluate_surface(model, *data, **options),
+    )
+
+
+def test_what_fails_in_a_worker_fails_here(executor, model, data):
+    model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
+    with pytest.raises(ValueError, match="does not apply: the model runs eagerly") as caught:
+        evaluate_line(model, *data, engine="compiled", executor=executor, verbose=0)
+    assert "A worker of `executor` failed" in caught.value.__notes__[-1]
+
+
+def test_what_is_no_executor_or_would_hang_is_refused(model, data):
+    with pytest.raises(TypeError, match="`executor` must be a `concurrent.futures.Executor`"):
+        evaluate_line(model, *data, executor=2)
+    fork = multiprocessing.get_context("fork")
+    with (
+        ProcessPoolExecutor(1, mp_context=fork) as executor,
+        pytest.raises(ValueError, match="must not fork.*'spawn'"),
+    ):
+        evaluate_line(model, *data, executor=executor)
+
+
+def test_dask(model, data):
+    from distributed import Client, LocalCluster  # noqa: PLC0415, slow and only for this
+
+    options = {"number_of_points": 5, "seed": 0, "verbose": 0}
+    local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**local) as cluster, Client(cluster) as client:
+        shared = evaluate_surface(model, *data, executor=client.get_executor(), **options)
+    assert_same(shared, evaluate_surface(model, *data, **options))
