@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart test test-torch lint format benchmark baselines clean
+.PHONY: quickstart test test-torch lint format benchmark benchmark-workers baselines clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -26,6 +26,10 @@ format: .venv/test
 benchmark: .venv/examples
 	$(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples $(BIN)/python benchmarks/speed.py
+
+# A quarter of an hour, apart from the others since Dask is not among what the examples need.
+benchmark-workers: .venv/test
+	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/workers.py
 
 # Draws the images anew that tests/test_plotting.py compares with: look at them before you commit.
 baselines: .venv/test

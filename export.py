@@ -160,7 +160,8 @@ def write_html(surface, path, *, title=None):
     traces = [trace for view in views for trace in _traces(graphs, surface, *view)]
     buttons = []
     for index, (metric, scale) in enumerate(views):
-        label = f"{metric} (log scale)" if scale == "log" else metric
+        name = metric.replace("_", " ")
+        label = f"{name} (log scale)" if scale == "log" else name
         axis = {"scene.zaxis.type": scale, "scene.zaxis.title.text": label}
         shown = [position // 2 == index for position in range(len(traces))]
         buttons.append({"label": label, "method": "update", "args": [{"visible": shown}, axis]})
@@ -170,19 +171,25 @@ def write_html(surface, path, *, title=None):
         trace.visible = True
     figure.update_layout(
         title=surface.metadata.get("model") if title is None else title,
-        scene={"xaxis_title": "α", "yaxis_title": "β", "zaxis_title": views[0][0]},
+        scene={
+            "xaxis_title": "α",
+            "yaxis_title": "β",
+            "zaxis_title": views[0][0],
+            "camera_eye": {"x": 1.5, "y": 1.5, "z": 1.3},
+        },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
         margin={"l": 0, "r": 0, "b": 0},
     )
-    figure.write_html(path, include_plotlyjs=True)
+    figure.write_html(path, include_plotlyjs=True, default_height="95vh")
 
 
 def _traces(graphs, surface, metric, scale):
     """The surface of one metric, and the model's own point on it."""
     heights, values = _heights(surface, metric, scale), surface.values[metric]
     shown = np.where(np.isfinite(heights), values, np.nan)
-    hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{metric} %{{z:.4g}}<extra></extra>"
-    bar = {"title": metric}
+    name = metric.replace("_", " ")
+    hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
+    bar = {"title": name}
     if scale == "log":
         ticks = np.linspace(np.nanmin(heights), np.nanmax(heights), 6) if shown.size else []
         bar |= {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}

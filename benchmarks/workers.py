@@ -1,0 +1,54 @@
+"""Workers: the time of a ResNet-20 surface on one and on two Dask workers of one thread each.
+
+Run it with `make benchmark-workers`; it writes `benchmarks/WORKERS.md`.
+"""
+
+import os
+
+# Of the workers, which inherit it: two of them should not share their cores with more threads.
+os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+import importlib
+import time
+from pathlib import Path
+
+from distributed import Client, LocalCluster
+from speed import resnet20_on_images
+
+from losslandscape import evaluate_surface
+
+POINTS = 7
+RESULTS = Path(__file__).parent / "WORKERS.md"
+
+
+def main():
+    model, x, y = resnet20_on_images()
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    seconds = {number: measure(model, x, y, number) for number in (1, 2)}
+    ratio = seconds[2] / seconds[1]
+    RESULTS.write_text(
+        f"# Workers\n\nMade by `make benchmark-workers` on {os.cpu_count()} cores. A surface of "
+        f"{POINTS}x{POINTS} points of ResNet-20 on 1,000 images, by Dask workers of one thread "
+        "each; what they need to start their engines is counted.\n\n"
+        "| workers | seconds |\n| --- | --- |\n"
+        f"| 1 | {seconds[1]:.1f} |\n| 2 | {seconds[2]:.1f} |\n\n"
+        f"Two take {ratio:.2f} times the time of one (asked: 0.6).\n"
+    )
+    print(RESULTS.read_text())
+
+
+def measure(model, x, y, number):
+    """The time of a surface on so many workers, in seconds."""
+    options = {"n_workers": number, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options) as cluster, Client(cluster) as client:
+        # Workers import the library with their first task.
+        client.run(importlib.import_module, "losslandscape")
+        started = time.perf_counter()
+        evaluate_surface(
+            model, x, y, POINTS, seed=0, executor=client.get_executor(), engine="compiled"
+        )
+        return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
