@@ -49,6 +49,7 @@ TEST = [
     "pandas",
     "pytest==9.*",
     "pytest-mpl==0.19.*",
+    "pytest-xdist",
     "ruff==0.17.*",
     "setuptools>=77",
 ]

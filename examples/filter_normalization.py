@@ -10,7 +10,7 @@ function. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 40 --points 41
+        --samples 10000 --epochs 30 --points 31
 
 An interrupted run goes on where it stopped. The networks are those of
 `healthchecks.py`, but for one.

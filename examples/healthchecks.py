@@ -9,7 +9,7 @@ settings. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/healthchecks.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 40 --points 41
+        --samples 10000 --epochs 30 --points 31
 
 An interrupted run goes on where it stopped.
 """

@@ -9,13 +9,14 @@ it does not. At the paper's size, on a GPU:
 At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
-        --epochs 20 --points 25
+        --epochs 15 --points 25
 
 An interrupted run goes on where it stopped.
 """
 
 import functools
 
+import numpy as np
 from experiment import Setting, describe, flags, measured, prepare, train, write_table
 from matplotlib import pyplot as plt
 from networks import resnet, vgg_like
@@ -102,11 +103,14 @@ def draw_all(surfaces, folder):
     """One figure per plot type: a row per family, a column per depth, one scale for all."""
     names = sorted(surfaces, key=lambda name: name.split()[0])
     ordered = [surfaces[name] for name in names]
+    # From just below the lowest model on.
+    lowest = np.nanmin([surface.center["data_loss"] for surface in ordered])
+    levels = LEVELS[max(0, np.searchsorted(LEVELS, lowest) - 1) :]
     figure, axes = panels(len(names), None)
-    plot_levels(ordered, axes, labels=names, levels=LEVELS, **STYLE)
+    plot_levels(ordered, axes, labels=names, levels=levels, **STYLE)
     save(figure, folder / "paper-levels.png")
     figure, axes = panels(len(names), "3d")
-    plot_surface(ordered, axes, labels=names, limits=(LEVELS[0], LEVELS[-1]), **STYLE)
+    plot_surface(ordered, axes, labels=names, limits=(levels[0], levels[-1]), **STYLE)
     save(figure, folder / "paper-3d.png")
 
 

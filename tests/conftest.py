@@ -4,6 +4,9 @@ import signal
 # Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+# Two tests run at a time, each on a core of its own.
+os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
+os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 
 import keras
 import matplotlib as mpl
