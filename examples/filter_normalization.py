@@ -132,7 +132,9 @@ def draw(lines, columns, path):
             curves = [lines[name, title, label] for label in networks]
             plot_line(curves, ax, labels=list(networks), metric="data_loss", scale="log")
             ax.set_title(f"{title}, {name}", fontsize="medium")
-            ax.label_outer()
+            # The coordinates of the rows differ, so each has ticks of its own.
+            if ax is not row[0]:
+                ax.set_ylabel("")
     figure.savefig(path, dpi=200)
 
 

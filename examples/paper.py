@@ -87,7 +87,7 @@ def table_row(name, trained, surface):
         f"{results['test_accuracy']:.3f}",
         f"{surface.center['data_loss']:.3f}",
         f"{non_convexity(surface, 'data_loss'):.2f}",
-        f"{convex_level(surface, 'data_loss'):.2f}",
+        f"{convex_level(surface, 'data_loss'):.3g}",
         f"{results['seconds'] / 60:.1f}",
         f"{surface.metadata['seconds'] / 60:.1f}",
     )
