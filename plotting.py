@@ -545,7 +545,7 @@ def _shaded(heights, cmap):
 
 def _short(value):
     """Three digits at most, 1e6 instead of 1e+06."""
-    return f"{value:.3g}".replace("e+0", "e").replace("e-0", "e-")
+    return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
 def _value_label(metric, scale):
