@@ -60,15 +60,18 @@ class Checkpoint:
             **parts: Arrays, or nested lists of them, on which the values
                 depend, by the name to call them in errors.
         """
+        if not self._paths:
+            return
+        parts = {"weights": model.weights, "loss or metrics": _measured(model)} | parts
+        # Large ones would take their time again for each dataset.
+        common = {name.replace("_", " "): _digest(part) for name, part in parts.items()}
         self._fingerprints = [
-            {
-                "weights": _digest(model.weights),
-                "loss or metrics": _digest(_measured(model)),
+            common
+            | {
                 "data": _digest(dataset.tensors or list(dataset.batches)),
                 "batch size": dataset.batch_size,
-                **{name.replace("_", " "): _digest(part) for name, part in parts.items()},
             }
-            for dataset in data[: len(self._paths)]
+            for dataset in data
         ]
         for path, saved, expected in zip(self._paths, self._saved, self._fingerprints, strict=True):
             if saved is not None:

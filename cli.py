@@ -18,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 
 import losslandscape as ll
+from losslandscape.evaluation import ENGINES
 
 LINE = "line"
 
@@ -67,10 +68,10 @@ def _parser():
     add("--directions", type=int, default=1, help="random directions of a line (default: 1)")
     add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
     add("--metric", default="loss", help="what to draw (default: loss)")
-    add("--scale", default="linear", choices=("linear", "log"), help="default: linear")
+    add("--scale", default="linear", choices=ll.SCALES, help="default: linear")
     add("--seed", type=int, help="of the random directions (default: another each time)")
     add("--batch-size", type=int, help="default: as large as pays")
-    add("--engine", default="auto", choices=("auto", "compiled", "evaluate"), help="default: auto")
+    add("--engine", default="auto", choices=ENGINES, help="default: auto")
     add("--checkpoint", help="HDF5 file to keep the points in, and to go on from")
     add("--path", help="where to write the figure; its suffix tells the format")
     add("--json", action="store_true", help="print a summary")
