@@ -27,7 +27,7 @@ benchmark: .venv/examples
 	$(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples $(BIN)/python benchmarks/speed.py
 
-# A quarter of an hour, apart from the others since Dask is not among what the examples need.
+# Some ten minutes, apart from the others since Dask is not among what the examples need.
 benchmark-workers: .venv/test
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/workers.py
 

@@ -198,7 +198,18 @@ def _from_tensors(name, tensors, batch_size):
         return tree.map_structure(lambda tensor: tensor[start : start + step], tensors)
 
     batches = tf.data.Dataset.range(0, size, step).map(batch_at).cache()
-    return Dataset(name, size, batches, tensors, step)
+    return Dataset(name, size, _untuned(batches), tensors, step)
+
+
+def _untuned(batches):
+    """Turns off tf.data's own tuner, for which a pass may wait at its end.
+
+    The tuner looks after 10 ms, 20 ms, 40 ms and so on; a pass that ends
+    between two looks often waits for the next, which may double its time.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def automatic_batch_size(model):
@@ -235,7 +246,7 @@ def _read_pipeline(pipeline, name):
         return _from_tensors(name, tensors, sizes[0])
     # Keras warns about data that end without having said when.
     counted = cached.apply(tf.data.experimental.assert_cardinality(len(sizes)))
-    return Dataset(name, sum(sizes), counted)
+    return Dataset(name, sum(sizes), _untuned(counted))
 
 
 def _are_uniform(batches, sizes):

@@ -22,10 +22,9 @@ from keras import ops, tree
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C heard, in seconds.
 PATIENCE = 0.5
-# Below this number of points, compiling may take longer than it saves (benchmarks/RESULTS.md).
-COMPILED_MINIMUM = 25
-# From this number of points on, a graph that moves the weights is worth its making.
-GRAPH_MINIMUM = 10
+# Below this number of points, a graph may take longer to make than it saves: one that measures
+# (benchmarks/RESULTS.md), and one that only moves the weights (20 to 25 points for all sizes).
+GRAPH_MINIMUM = 25
 # The most points of a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 # The relative error of a sum over many batches or weights in single precision.
@@ -75,7 +74,8 @@ def evaluate_engine(model, data, interrupt):
         An engine.
     """
     move = mover(model)
-    move_in_graph = tf.function(move) if keras.backend.backend() == "tensorflow" else move
+    is_tensorflow = keras.backend.backend() == "tensorflow"
+    move_in_graph = tf.function(move, autograph=False) if is_tensorflow else move
     evaluate = evaluator(model, interrupt)
     asked = 0
 
@@ -83,7 +83,6 @@ def evaluate_engine(model, data, interrupt):
         nonlocal asked
         asked += len(points)
         tensors = to_tensors(directions)
-        # For a few points tracing the graph takes longer than it saves.
         place = move if asked < GRAPH_MINIMUM else move_in_graph
         for position, point in enumerate(points):
             place(tensors, ops.convert_to_tensor(point))
@@ -163,7 +162,7 @@ def _candidates(engine, number_of_points):
     """The engines to try, the fastest first."""
     if engine == "compiled":
         return [compiled_engine]
-    if engine == "evaluate" or number_of_points < COMPILED_MINIMUM:
+    if engine == "evaluate" or number_of_points < GRAPH_MINIMUM:
         return [evaluate_engine]
     return [compiled_engine, evaluate_engine]
 

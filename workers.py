@@ -16,7 +16,7 @@ import uuid
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.engines import start, to_tensors
+from losslandscape.engines import as_arrays, start, to_tensors
 
 # So that progress shows and little is lost with a worker, yet tasks are not all overhead.
 TASKS = 100
@@ -129,10 +129,13 @@ def _work(keys, contents, points):
         if here.get("keys", (None,))[0] != keys[0]:
             engine, number, model, data = pickle.loads(setup)  # noqa: S301
             start_at = {"directions": here["directions"], "interrupt": _ignore}
-            here["measure"], _ = start(engine, number, model, data, **start_at)
+            here["measure"], here["centers"] = start(engine, number, model, data, **start_at)
         here["keys"] = keys
     if here.get("keys") != keys:
         return worker, None
+    if not points.any():
+        # The start has measured it.
+        return worker, as_arrays(here["centers"])
     chunks = [results for _, results in here["measure"](here["directions"], points)]
     return worker, [
         {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

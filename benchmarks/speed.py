@@ -73,8 +73,8 @@ def resnet56_on_images():
     return resnet(56), *images(500, (32, 32, 3))
 
 
-# What is measured, the points per axis for the compiled engine, and for the ways that take long:
-# enough to tell what one point costs.
+# What is measured, the points per axis, and those for the ways without a start: enough to tell what
+# one point costs.
 CASES = {
     "(a) MLP 64-32-10, 1,797 digits": (digits_network, 21, 10),
     "(b) convnet of 31k, 2,000 images of 28x28": (convolutional_network, 21, 5),
@@ -144,7 +144,7 @@ def measure_case(build, per_axis, fewer, rounds):
 
     ways = {
         "naive": (lambda: naive(model, x, y, directions, grid), len(grid)),
-        "evaluate": (surface("evaluate", fewer), len(grid)),
+        "evaluate": (surface("evaluate", per_axis), per_axis**2),
         "compiled": (surface("compiled", per_axis), per_axis**2),
         "floor": (lambda: passes(len(grid)), len(grid)),
     }

@@ -17,7 +17,7 @@ from speed import resnet20_on_images
 
 from losslandscape import evaluate_surface
 
-POINTS = 7
+POINTS = 11
 RESULTS = Path(__file__).parent / "WORKERS.md"
 
 
