@@ -8,13 +8,13 @@ values depend on, so that the results of two computations never mix.
 import dataclasses
 import hashlib
 import json
-import os
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 from keras import ops, tree
+
+from losslandscape.checks import check_path
 
 # At most so much computing is lost when the process is killed, in seconds.
 INTERVAL = 1.0
@@ -144,13 +144,7 @@ class Checkpoint:
 def _paths(path, number_of_datasets):
     if path is None:
         return []
-    path = Path(path)
-    is_writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
-    if not is_writable or path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
-        raise ValueError(
-            "`checkpoint` must be a file that can be written, in a folder that exists. Received "
-            f"{str(path)!r}."
-        )
+    path = check_path("checkpoint", path)
     if number_of_datasets == 1:
         return [path]
     return [path.with_stem(f"{path.stem}-{index + 1}") for index in range(number_of_datasets)]

@@ -10,14 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from losslandscape.checkpoints import Checkpoint
+from losslandscape.checks import check_choice, check_compiled, check_integer, import_extra
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.directions import (
-    check_choice,
-    check_compiled,
-    check_integer,
-    import_extra,
-    resolve_seed,
-)
+from losslandscape.directions import resolve_seed
 from losslandscape.engines import as_arrays, mover, to_tensors
 from losslandscape.evaluation import (
     check_evaluation,

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
-from losslandscape.directions import check_integer
+from losslandscape.checks import check_integer
 
 # Batches are as large as fits a layer's output into this many bytes: large ones
 # are several times faster than Keras' 32, and beyond this nothing is gained.

@@ -15,15 +15,9 @@ import numpy as np
 from keras import ops
 
 from losslandscape.checkpoints import Checkpoint
+from losslandscape.checks import check_choice, check_compiled, check_directions, check_integer
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
-from losslandscape.directions import (
-    check_choice,
-    check_compiled,
-    check_directions,
-    check_integer,
-    random_directions,
-    resolve_seed,
-)
+from losslandscape.directions import random_directions, resolve_seed
 from losslandscape.engines import as_arrays, evaluate_engine, measure_center, start, to_tensors
 from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.workers import check_executor, distribute

@@ -10,17 +10,21 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from losslandscape.directions import check_choice, import_extra
+from losslandscape.checks import check_choice, import_extra
+from losslandscape.plotting import SCALES, value_label
 from losslandscape.surfaces import LossLine, LossSurface
 
 PARTS = ("train", "test")
+# What the reference implementation writes for a point that is not computed yet.
+MISSING = -1
 
 
 def write_reference(path, train=None, test=None):
     """Writes lines or surfaces as the paper's reference implementation does.
 
     The loss is the one without weight penalties where that was measured, as
-    there; accuracies become percent.
+    there; accuracies become percent, and points of a checkpoint that are not
+    measured yet -1.
 
     Args:
         path: Where to write the HDF5 file; an existing one is replaced.
@@ -60,7 +64,7 @@ def write_reference(path, train=None, test=None):
             loss = "data_loss" if "data_loss" in part.values else "loss"
             file[f"{name}_loss"] = _array_of(part, loss)
             if "accuracy" in part.values:
-                file[f"{name}_acc"] = 100 * _array_of(part, "accuracy")
+                file[f"{name}_acc"] = _array_of(part, "accuracy", factor=100)
 
 
 def read_reference(path):
@@ -156,12 +160,11 @@ def write_html(surface, path, *, title=None):
     >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
     """
     graphs = import_extra("plotly.graph_objects", "html")
-    views = [(metric, scale) for metric in surface.values for scale in ("linear", "log")]
+    views = [(metric, scale) for metric in surface.values for scale in SCALES]
     traces = [trace for view in views for trace in _traces(graphs, surface, *view)]
     buttons = []
     for index, (metric, scale) in enumerate(views):
-        name = metric.replace("_", " ")
-        label = f"{name} (log scale)" if scale == "log" else name
+        label = value_label(metric, scale)
         axis = {"scene.zaxis.type": scale, "scene.zaxis.title.text": label}
         shown = [position // 2 == index for position in range(len(traces))]
         buttons.append({"label": label, "method": "update", "args": [{"visible": shown}, axis]})
@@ -174,7 +177,7 @@ def write_html(surface, path, *, title=None):
         scene={
             "xaxis_title": "α",
             "yaxis_title": "β",
-            "zaxis_title": views[0][0],
+            "zaxis_title": value_label(*views[0]),
             "camera_eye": {"x": 1.5, "y": 1.5, "z": 1.3},
         },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
@@ -187,11 +190,12 @@ def _traces(graphs, surface, metric, scale):
     """The surface of one metric, and the model's own point on it."""
     heights, values = _heights(surface, metric, scale), surface.values[metric]
     shown = np.where(np.isfinite(heights), values, np.nan)
-    name = metric.replace("_", " ")
+    name = value_label(metric)
     hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
     bar = {"title": name}
+    drawn = heights[np.isfinite(heights)]
     if scale == "log":
-        ticks = np.linspace(np.nanmin(heights), np.nanmax(heights), 6) if shown.size else []
+        ticks = np.linspace(drawn.min(), drawn.max(), 6) if drawn.size else []
         bar |= {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
     yield graphs.Surface(
         x=surface.alphas,
@@ -217,7 +221,7 @@ def _traces(graphs, surface, metric, scale):
 def _heights(surface, metric, scale):
     """The values as they are drawn, NaN where they cannot be."""
     check_choice("metric", metric, tuple(surface.values))
-    check_choice("scale", scale, ("linear", "log"))
+    check_choice("scale", scale, SCALES)
     values = surface.values[metric]
     if scale == "linear":
         return np.where(np.isfinite(values), values, np.nan)
@@ -236,15 +240,17 @@ def _is_surface(part):
     return isinstance(part, LossSurface)
 
 
-def _array_of(part, metric):
-    return part.values[metric] if _is_surface(part) else part.values[metric][0]
+def _array_of(part, metric, factor=1):
+    values = factor * part.values[metric]
+    values.flat[part.metadata.get("missing", [])] = MISSING
+    return values if _is_surface(part) else values[0]
 
 
 def _read_part(file, name, axes):
     # For grids that are not square the shape there is transposed, but not the order of the points.
     shape = [len(axis) for axis in reversed(axes)] if len(axes) == 2 else [1, len(axes[0])]
     loss = file[f"{name}_loss"][()].reshape(shape)
-    is_missing = loss == -1
+    is_missing = loss == MISSING
     values = {"loss": np.where(is_missing, np.nan, loss)}
     if f"{name}_acc" in file:
         accuracy = file[f"{name}_acc"][()].reshape(shape) / 100

@@ -13,8 +13,8 @@ import numpy as np
 from keras import layers, ops
 
 from losslandscape.checkpoints import Checkpoint
+from losslandscape.checks import check_choice, check_same_weights
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
-from losslandscape.directions import check_choice, check_same_weights
 from losslandscape.engines import as_arrays, evaluator
 from losslandscape.evaluation import (
     check_evaluation,

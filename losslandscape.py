@@ -5,7 +5,6 @@
 `LossDisplay` with the figures and the numbers in them.
 """
 
-import os
 import sys
 import warnings
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ __path__ = [str(Path(__file__).parent)]
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from losslandscape.checks import check_choice, check_path
 from losslandscape.curvature import (
     evaluate_convexity,
     hessian_eigenvalues,
@@ -27,7 +27,6 @@ from losslandscape.curvature import (
 )
 from losslandscape.datasets import split_datasets
 from losslandscape.directions import (
-    check_choice,
     direction_between,
     filters,
     print_filters,
@@ -575,16 +574,11 @@ def _figure_paths(path, plot_types):
     """Where each figure is saved; refuses paths that could not be written."""
     if path is None:
         return {}
-    path = Path(path)
+    path = check_path("path", path)
     formats = plt.Figure().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise ValueError(
             f"`path` must end in one of {', '.join(f'.{name}' for name in formats)}. Received "
-            f"{str(path)!r}."
-        )
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise ValueError(
-            "`path` must lie in a folder that exists and can be written to. Received "
             f"{str(path)!r}."
         )
     if len(plot_types) == 1:

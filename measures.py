@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losslandscape.directions import import_extra
+from losslandscape.checks import import_extra
 
 
 class Estimate(NamedTuple):

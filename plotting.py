@@ -12,6 +12,8 @@ from matplotlib import animation, colormaps, colors, ticker, tri
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 
+from losslandscape.checks import check_choice
+
 SCALES = ("linear", "log")
 # The width of a column in most two-column papers, in inches, and a height that suits it.
 PANEL_SIZE = (3.5, 2.8)
@@ -115,7 +117,7 @@ def plot_levels(
 
     axes, drawn = _draw_panels(draw, surfaces, ax, labels)
     filled, lines = drawn[0]
-    bar = axes[0].figure.colorbar(filled, ax=axes, label=_value_label(metric, scale))
+    bar = axes[0].figure.colorbar(filled, ax=axes, label=value_label(metric, scale))
     bar.add_lines(lines)
     bar.set_ticks(levels, labels=map(_short, levels))
     return axes if _is_list(surfaces) else axes[0]
@@ -176,7 +178,7 @@ def plot_surface(
         center = to_axis(surface.center[metric])
         if _spans(surface.alphas, 0) and _spans(surface.betas, 0) and low <= center <= high:
             ax.scatter(0, 0, center, depthshade=False, zorder=3, **CENTER_STYLE)
-        ax.set(xlabel="α", ylabel="β", zlabel=_value_label(metric, scale), zlim=(low, high))
+        ax.set(xlabel="α", ylabel="β", zlabel=value_label(metric, scale), zlim=(low, high))
         ax.set_zticks(to_axis(ticks), labels=tick_labels)
         # Else the surface would hide the model's own point at its bottom.
         ax.computed_zorder = False
@@ -373,6 +375,12 @@ def stacked_axes(number):
     return list(axes[:, 0])
 
 
+def value_label(metric, scale="linear"):
+    """The name of a metric's axis."""
+    name = metric.replace("_", " ")
+    return f"{name} (log scale)" if scale == "log" else name
+
+
 def _draw_panels(draw, surfaces, ax, labels, projection=None):
     """Draws each surface on axes of its own; returns the axes and what `draw` did."""
     surfaces = _as_list(surfaces)
@@ -441,11 +449,8 @@ def _panels(number, projection=None):
 
 def _drawable(value, metric, scale):
     """The values of a metric with NaN where the scale has no place for them."""
-    if metric not in value.values:
-        accepted = ", ".join(map(repr, value.values))
-        raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
-    if scale not in SCALES:
-        raise ValueError(f"`scale` must be one of 'linear', 'log'. Received {scale!r}.")
+    check_choice("metric", metric, tuple(value.values))
+    check_choice("scale", scale, SCALES)
     values = _filled(value, value.values[metric])
     shown = np.isfinite(values) & ((values > 0) | (scale == "linear"))
     return np.where(shown, values, np.nan)
@@ -548,14 +553,9 @@ def _short(value):
     return f"{value:.3g}".replace("e+0", "e").replace("e+", "e").replace("e-0", "e-")
 
 
-def _value_label(metric, scale):
-    name = metric.replace("_", " ")
-    return f"{name} (log scale)" if scale == "log" else name
-
-
 def _label_values(ax, metric, scale):
     """Names the axis of the values, and gives a log scale readable ticks."""
-    ax.set(ylabel=_value_label(metric, scale), yscale=scale)
+    ax.set(ylabel=value_label(metric, scale), yscale=scale)
     if scale == "log":
         ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(lambda value, _: _short(value))

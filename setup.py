@@ -14,6 +14,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 SIBLINGS = (
     "checkpoints",
+    "checks",
     "cli",
     "curvature",
     "datasets",

@@ -14,15 +14,9 @@ import keras
 import numpy as np
 
 from losslandscape.checkpoints import Checkpoint
+from losslandscape.checks import check_choice, check_integer, import_extra
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.directions import (
-    IGNORE_RULES,
-    check_choice,
-    check_integer,
-    filters,
-    import_extra,
-    to_numpy,
-)
+from losslandscape.directions import IGNORE_RULES, filters, to_numpy
 from losslandscape.engines import evaluator
 from losslandscape.evaluation import (
     check_evaluation,

@@ -1,5 +1,6 @@
 """Export: other tools read what we write, and we read theirs."""
 
+import dataclasses
 import re
 import sys
 
@@ -47,6 +48,18 @@ def test_the_reference_finds_its_names_shapes_and_units(surface, tmp_path):
         assert set(file) == {
             *("xcoordinates", "ycoordinates", "train_loss", "train_acc", "test_loss", "test_acc")
         }
+
+
+def test_points_not_measured_yet_are_marked_as_the_reference_marks_them(surface, tmp_path):
+    surface.values["loss"][0, 3] = surface.values["accuracy"][0, 3] = np.nan
+    checkpoint = dataclasses.replace(surface, metadata={"missing": [3]})
+    del checkpoint.values["data_loss"]
+    write_reference(tmp_path / "file.h5", train=checkpoint)
+    with h5py.File(tmp_path / "file.h5") as file:
+        # Its plot_surface.py goes on where the loss is -1.
+        assert np.argwhere(file["train_loss"][:] == -1).tolist() == [[0, 3]]
+        assert file["train_acc"][0, 3] == -1
+    assert np.isnan(read_reference(tmp_path / "file.h5")["train"].values["loss"][0, 3])
 
 
 def test_what_was_written_is_read(surface, line, tmp_path):
@@ -130,6 +143,8 @@ def test_a_mesh_has_no_cells_where_the_loss_is_not_finite(surface, tmp_path):
 
 def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
     surface.values["loss"][0, 0] = np.nan
+    # Nothing to draw is nothing to warn about.
+    surface.values["data_loss"][:] = np.nan
     write_html(surface, tmp_path / "surface.html", title="ResNet-56")
     page = (tmp_path / "surface.html").read_text()
     assert "ResNet-56" in page

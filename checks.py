@@ -1,0 +1,121 @@
+"""Checks: what is refused before anything is computed.
+
+Each error names the argument, what came, what is accepted and how to mend it.
+"""
+
+import importlib
+import numbers
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+
+
+def check_model(model, name="model"):
+    """Refuses what has no weights that could be moved; `name` is the argument's."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`{name}` must be a `keras.Model`. Received {type(model).__name__}.")
+    if not model.built:
+        raise ValueError(
+            f"`{name}` {model.name!r} is not built, it has no weights yet. Call it on a batch of "
+            "data, or give its first layer as `keras.Input(shape)`."
+        )
+    quantized = [
+        layer.name
+        for layer in model._flatten_layers()
+        # float8 layers keep a floating-point kernel, the others hold integers.
+        if layer.quantization_mode not in (None, "float8")
+    ]
+    if quantized:
+        raise ValueError(
+            f"`{name}` has quantized weights, which cannot be moved by small steps (layers "
+            f"{quantized}). Use the model from before `quantize()`."
+        )
+    if not model.trainable_variables:
+        raise ValueError(
+            f"`{name}` {model.name!r} has no trainable weights, and only those are moved. Set "
+            "`layer.trainable = True` on some layers and compile again."
+        )
+
+
+def check_compiled(model, name="model"):
+    """Refuses what has no weights that could be moved, or no loss."""
+    check_model(model, name)
+    if not model.compiled:
+        raise ValueError(
+            f"`{name}` {model.name!r} is not compiled, so its loss is not known. Call "
+            "`model.compile(loss=...)` first; an optimizer is not needed."
+        )
+
+
+def check_same_weights(model, other, name="other"):
+    """Refuses another model whose trainable weights are not like those of the first."""
+    check_model(other, name)
+    shapes, received = (
+        [tuple(weight.shape) for weight in part.trainable_variables] for part in (model, other)
+    )
+    if received != shapes:
+        raise ValueError(
+            f"`{name}` must have the architecture of `model`: the shapes of its trainable weights "
+            f"must be {shapes}. Received {received}."
+        )
+
+
+def check_directions(model, directions, number=None):
+    """Refuses directions that do not fit the model, or are not `number` many."""
+    if not isinstance(directions, (list, tuple)) or not directions:
+        raise ValueError(
+            "`directions` must be a list of directions, such as `random_directions` returns. "
+            f"Received {type(directions).__name__}{'' if directions else ' of length 0'}."
+        )
+    if number is not None and len(directions) != number:
+        raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
+    shapes = [tuple(weight.shape) for weight in model.trainable_variables]
+    for index, direction in enumerate(directions):
+        received = [np.shape(array) for array in direction]
+        if received != shapes:
+            raise ValueError(
+                f"`directions[{index}]` must be a list of arrays with the shapes of "
+                f"`model.trainable_variables`, {shapes}. Received {received}."
+            )
+        if not all(np.isfinite(array).all() for array in direction):
+            raise ValueError(f"`directions[{index}]` must be finite. It holds NaN or inf.")
+
+
+def check_choice(name, value, choices):
+    """Refuses a value that is not among the accepted ones."""
+    if value not in choices:
+        accepted = ", ".join(map(repr, choices))
+        raise ValueError(f"`{name}` must be one of {accepted}. Received {value!r}.")
+
+
+def check_integer(name, value, minimum=None):
+    """Refuses what is no integer, or below the minimum."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an integer. Received {value!r}.")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}. Received {value}.")
+
+
+def check_path(name, path):
+    """Refuses a file that could not be written; returns its `pathlib.Path`."""
+    path = Path(path)
+    is_writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
+    if not is_writable or path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+        raise ValueError(
+            f"`{name}` must be a file that can be written, in a folder that exists. Received "
+            f"{str(path)!r}."
+        )
+    return path
+
+
+def import_extra(module, extra):
+    """Imports a module of an optional package, or says which extra brings it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise ImportError(
+            f"This needs {package}. Install it with `pip install losslandscape[{extra}]`."
+        ) from error
