@@ -11,12 +11,15 @@ their results: a list with a dict of arrays, by the name of the metric, per data
 """
 
 import contextlib
+import functools
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops, tree
+
+from losslandscape.checks import import_extra
 
 # What may lie on the device at once for the compiled engine, in bytes.
 DATA_BUDGET = 2**31
@@ -123,7 +126,7 @@ def evaluator(model, interrupt):
 
 
 def compiled_engine(model, data, interrupt):
-    """Measures many points at a time in one TensorFlow graph.
+    """Measures many points at a time in one graph of TensorFlow or JAX.
 
     Args:
         model: A compiled and built `keras.Model`, at the weights to start from.
@@ -169,10 +172,30 @@ def _candidates(engine, number_of_points):
 
 def _graph(model, dataset):
     """A function of directions and points that measures one dataset in one graph."""
+    make = {"tensorflow": _tensorflow_graph, "jax": _jax_graph}[keras.backend.backend()]
+    names, measure_all = make(model, dataset)
+
+    def graph(directions, points):
+        # Always of the same length, or the graph would be compiled anew.
+        padded = np.resize(points, (CHUNK, points.shape[1]))
+        arguments = ops.convert_to_tensor(padded), ops.convert_to_tensor(len(points))
+        values = ops.convert_to_numpy(measure_all(directions, *arguments))
+        return dict(zip(names, values[: len(points)].T.astype(float), strict=True))
+
+    return graph
+
+
+def _tensorflow_graph(model, dataset):
+    """The names of what is measured, and the graph."""
     tensors, batch_size, dtype = dataset.tensors, dataset.batch_size, keras.config.floatx()
-    move, test_step = mover(model), _test_step(model)
+    move, regularized = mover(model), _regularized(model)
+
+    def test_step(batch):
+        with _unregularized(regularized):
+            return model.test_step(batch)
+
     # One eager step builds the metrics that build late, and tells what will be measured.
-    names = _result_names(test_step(_slice(tensors, 0, 1)))
+    names = _result_names(_report(model, test_step(_slice(tensors, 0, 1)), regularized))
     # Of any length, as Keras sees batches of two sizes: one trace, and the same numbers.
     signature = tree.map_structure(
         lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), tensors
@@ -191,8 +214,7 @@ def _graph(model, dataset):
 
         tf.while_loop(lambda index: index < last, step_at, [0])
         logs = step(_slice(tensors, last * batch_size, dataset.size - last * batch_size))
-        values = [tf.reshape(tf.cast(value, dtype), [-1]) for value in logs.values()]
-        return tf.concat(values, axis=0)
+        return _in_a_row(_report(model, logs, regularized), dtype)
 
     # No XLA: it would save 0.25 ms a point for the smallest models, and take a second to start.
     @tf.function(autograph=False)
@@ -204,29 +226,78 @@ def _graph(model, dataset):
         start = (0, tf.zeros([CHUNK, len(names)], dtype))
         return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
 
-    def graph(directions, points):
-        # Always of the same length, or the graph would be compiled anew.
-        padded = np.resize(points, (CHUNK, points.shape[1]))
-        values = measure_all(directions, tf.constant(padded), tf.constant(len(points)))
-        return dict(zip(names, values.numpy()[: len(points)].T.astype(float), strict=True))
-
-    return graph
+    return names, measure_all
 
 
-def _test_step(model):
-    """The model's own `test_step`, with the data loss beside the loss."""
-    regularized = _regularized(model)
-    if not regularized:
-        return lambda batch: _in_order(model.test_step(batch))
+def _jax_graph(model, dataset):
+    """The names of what is measured, and the graph.
 
-    def test_step(batch):
-        # Measured without the penalty, below which rounding may swallow the data loss.
+    JAX passes the model's variables in and out as values: the model is not touched.
+    """
+    jax = import_extra("jax", "jax")
+    data = tree.map_structure(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
+    batch_size, dtype, regularized = dataset.batch_size, keras.config.floatx(), _regularized(model)
+    last = (dataset.size - 1) // batch_size
+
+    def batch_at(tensors, start, size):
+        return tree.map_structure(
+            lambda tensor: jax.lax.dynamic_slice_in_dim(tensor, start, size), tensors
+        )
+
+    def test_step(state, start, size, tensors):
         with _unregularized(regularized):
-            logs = model.test_step(batch)
-        penalty = ops.cast(_penalty(regularized), logs["loss"].dtype)
-        return _in_order(logs | {"loss": logs["loss"] + penalty, "data_loss": logs["loss"]})
+            return model.test_step(state, batch_at(tensors, start, size))
 
-    return test_step
+    def last_step(state, tensors):
+        start = last * batch_size
+        logs, state = test_step(state, start, dataset.size - start, tensors)
+        pairs = zip(tree.flatten(groups), tree.flatten(state), strict=True)
+        with keras.StatelessScope(pairs):
+            return _report(model, logs, regularized)
+
+    def measure_at(tensors, variables, directions, point):
+        origins, *others = variables
+        state = jax.lax.fori_loop(
+            0,
+            last,
+            lambda index, state: test_step(state, index * batch_size, batch_size, tensors)[1],
+            (list(_moved(origins, directions, point)), *others),
+        )
+        return _in_a_row(last_step(state, tensors), dtype)
+
+    # Data and variables are arguments: JAX would compile constants into the program.
+    @jax.jit
+    def measure_all(tensors, variables, directions, points, number):
+        def measure_next(index, results):
+            values = measure_at(tensors, variables, directions, points[index])
+            return results.at[index].set(values)
+
+        return jax.lax.fori_loop(0, number, measure_next, ops.zeros((CHUNK, len(names)), dtype))
+
+    # As `model.evaluate` does, for metrics that build late.
+    model._symbolic_build(data_batch=tree.map_structure(lambda tensor: tensor[:1], data))
+    model.reset_metrics()
+    groups = model.trainable_variables, model.non_trainable_variables, model.metrics_variables
+    variables = [[ops.copy(variable) for variable in group] for group in groups]
+    # In order, for JAX sorts them.
+    names = _result_names(_in_order(jax.eval_shape(last_step, variables, data)))
+    return names, functools.partial(measure_all, data, variables)
+
+
+def _report(model, logs, regularized):
+    """What `model.evaluate` would report after the last step, and the data loss."""
+    metrics = model.get_metrics_result()
+    # A test step of the model's own counts only where it has other names than the metrics.
+    logs = metrics if metrics.keys() == logs.keys() else logs
+    if regularized:
+        # Measured without the penalty, below which rounding may swallow the data loss.
+        penalty = ops.cast(_penalty(regularized), logs["loss"].dtype)
+        logs = logs | {"loss": logs["loss"] + penalty, "data_loss": logs["loss"]}
+    return _in_order(logs)
+
+
+def _in_a_row(logs, dtype):
+    return ops.concatenate([ops.reshape(ops.cast(value, dtype), [-1]) for value in logs.values()])
 
 
 def mover(model):
@@ -237,26 +308,30 @@ def mover(model):
     weights = model.trainable_variables
     origins = [ops.copy(weight) for weight in weights]
 
-    # Half precision would round the step away before it is added.
-    dtypes = [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
-
     def move(directions, point):
-        value = point
-        coordinates = {
-            dtype: [_cast(point[index], dtype) for index in range(len(directions))]
-            for dtype in set(dtypes)
-        }
-        for weight, dtype, origin, *steps in zip(
-            weights, dtypes, origins, *directions, strict=True
-        ):
-            with _after(value):
-                value = _cast(origin, dtype)
-                for coordinate, step in zip(coordinates[dtype], steps, strict=True):
-                    # Not `+=`, with which Torch would move the origin itself.
-                    value = value + coordinate * _cast(step, dtype)
-                weight.assign(_cast(value, weight.dtype))
+        for weight, value in zip(weights, _moved(origins, directions, point), strict=True):
+            weight.assign(value)
 
     return move
+
+
+def _moved(origins, directions, point):
+    """Yields each weight at a point."""
+    # Half precision would round the step away before it is added.
+    dtypes = [keras.backend.result_type(origin.dtype, "float32") for origin in origins]
+    coordinates = {
+        dtype: [_cast(point[index], dtype) for index in range(len(directions))]
+        for dtype in set(dtypes)
+    }
+    value = point
+    for origin, dtype, *steps in zip(origins, dtypes, *directions, strict=True):
+        with _after(value):
+            value = _cast(origin, dtype)
+            for coordinate, step in zip(coordinates[dtype], steps, strict=True):
+                # Not `+=`, with which Torch would move the origin itself.
+                value = value + coordinate * _cast(step, dtype)
+            value = _cast(value, keras.backend.standardize_dtype(origin.dtype))
+        yield value
 
 
 def _cast(tensor, dtype):
@@ -327,13 +402,13 @@ def _result_names(logs):
 
 def _obstacle(model, data):
     """Why the compiled engine does not apply, or None."""
-    if keras.backend.backend() != "tensorflow":
-        return f"it needs the TensorFlow backend, and this is {keras.backend.backend()}"
+    if keras.backend.backend() not in ("tensorflow", "jax"):
+        return f"it needs the TensorFlow or the JAX backend, and this is {keras.backend.backend()}"
     if model.run_eagerly:
         return "the model runs eagerly"
     if getattr(model.evaluate, "__func__", None) is not keras.Model.evaluate:
         return "the model has an `evaluate` of its own"
-    if model.distribute_strategy is not tf.distribute.get_strategy():
+    if _is_distributed(model):
         return "the model is distributed by a strategy"
     irregular = [dataset.name for dataset in data if dataset.tensors is None]
     if irregular:
@@ -343,6 +418,12 @@ def _obstacle(model, data):
     if size > DATA_BUDGET:
         return f"the data take {size:,} bytes, more than the {DATA_BUDGET:,} kept on the device"
     return None
+
+
+def _is_distributed(model):
+    if keras.backend.backend() == "jax":
+        return keras.distribution.distribution() is not None
+    return model.distribute_strategy is not tf.distribute.get_strategy()
 
 
 def _slice(tensors, start, size):

@@ -96,7 +96,7 @@ def evaluate_lines(
             large ones, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow graph. `"auto"` (the default) takes the compiled one
+            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled one
             where it applies and pays.
         executor: A `concurrent.futures.Executor` whose workers measure, each
             with a copy of the model and the data; processes must be spawned,

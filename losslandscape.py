@@ -201,7 +201,7 @@ def plot_loss(
             large ones, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow graph. `"auto"` (the default) takes the compiled one
+            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled one
             where it applies and pays.
         executor: A `concurrent.futures.Executor` whose workers measure;
             processes must be spawned, not forked. Defaults to `None`, this
@@ -311,7 +311,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             large ones, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow graph. `"auto"` (the default) takes the compiled one
+            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled one
             where it applies and pays.
         executor: A `concurrent.futures.Executor` whose workers measure;
             processes must be spawned, not forked. Defaults to `None`, this

@@ -54,23 +54,77 @@ for now, then in zip(state(), before, strict=True):
 history = WeightHistory(tempfile.mkdtemp())
 model.fit(x, y, epochs=3, callbacks=[history], verbose=0)
 assert len(evaluate_trajectory(model, history, x, y, 2, verbose=0).path) == 4
-if keras.backend.backend() != "tensorflow":
+if keras.backend.backend() == "torch":
     try:
         evaluate_line(model, x, y, engine="compiled")
     except ValueError as error:
-        assert "it needs the TensorFlow backend, and this is " in str(error)
+        assert "it needs the TensorFlow or the JAX backend, and this is " in str(error)
 print(surface.metadata["backend"])
 for name in ("loss", "data_loss", "accuracy"):
     print(*surface.values[name].ravel(), *ways[0].values[name][0], *trajectory.true_values[name])
 """
 
 
-def landscape(backend):
+# Both engines on one model after the other, with all that a test step may bring.
+ENGINES_SCRIPT = """
+import keras, numpy as np
+from keras import layers, ops
+from losslandscape import evaluate_surface
+
+class Halved(keras.Model):
+    def test_step(self, state, data):
+        logs, state = super().test_step(state, data)
+        return logs | {"loss": logs["loss"] / 2, "half": logs["loss"] / 2}, state
+
+def network(kind=keras.Model, policy="float32"):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(8, activation="relu", kernel_regularizer="l2", dtype=policy)(inputs)
+    hidden = layers.BatchNormalization(dtype=policy)(layers.Dropout(0.5, dtype=policy)(hidden))
+    hidden = layers.Dense(8, activity_regularizer="l1", dtype=policy)(hidden)
+    return kind(inputs, layers.Dense(3, activation="softmax", name="one")(hidden))
+
+generator = np.random.default_rng(0)
+# The last of the batches of 20 is smaller.
+x, y = generator.normal(size=(50, 4)), np.eye(3)[generator.integers(0, 3, 50)]
+weight = generator.uniform(size=50)
+models = {"plain": network(), "own test step": network(Halved)}
+models["half"] = network(policy="mixed_float16")
+for model in models.values():
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", keras.metrics.F1Score()])
+plain = models["plain"]
+models["two outputs"] = keras.Model(plain.input, [plain.output, plain.layers[-2].output])
+models["two outputs"].compile(loss=["categorical_crossentropy", "mse"], loss_weights=[1, 0.5])
+for name, model in models.items():
+    targets = [y, generator.normal(size=(50, 8))] if name == "two outputs" else y
+    before = [ops.convert_to_numpy(variable) for variable in model.variables]
+    one, other = (
+        evaluate_surface(model, (x, targets, weight), None, 3, seed=0, batch_size=20, engine=engine)
+        for engine in ("evaluate", "compiled")
+    )
+    assert one.values.keys() == other.values.keys()
+    for metric in one.values:
+        tolerance = 2e-3 if name == "half" else 1e-5
+        np.testing.assert_allclose(
+            one.values[metric], other.values[metric], rtol=tolerance, err_msg=f"{name}: {metric}"
+        )
+        assert np.ptp(one.values[metric]) > 0 or "f1" in metric or metric == "accuracy"
+    for now, then in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
+    print(name, *one.values)
+"""
+
+
+def run_on(backend, script):
     environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg"}
-    command = [sys.executable, "-c", SCRIPT]
+    command = [sys.executable, "-c", script]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    name, *values = run.stdout.splitlines()[-4:]
+    return run.stdout.splitlines()
+
+
+def landscape(backend):
+    name, *values = run_on(backend, SCRIPT)[-4:]
     assert name == backend
     return np.array([line.split() for line in values], dtype=float)
 
@@ -82,3 +136,11 @@ BACKENDS = os.environ.get("LOSSLANDSCAPE_BACKENDS", "jax").split(",")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_other_backends_show_the_same_landscape_as_tensorflow(backend):
     np.testing.assert_allclose(landscape(backend), landscape("tensorflow"), rtol=1e-4)
+
+
+def test_both_engines_agree_on_jax():
+    shown = run_on("jax", ENGINES_SCRIPT)
+    assert "plain loss data_loss accuracy f1_score_0 f1_score_1 f1_score_2" in shown
+    assert any(line.startswith("own test step loss accuracy") and "half" in line for line in shown)
+    assert any(line.startswith("half loss") for line in shown)
+    assert any(line.startswith("two outputs loss") for line in shown)

@@ -36,6 +36,13 @@ class OwnStep(keras.Sequential):
         return logs | {"loss": logs["loss"] + 1, "norm": ops.norm(self.trainable_variables[0])}
 
 
+class OwnValues(keras.Sequential):
+    """Changes values of the metrics, for which Keras reports the metrics themselves."""
+
+    def test_step(self, data):
+        return {name: value / 2 for name, value in super().test_step(data).items()}
+
+
 class AddedLoss(layers.Layer):
     def call(self, inputs):
         self.add_loss(ops.mean(inputs**2))
@@ -138,6 +145,7 @@ CASES = {
         (X, ONE_HOT),
     ),
     "own test step": lambda: (compiled(dense(OwnStep)), (X, Y)),
+    "own values of metrics": lambda: (compiled(dense(OwnValues)), (X, Y)),
     "sample weights": lambda: (compiled(dense(), weighted_metrics=["accuracy"]), (X, Y, WEIGHTS)),
     "several outputs": lambda: (
         two_headed_network(),
