@@ -237,16 +237,12 @@ def _jax_graph(model, dataset):
     jax = import_extra("jax", "jax")
     data = tree.map_structure(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
     batch_size, dtype, regularized = dataset.batch_size, keras.config.floatx(), _regularized(model)
+    dtypes = _precise_dtypes(model.trainable_variables)
     last = (dataset.size - 1) // batch_size
-
-    def batch_at(tensors, start, size):
-        return tree.map_structure(
-            lambda tensor: jax.lax.dynamic_slice_in_dim(tensor, start, size), tensors
-        )
 
     def test_step(state, start, size, tensors):
         with _unregularized(regularized):
-            return model.test_step(state, batch_at(tensors, start, size))
+            return model.test_step(state, _slice(tensors, start, size))
 
     def last_step(state, tensors):
         start = last * batch_size
@@ -257,11 +253,15 @@ def _jax_graph(model, dataset):
 
     def measure_at(tensors, variables, directions, point):
         origins, *others = variables
+        values = _moved(origins, dtypes, directions, point)
+        trainable = [
+            _cast(value, origin.dtype) for origin, value in zip(origins, values, strict=True)
+        ]
         state = jax.lax.fori_loop(
             0,
             last,
             lambda index, state: test_step(state, index * batch_size, batch_size, tensors)[1],
-            (list(_moved(origins, directions, point)), *others),
+            (trainable, *others),
         )
         return _in_a_row(last_step(state, tensors), dtype)
 
@@ -275,7 +275,7 @@ def _jax_graph(model, dataset):
         return jax.lax.fori_loop(0, number, measure_next, ops.zeros((CHUNK, len(names)), dtype))
 
     # As `model.evaluate` does, for metrics that build late.
-    model._symbolic_build(data_batch=tree.map_structure(lambda tensor: tensor[:1], data))
+    model._symbolic_build(data_batch=_slice(data, 0, 1))
     model.reset_metrics()
     groups = model.trainable_variables, model.non_trainable_variables, model.metrics_variables
     variables = [[ops.copy(variable) for variable in group] for group in groups]
@@ -306,19 +306,23 @@ def mover(model):
     Nothing accumulates: where a point lies does not depend on the points before.
     """
     weights = model.trainable_variables
-    origins = [ops.copy(weight) for weight in weights]
+    origins, dtypes = [ops.copy(weight) for weight in weights], _precise_dtypes(weights)
 
     def move(directions, point):
-        for weight, value in zip(weights, _moved(origins, directions, point), strict=True):
-            weight.assign(value)
+        values = _moved(origins, dtypes, directions, point)
+        for weight, value in zip(weights, values, strict=True):
+            weight.assign(_cast(value, weight.dtype))
 
     return move
 
 
-def _moved(origins, directions, point):
-    """Yields each weight at a point."""
-    # Half precision would round the step away before it is added.
-    dtypes = [keras.backend.result_type(origin.dtype, "float32") for origin in origins]
+def _precise_dtypes(weights):
+    """Half precision would round a step away before it is added."""
+    return [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
+
+
+def _moved(origins, dtypes, directions, point):
+    """Yields each weight at a point, precise as `dtypes` are."""
     coordinates = {
         dtype: [_cast(point[index], dtype) for index in range(len(directions))]
         for dtype in set(dtypes)
@@ -330,7 +334,6 @@ def _moved(origins, directions, point):
             for coordinate, step in zip(coordinates[dtype], steps, strict=True):
                 # Not `+=`, with which Torch would move the origin itself.
                 value = value + coordinate * _cast(step, dtype)
-            value = _cast(value, keras.backend.standardize_dtype(origin.dtype))
         yield value
 
 
@@ -428,8 +431,8 @@ def _is_distributed(model):
 
 def _slice(tensors, start, size):
     def part(tensor):
-        rest = tensor.shape[1:].as_list()
-        return tf.slice(tensor, [start] + [0] * len(rest), [size, *rest])
+        rest = tensor.shape[1:]
+        return ops.slice(tensor, [start] + [0] * len(rest), [size, *rest])
 
     return tree.map_structure(part, tensors)
 

@@ -193,8 +193,8 @@ def _traces(graphs, surface, metric, scale):
     name = value_label(metric)
     hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
     bar = {"title": name}
-    drawn = heights[np.isfinite(heights)]
     if scale == "log":
+        drawn = heights[np.isfinite(heights)]
         ticks = np.linspace(drawn.min(), drawn.max(), 6) if drawn.size else []
         bar |= {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
     yield graphs.Surface(
