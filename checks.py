@@ -6,6 +6,7 @@ Each error names the argument, what came, what is accepted and how to mend it.
 import importlib
 import numbers
 import os
+import warnings
 from pathlib import Path
 
 import keras
@@ -119,3 +120,13 @@ def import_extra(module, extra):
         raise ImportError(
             f"This needs {package}. Install it with `pip install losslandscape[{extra}]`."
         ) from error
+
+
+def warn(message):
+    """Warns, and does not raise where warnings are errors: that would cost the computed values."""
+    try:
+        warnings.warn(message, stacklevel=3)
+    except UserWarning:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(message, stacklevel=3)

@@ -18,7 +18,7 @@ import matplotlib as mpl
 import numpy as np
 
 import losslandscape as ll
-from losslandscape.evaluation import ENGINES
+from losslandscape.engines import ENGINES
 
 LINE = "line"
 
@@ -71,7 +71,7 @@ def _parser():
     add("--scale", default="linear", choices=ll.SCALES, help="default: linear")
     add("--seed", type=int, help="of the random directions (default: another each time)")
     add("--batch-size", type=int, help="default: as large as pays")
-    add("--engine", default="auto", choices=ENGINES, help="default: auto")
+    add("--engine", default="auto", choices=("auto", *ENGINES), help="default: auto")
     add("--checkpoint", help="HDF5 file to keep the points in, and to go on from")
     add("--path", help="where to write the figure; its suffix tells the format")
     add("--json", action="store_true", help="print a summary")

@@ -22,12 +22,12 @@ from losslandscape.evaluation import (
     coordinates,
     describe,
     grid_points,
-    patient_interrupts,
     per_axis,
-    preserved,
     surface_assembler,
 )
+from losslandscape.interrupts import patient_interrupts
 from losslandscape.measures import confidence_interval
+from losslandscape.state import evaluated, preserved
 from losslandscape.surfaces import LossSurface, Spectrum
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
@@ -282,8 +282,8 @@ def evaluate_convexity(
         ]
         return [_with_ratio(*found)]
 
-    with patient_interrupts() as interrupt, preserved(model):
-        move, tensors, points = mover(model), to_tensors(directions), grid_points(alphas, betas)
+    with patient_interrupts() as interrupt, evaluated(model) as state:
+        move, tensors, points = mover(state), to_tensors(directions), grid_points(alphas, betas)
 
         def measure(missing):
             for position in missing:

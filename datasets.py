@@ -3,9 +3,12 @@
 A landscape reads the same data at every point. So arrays, `tf.data` pipelines
 and `PyDataset`s all become one batched `tf.data.Dataset` whose batches stay in
 memory after the first pass; a pipeline that shuffles or augments then shows the
-same samples at every point, too.
+same samples at every point, too. Keras itself reads what it has rules of its own
+for, so that a test step gets just the structure that `model.evaluate` gives it.
 """
 
+import collections.abc
+import functools
 import math
 from typing import NamedTuple
 
@@ -15,6 +18,7 @@ import tensorflow as tf
 from keras import tree
 
 from losslandscape.checks import check_integer
+from losslandscape.internals import flatten_layers
 
 # Batches are as large as fits a layer's output into this many bytes: large ones
 # are several times faster than Keras' 32, and beyond this nothing is gained.
@@ -28,10 +32,11 @@ class Dataset(NamedTuple):
     Attributes:
         name: What the dataset is called in errors.
         size: Number of samples.
-        batches: A `tf.data.Dataset` of batches `(x,)`, `(x, y)` or `(x, y,
-            sample_weight)`, the same at every pass.
+        batches: A `tf.data.Dataset` of batches as `model.evaluate` hands them to
+            a test step: `x`, `(x, y)` or `(x, y, sample_weight)`, the same at
+            every pass.
         tensors: All samples in the same structure, or `None` if the batches
-            differ in shape.
+            differ in shape or are not dense.
         batch_size: Samples per batch, but for the last one, or `None`.
     """
 
@@ -42,11 +47,10 @@ class Dataset(NamedTuple):
     batch_size: int | None = None
 
     def __reduce__(self):
-        """Lets it be pickled, which neither a `tf.data.Dataset` nor its tensors can be."""
+        """Lets it be pickled, which a `tf.data.Dataset` cannot be."""
         if self.tensors is None:
-            return _read_batches, (list(self.batches.as_numpy_iterator()), self.name)
-        tensors = tree.map_structure(np.asarray, self.tensors)
-        return _from_arrays, (self.name, tensors, self.batch_size)
+            return _from_batches, (list(self.batches), self.name)
+        return _from_tensors, (self.name, self.tensors, self.batch_size)
 
 
 def split_datasets(datasets):
@@ -98,6 +102,11 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
         ValueError: If it is empty or endless, its arrays differ in length, or
             `batch_size` is given for a dataset that has batches already.
     """
+    if isinstance(dataset, collections.abc.Iterator):
+        raise TypeError(
+            f"`{name}` must be read more than once, and a generator can be read but once. Wrap it "
+            "in `tf.data.Dataset.from_generator`."
+        )
     if not _is_batched(dataset):
         return _read_arrays(model, dataset, batch_size, name)
     if batch_size is not None:
@@ -157,6 +166,12 @@ def one_dataset(x, y=None):
     return parts[0]
 
 
+def batch_size_of(batch):
+    """Returns the number of samples in a batch, or `None` if its arrays do not share one."""
+    sizes = {part.shape[0] if len(part.shape) else None for part in _arrays(batch)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
 def _read_arrays(model, dataset, batch_size, name):
     parts = dataset if isinstance(dataset, tuple) else (dataset,)
     if not 1 <= len(parts) <= 3:
@@ -164,14 +179,26 @@ def _read_arrays(model, dataset, batch_size, name):
             f"`{name}` must be (x,), (x, y) or (x, y, sample_weight). Received {len(parts)} "
             "elements."
         )
-    tensors = tree.map_structure(_to_tensor, _standardize(parts))
-    leaves = tree.flatten(tensors)
-    if not leaves or any(tensor.shape.rank == 0 for tensor in leaves):
+    size = _number_of_samples(parts, name)
+    if batch_size is None:
+        # Of equal size: a small last one would take more than its share of time.
+        number = math.ceil(size / automatic_batch_size(model))
+        batch_size = math.ceil(size / number)
+    # All at once, to be cut into batches again and again.
+    (whole,) = _handed_over(*parts, batch_size=size, name=name)
+    if _is_dense(whole):
+        return _from_tensors(name, whole, batch_size)
+    return _from_batches(_handed_over(*parts, batch_size=batch_size, name=name), name)
+
+
+def _number_of_samples(parts, name):
+    shapes = [getattr(leaf, "shape", ()) for leaf in tree.flatten(parts) if leaf is not None]
+    if not shapes or not all(len(shape) for shape in shapes):
         raise TypeError(
             f"`{name}` must be arrays (x, y) with one entry per sample. Received "
             f"{[type(part).__name__ for part in parts]} with elements that are no arrays."
         )
-    sizes = [tensor.shape[0] for tensor in leaves]
+    sizes = [shape[0] for shape in shapes]
     if len(set(sizes)) > 1:
         raise ValueError(
             f"The arrays of `{name}` must have the same number of samples. Received {sizes}. "
@@ -179,23 +206,49 @@ def _read_arrays(model, dataset, batch_size, name):
             "one model, pass them as a list: ([x1, x2], y)."
         )
     _check_not_empty(sizes[0], name)
-    if batch_size is None:
-        # Of equal size: a small last one would take more than its share of time.
-        number = math.ceil(sizes[0] / automatic_batch_size(model))
-        batch_size = math.ceil(sizes[0] / number)
-    return _from_tensors(name, tensors, batch_size)
+    return sizes[0]
 
 
-def _from_arrays(name, arrays, batch_size):
-    return _from_tensors(name, tree.map_structure(_to_tensor, arrays), batch_size)
+class _Recorder(keras.Model):
+    """Keeps what `model.evaluate` hands to a test step, on any backend."""
+
+    def __init__(self):
+        super().__init__()
+        self.built = True
+        self.batches = []
+        self.compile(run_eagerly=True)
+
+    def test_step(self, *arguments):
+        """Keeps a batch, before which JAX passes the state of the model."""
+        *state, batch = arguments
+        self.batches.append(batch)
+        # Keras needs some result.
+        logs = {"recorded": 0.0}
+        return (logs, *state) if state else logs
+
+
+def _handed_over(x, y=None, sample_weight=None, *, batch_size=None, name):
+    """The batches that Keras makes of data, in its own structure."""
+    recorder = _Recorder()
+    # Keras drops weights without targets, but a loss of the model's own may want them.
+    has_weights_only = y is None and sample_weight is not None
+    targets, weights = (sample_weight, None) if has_weights_only else (y, sample_weight)
+    try:
+        recorder.evaluate(x, targets, sample_weight=weights, batch_size=batch_size, verbose=0)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"`{name}` must be data that `model.evaluate` can read. {error}"
+        ) from error
+    batches = [_to_tensors(batch) for batch in recorder.batches]
+    return [(x, None, weights) for x, weights in batches] if has_weights_only else batches
 
 
 def _from_tensors(name, tensors, batch_size):
-    size = tree.flatten(tensors)[0].shape[0]
+    size = batch_size_of(tensors)
     step = min(size, batch_size)
 
     def batch_at(start):
-        return tree.map_structure(lambda tensor: tensor[start : start + step], tensors)
+        return map_arrays(lambda tensor: tensor[start : start + step], tensors)
 
     batches = tf.data.Dataset.range(0, size, step).map(batch_at).cache()
     return Dataset(name, size, _untuned(batches), tensors, step)
@@ -215,7 +268,7 @@ def _untuned(batches):
 def automatic_batch_size(model):
     """Returns the number of samples whose largest layer output fits the budget."""
     smallest, largest = BATCH_SIZE_BOUNDS
-    sizes = [size for layer in model._flatten_layers() for size in _output_sizes(layer)]
+    sizes = [size for layer in flatten_layers(model) for size in _output_sizes(layer)]
     if not sizes:
         return smallest
     bytes_per_sample = 4 * max(sizes)
@@ -237,56 +290,74 @@ def _read_pipeline(pipeline, name):
             f"`{name}` is endless, its loss could never be known. Cut it with `.take(n)`, or drop "
             "`.repeat()`."
         )
-    cached = pipeline.cache()
-    batches = list(cached)
-    sizes = [_batch_size(batch, name) for batch in batches]
+    return _from_batches(list(pipeline), name)
+
+
+def _read_batches(iterable, name):
+    if not isinstance(iterable, keras.utils.PyDataset):
+        return _from_batches([_to_tensors(batch) for batch in iterable], name)
+    if iterable.num_batches is None:
+        raise ValueError(f"`{name}` is endless, its loss could never be known. Give it a length.")
+    return _from_batches(_handed_over(iterable, name=name), name)
+
+
+def _from_batches(batches, name):
+    sizes = [batch_size_of(batch) for batch in batches]
+    if None in sizes:
+        shapes = [part.shape for part in _arrays(batches[sizes.index(None)])]
+        raise ValueError(
+            f"`{name}` must yield batches, with as many targets as inputs. Received an element of "
+            f"arrays with shapes {[tuple(shape) for shape in shapes]}. Unbatched datasets take "
+            "`.batch(n)`."
+        )
     _check_not_empty(sum(sizes), name)
     if _are_uniform(batches, sizes):
-        tensors = tree.map_structure(lambda *parts: tf.concat(parts, axis=0), *batches)
+        tensors = map_arrays(lambda *parts: tf.concat(parts, axis=0), *batches)
         return _from_tensors(name, tensors, sizes[0])
     # Keras warns about data that end without having said when.
-    counted = cached.apply(tf.data.experimental.assert_cardinality(len(sizes)))
+    counted = (
+        _pipeline(batches).cache().apply(tf.data.experimental.assert_cardinality(len(batches)))
+    )
     return Dataset(name, sum(sizes), _untuned(counted))
+
+
+def _pipeline(batches):
+    """A `tf.data.Dataset` of batches that differ in shape, sparse and ragged ones as well."""
+    specs = [[tf.type_spec_from_value(part) for part in _arrays(batch)] for batch in batches]
+    merged = [
+        functools.reduce(lambda one, other: one.most_specific_common_supertype([other]), column)
+        for column in zip(*specs, strict=True)
+    ]
+    arrays = [tuple(_arrays(batch)) for batch in batches]
+    pipeline = tf.data.Dataset.from_generator(lambda: arrays, output_signature=tuple(merged))
+
+    def in_structure(*parts):
+        remaining = iter(parts)
+        return map_arrays(lambda _: next(remaining), batches[0])
+
+    return pipeline.map(in_structure)
 
 
 def _are_uniform(batches, sizes):
     """Whether the batches could be cut from one tensor, only the last one being smaller."""
-    leaves = [tree.flatten(batch) for batch in batches]
-    are_plain = all(isinstance(tensor, tf.Tensor) for tensor in leaves[0])
-    if not are_plain or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
+    if not _is_dense(batches[0]) or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
         return False
-    return len({tuple(tuple(tensor.shape[1:]) for tensor in batch) for batch in leaves}) == 1
+    return len({tuple(tuple(part.shape[1:]) for part in _arrays(batch)) for batch in batches}) == 1
 
 
-def _read_batches(iterable, name):
-    if isinstance(iterable, keras.utils.PyDataset):
-        if iterable.num_batches is None:
-            raise ValueError(
-                f"`{name}` is endless, its loss could never be known. Give it a length."
-            )
-        iterable = [iterable[index] for index in range(iterable.num_batches)]
-    batches = [tree.map_structure(_to_array, _standardize(batch)) for batch in iterable]
-    _check_not_empty(len(batches), name)
-    signature = tree.map_structure(_spec, batches[0], *batches[1:])
-    pipeline = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
-    return _read_pipeline(pipeline, name)
+def map_arrays(function, *structures):
+    """Maps the arrays of structures of one kind, and keeps what is `None` in them."""
+    return tree.map_structure(
+        lambda *parts: None if parts[0] is None else function(*parts), *structures
+    )
 
 
-def _spec(*arrays):
-    """The shape that all arrays share, open where they differ and along samples."""
-    sizes = zip(*(array.shape for array in arrays), strict=True)
-    shape = [axis[0] if len(set(axis)) == 1 else None for axis in sizes]
-    return tf.TensorSpec([None, *shape[1:]], arrays[0].dtype)
+def _arrays(structure):
+    return [part for part in tree.flatten(structure) if part is not None]
 
 
-def _batch_size(batch, name):
-    sizes = [tensor.shape[0] if tensor.shape.rank else None for tensor in tree.flatten(batch)]
-    if None in sizes or len(set(sizes)) > 1:
-        raise ValueError(
-            f"`{name}` must yield batches, with as many targets as inputs. Received an element "
-            f"with {sizes} entries along the first axis. Unbatched datasets take `.batch(n)`."
-        )
-    return sizes[0]
+def _is_dense(structure):
+    return all(isinstance(part, tf.Tensor) for part in _arrays(structure))
 
 
 def _check_not_empty(size, name):
@@ -304,26 +375,18 @@ def _is_batched(dataset):
     )
 
 
-def _to_array(array):
-    """Floats get Keras' own width, as `model.evaluate` would give them."""
-    array = np.asarray(array)
-    if array.dtype == object:
-        raise TypeError(
-            "A dataset must be numeric arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset "
-            f"or a sized iterable of batches. Received an array of {type(array.flat[0]).__name__}. "
-            "A generator can be read but once: wrap it in `tf.data.Dataset.from_generator`."
-        )
-    is_float = np.issubdtype(array.dtype, np.floating)
-    return array.astype(keras.config.floatx() if is_float else array.dtype, copy=False)
+def _to_tensors(batch):
+    # Lists cannot be in `tf.data`; with TensorFlow Keras makes tuples of them as well.
+    return map_arrays(_to_tensor, tree.lists_to_tuples(batch))
 
 
 def _to_tensor(array):
+    if tf.is_tensor(array):
+        return array
+    if hasattr(array, "indices"):
+        # A sparse array of JAX.
+        return tf.SparseTensor(array.indices, array.data, array.shape)
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
     # What TensorFlow makes of a NumPy array holds the memory twice; a copy of it does not.
-    return array if tf.is_tensor(array) else tf.identity(tf.convert_to_tensor(_to_array(array)))
-
-
-def _standardize(parts):
-    """Drops a missing target or weight, and makes tuples of lists, which tf.data would stack."""
-    return tuple(
-        tuple(part) if isinstance(part, list) else part for part in parts if part is not None
-    )
+    return tf.identity(tf.convert_to_tensor(np.asarray(array)))

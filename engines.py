@@ -20,6 +20,8 @@ import tensorflow as tf
 from keras import ops, tree
 
 from losslandscape.checks import import_extra
+from losslandscape.datasets import map_arrays
+from losslandscape.internals import build_symbolically
 
 # What may lie on the device at once for the compiled engine, in bytes.
 DATA_BUDGET = 2**31
@@ -34,28 +36,32 @@ CHUNK = 256
 ROUNDING = 2e-6
 
 
-def start(engine, number_of_points, model, data, *, directions, interrupt):
+def start(engine, number_of_points, state, data, *, directions, interrupt):
     """Starts an engine.
 
     Args:
-        engine: `"auto"`, `"compiled"` or `"evaluate"`.
+        engine: `"auto"` or one of `ENGINES`.
         number_of_points: How many points will be measured in all.
-        model: A compiled and built `keras.Model`, at the weights to start from.
+        state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
         directions: Some of the directions to come.
         interrupt: As in `evaluate_engine`.
 
     Returns:
-        The engine, and a dict of floats per dataset: the values where the model is.
+        The engine; a dict of floats per dataset, the values where the model is; and
+        a dict for the metadata: the name of the engine and, under `"not_compiled"`,
+        what kept `"auto"` from the compiled one.
     """
     *others, last = _candidates(engine, number_of_points)
-    for candidate in others:
-        # What cannot be compiled the next one may still measure, or say what is wrong with it.
-        with contextlib.suppress(Exception):
-            measure = candidate(model, data, interrupt)
-            return measure, measure_center(measure, directions)
-    measure = last(model, data, interrupt)
-    return measure, measure_center(measure, directions)
+    reason = {}
+    for name in others:
+        try:
+            return *_start(name, state, data, directions, interrupt), {"engine": name}
+        except Exception as error:
+            # The next one may still measure, or say what is wrong.
+            reason = {"not_compiled": str(error) or type(error).__name__}
+            state.restore()
+    return *_start(last, state, data, directions, interrupt), {"engine": last, **reason}
 
 
 def measure_center(measure, directions):
@@ -64,11 +70,11 @@ def measure_center(measure, directions):
     return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
 
-def evaluate_engine(model, data, interrupt):
+def evaluate_engine(state, data, interrupt):
     """Measures point by point with `model.evaluate`.
 
     Args:
-        model: A compiled and built `keras.Model`, at the weights to start from.
+        state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
         interrupt: A function to call now and then; it raises `KeyboardInterrupt`
             if one is due.
@@ -76,10 +82,9 @@ def evaluate_engine(model, data, interrupt):
     Returns:
         An engine.
     """
-    move = mover(model)
-    is_tensorflow = keras.backend.backend() == "tensorflow"
-    move_in_graph = tf.function(move, autograph=False) if is_tensorflow else move
-    evaluate = evaluator(model, interrupt)
+    move = mover(state)
+    move_in_graph = _traced(move) if keras.backend.backend() == "tensorflow" else move
+    evaluate = evaluator(state.model, interrupt)
     asked = 0
 
     def measure(directions, points):
@@ -88,6 +93,7 @@ def evaluate_engine(model, data, interrupt):
         tensors = to_tensors(directions)
         place = move if asked < GRAPH_MINIMUM else move_in_graph
         for position, point in enumerate(points):
+            state.rewind()
             place(tensors, ops.convert_to_tensor(point))
             results = [evaluate(dataset) for dataset in data]
             yield [position], as_arrays(results)
@@ -111,11 +117,11 @@ def evaluator(model, interrupt):
 
     def evaluate(dataset):
         try:
-            logs = model.evaluate(dataset.batches, verbose=0, return_dict=True, callbacks=callbacks)
+            logs = _evaluate(model, dataset.batches, callbacks)
         except Exception as error:
             error.add_note(f"`model.evaluate` failed on `{dataset.name}`.")
             raise
-        if regularized:
+        if regularized and "data_loss" not in logs:
             logs["data_loss"] = _difference(logs["loss"], _penalty(regularized))
         logs = _in_order(logs)
         # Torch keeps the penalty's gradient, which only Keras' own conversion drops.
@@ -125,11 +131,23 @@ def evaluator(model, interrupt):
     return evaluate
 
 
-def compiled_engine(model, data, interrupt):
+def _evaluate(model, batches, callbacks):
+    options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
+    if model.test_function is None:
+        return model.evaluate(batches, **options)
+    try:
+        return model.evaluate(batches, **options)
+    except Exception:
+        # The graph of an earlier call may fail on data of another rank, where a new one does not.
+        model.test_function = None
+    return model.evaluate(batches, **options)
+
+
+def compiled_engine(state, data, interrupt):
     """Measures many points at a time in one graph of TensorFlow or JAX.
 
     Args:
-        model: A compiled and built `keras.Model`, at the weights to start from.
+        state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
         interrupt: A function to call now and then; it raises `KeyboardInterrupt`
             if one is due.
@@ -141,10 +159,11 @@ def compiled_engine(model, data, interrupt):
         ValueError: If this engine does not apply to the model or the data; the
             message says why.
     """
-    obstacle = _obstacle(model, data)
+    obstacle = _obstacle(state.model, data)
     if obstacle:
         raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Leave it at 'auto'.")
-    graphs = [_graph(model, dataset) for dataset in data]
+    make = {"tensorflow": _tensorflow_graphs, "jax": _jax_graphs}[keras.backend.backend()]
+    graphs = [_padded(*graph) for graph in make(state, data)]
 
     def measure(directions, points):
         tensors = to_tensors(directions)
@@ -161,19 +180,23 @@ def compiled_engine(model, data, interrupt):
     return measure
 
 
+ENGINES = {"compiled": compiled_engine, "evaluate": evaluate_engine}
+
+
 def _candidates(engine, number_of_points):
-    """The engines to try, the fastest first."""
-    if engine == "compiled":
-        return [compiled_engine]
-    if engine == "evaluate" or number_of_points < GRAPH_MINIMUM:
-        return [evaluate_engine]
-    return [compiled_engine, evaluate_engine]
+    """The names of the engines to try, the fastest first."""
+    if engine != "auto":
+        return [engine]
+    return ["evaluate"] if number_of_points < GRAPH_MINIMUM else ["compiled", "evaluate"]
 
 
-def _graph(model, dataset):
-    """A function of directions and points that measures one dataset in one graph."""
-    make = {"tensorflow": _tensorflow_graph, "jax": _jax_graph}[keras.backend.backend()]
-    names, measure_all = make(model, dataset)
+def _start(engine, state, data, directions, interrupt):
+    measure = ENGINES[engine](state, data, interrupt)
+    return measure, measure_center(measure, directions)
+
+
+def _padded(names, measure_all):
+    """A function of directions and points, of any number, that measures one dataset."""
 
     def graph(directions, points):
         # Always of the same length, or the graph would be compiled anew.
@@ -185,19 +208,25 @@ def _graph(model, dataset):
     return graph
 
 
-def _tensorflow_graph(model, dataset):
-    """The names of what is measured, and the graph."""
+def _tensorflow_graphs(state, data):
+    """For each dataset the names of what is measured, and the graph."""
+    move = mover(state)
+    return [_tensorflow_graph(state.model, dataset, move) for dataset in data]
+
+
+def _tensorflow_graph(model, dataset, move):
     tensors, batch_size, dtype = dataset.tensors, dataset.batch_size, keras.config.floatx()
-    move, regularized = mover(model), _regularized(model)
+    # One eager step builds the metrics that build late, and tells what will be measured.
+    logs = model.test_step(_slice(tensors, 0, 1))
+    regularized = _regularized(model, but_for=logs)
 
     def test_step(batch):
         with _unregularized(regularized):
             return model.test_step(batch)
 
-    # One eager step builds the metrics that build late, and tells what will be measured.
-    names = _result_names(_report(model, test_step(_slice(tensors, 0, 1)), regularized))
+    names = _result_names(_report(model, logs, regularized))
     # Of any length, as Keras sees batches of two sizes: one trace, and the same numbers.
-    signature = tree.map_structure(
+    signature = map_arrays(
         lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), tensors
     )
     step = tf.function(test_step, autograph=False, input_signature=[signature])
@@ -217,7 +246,6 @@ def _tensorflow_graph(model, dataset):
         return _in_a_row(_report(model, logs, regularized), dtype)
 
     # No XLA: it would save 0.25 ms a point for the smallest models, and take a second to start.
-    @tf.function(autograph=False)
     def measure_all(directions, points, number):
         def measure_next(index, results):
             values = measure_at(directions, points[index])
@@ -226,16 +254,38 @@ def _tensorflow_graph(model, dataset):
         start = (0, tf.zeros([CHUNK, len(names)], dtype))
         return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
 
-    return names, measure_all
+    return names, _traced(measure_all)
 
 
-def _jax_graph(model, dataset):
-    """The names of what is measured, and the graph.
+def _traced(function):
+    """Makes graphs of a function whose first argument are directions, one for each number of them.
+
+    TensorFlow warns of functions that are traced often, as those of many calls are.
+    """
+    graphs = {}
+
+    def call(directions, *others):
+        number = len(directions)
+        if number not in graphs:
+            traceable = tf.function(function, autograph=False)
+            graphs[number] = traceable.get_concrete_function(directions, *others)
+        return graphs[number](directions, *others)
+
+    return call
+
+
+def _jax_graphs(state, data):
+    """For each dataset the names of what is measured, and the graph."""
+    return [_jax_graph(state, dataset) for dataset in data]
+
+
+def _jax_graph(origin, dataset):
+    """The names and the graph of one dataset.
 
     JAX passes the model's variables in and out as values: the model is not touched.
     """
-    jax = import_extra("jax", "jax")
-    data = tree.map_structure(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
+    jax, model = import_extra("jax", "jax"), origin.model
+    data = map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
     batch_size, dtype, regularized = dataset.batch_size, keras.config.floatx(), _regularized(model)
     dtypes = _precise_dtypes(model.trainable_variables)
     last = (dataset.size - 1) // batch_size
@@ -275,10 +325,11 @@ def _jax_graph(model, dataset):
         return jax.lax.fori_loop(0, number, measure_next, ops.zeros((CHUNK, len(names)), dtype))
 
     # As `model.evaluate` does, for metrics that build late.
-    model._symbolic_build(data_batch=_slice(data, 0, 1))
+    build_symbolically(model, _slice(data, 0, 1))
     model.reset_metrics()
     groups = model.trainable_variables, model.non_trainable_variables, model.metrics_variables
-    variables = [[ops.copy(variable) for variable in group] for group in groups]
+    values = [[origin.value(variable) for variable in group] for group in groups[:2]]
+    variables = [*values, [ops.copy(variable) for variable in model.metrics_variables]]
     # In order, for JAX sorts them.
     names = _result_names(_in_order(jax.eval_shape(last_step, variables, data)))
     return names, functools.partial(measure_all, data, variables)
@@ -300,15 +351,18 @@ def _in_a_row(logs, dtype):
     return ops.concatenate([ops.reshape(ops.cast(value, dtype), [-1]) for value in logs.values()])
 
 
-def mover(model):
-    """Makes the function that puts the weights at a point, always from where they are now.
+def mover(state):
+    """Makes the function that puts a model at a point, always from the same state.
 
-    Nothing accumulates: where a point lies does not depend on the points before.
+    Nothing accumulates: neither where a point lies nor what is measured there
+    depends on the points before.
     """
-    weights = model.trainable_variables
-    origins, dtypes = [ops.copy(weight) for weight in weights], _precise_dtypes(weights)
+    weights, dtypes = state.trainable, _precise_dtypes(state.trainable)
+    origins = [state.value(weight) for weight in weights]
 
     def move(directions, point):
+        for variable in state.others:
+            variable.assign(state.value(variable))
         values = _moved(origins, dtypes, directions, point)
         for weight, value in zip(weights, values, strict=True):
             weight.assign(_cast(value, weight.dtype))
@@ -350,12 +404,15 @@ def _after(value):
     return contextlib.nullcontext()
 
 
-def _regularized(model):
+def _regularized(model, but_for=()):
     """The weights whose penalties are known to be in the loss.
 
     Only Keras' own test step is known to add them; what a custom one does
-    cannot be told, so there the loss is left whole.
+    cannot be told, so there the loss is left whole. So it is for a model that
+    reports a `"data_loss"` of its own, the name among `but_for`.
     """
+    if "data_loss" in but_for:
+        return []
     is_keras_own = all(
         getattr(type(model), name) is getattr(keras.Model, name)
         for name in ("test_step", "compute_loss")
@@ -417,7 +474,9 @@ def _obstacle(model, data):
     if irregular:
         return f"the batches of {irregular} differ in shape"
     tensors = tree.flatten([dataset.tensors for dataset in data])
-    size = sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors)
+    size = sum(
+        tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors if tensor is not None
+    )
     if size > DATA_BUDGET:
         return f"the data take {size:,} bytes, more than the {DATA_BUDGET:,} kept on the device"
     return None
@@ -434,7 +493,7 @@ def _slice(tensors, start, size):
         rest = tensor.shape[1:]
         return ops.slice(tensor, [start] + [0] * len(rest), [size, *rest])
 
-    return tree.map_structure(part, tensors)
+    return map_arrays(part, tensors)
 
 
 def as_arrays(results):

@@ -4,29 +4,43 @@ An engine moves the weights in place and measures; whatever happens, the model
 gets back every bit it had.
 """
 
-import contextlib
+import dataclasses
+import functools
 import numbers
-import signal
-import threading
-from importlib.metadata import version
 
 import keras
 import numpy as np
-from keras import ops
+import tensorflow as tf
 
 from losslandscape.checkpoints import Checkpoint
-from losslandscape.checks import check_choice, check_compiled, check_directions, check_integer
+from losslandscape.checks import (
+    check_choice,
+    check_compiled,
+    check_directions,
+    check_integer,
+    warn,
+)
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
 from losslandscape.directions import random_directions, resolve_seed
-from losslandscape.engines import as_arrays, evaluate_engine, measure_center, start, to_tensors
+from losslandscape.engines import (
+    ENGINES,
+    as_arrays,
+    evaluate_engine,
+    measure_center,
+    start,
+    to_tensors,
+)
+from losslandscape.interrupts import patient_interrupts
+from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.workers import check_executor, distribute
 
-ENGINES = ("auto", "compiled", "evaluate")
 # How far an automatic extent goes: to so many times the loss of the model, but not beyond
 # 2 to the power of these exponents.
 RISE = 10
 EXPONENTS = (-10, 4)
+# Two evaluations at the same weights agree to this, relatively.
+CENTER_TOLERANCE = 1e-5
 
 
 def evaluate_line(model, x, y=None, number_of_points=21, **options):
@@ -254,20 +268,26 @@ def measure_points(
         A list with what `assemble` made of each dataset.
     """
     number = sum(len(points) for _, points in legs)
-    directions = legs[0][0]
-    with patient_interrupts() as interrupt, preserved(model):
-        if executor is None:
-            measure, centers = start(
-                engine, number, model, data, directions=directions, interrupt=interrupt
-            )
-        else:
-            measure = distribute(executor, engine, number, model, data, interrupt=interrupt)
-            centers = measure_center(measure, directions)
+    begin = start if executor is None else functools.partial(distribute, executor)
+    with patient_interrupts() as interrupt, evaluated(model) as state:
+        measure, centers, how = begin(
+            engine, number, state, data, directions=legs[0][0], interrupt=interrupt
+        )
+
+        def measure_missing(missing):
+            yield from _along(measure, legs, centers, missing)
+            if len(missing):
+                _check_state(measure_center(measure, legs[0][0]), centers)
+
+        def assemble_with_engine(index, walk, center):
+            value = assemble(index, walk, center)
+            return dataclasses.replace(value, metadata=value.metadata | how)
+
         return collect(
-            lambda missing: _along(measure, legs, centers, missing),
+            measure_missing,
             number,
             centers,
-            assemble,
+            assemble_with_engine,
             checkpoint,
             metric=metric,
             verbose=verbose,
@@ -323,77 +343,22 @@ def collect(measure, number, centers, assemble, checkpoint, *, metric, verbose, 
     return values()
 
 
-@contextlib.contextmanager
-def preserved(model):
-    """Gives a model back every bit of its state, however the block ends.
-
-    Remembers the weights, the state of the optimizer, the metrics and the seed
-    generators, and puts them back on return, exception and `KeyboardInterrupt`.
-
-    Args:
-        model: A built `keras.Model`.
-
-    Example:
-
-    >>> with preserved(model):
-    ...     model.set_weights(others)
-    ...     model.evaluate(x, y)
-    """
-    variables = _state_of(model)
-    values = [ops.copy(variable) for variable in variables]
-    try:
-        yield
-    finally:
-        _put_back(model, variables, values)
-
-
-def _state_of(model):
-    optimizer = getattr(model, "optimizer", None)
-    groups = (model.variables, model.metrics_variables, optimizer.variables if optimizer else ())
-    return list({id(variable): variable for group in groups for variable in group}.values())
-
-
-def _put_back(model, variables, values):
-    try:
-        # Metrics that were built meanwhile have no earlier state, but their initial one.
-        model.reset_metrics()
-        for variable, value in zip(variables, values, strict=True):
-            variable.assign(value)
-    except KeyboardInterrupt:
-        # An impatient Ctrl-C must not leave the model half restored.
-        _put_back(model, variables, values)
-        raise
-
-
-@contextlib.contextmanager
-def patient_interrupts():
-    """Lets Ctrl-C wait for the end of a batch, and a second one act at once.
-
-    An exception between two arbitrary lines of TensorFlow breaks its own state,
-    and with it the model. Yields the function to call at such an end.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield lambda *_, **__: None
-        return
-    pending = []
-
-    def remember(number, frame):
-        if pending:
-            signal.default_int_handler(number, frame)
-        pending.append(number)
-
-    def interrupt(*_, **__):
-        if pending:
-            pending.clear()
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGINT, remember)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupt()
+def _check_state(now, then):
+    """Warns if the model does not give the same values twice at the same weights."""
+    pairs = [
+        (name, before[name], after[name])
+        for before, after in zip(then, now, strict=True)
+        for name in before
+    ]
+    for name, before, after in pairs:
+        if not np.isclose(after, before, rtol=CENTER_TOLERANCE, atol=0, equal_nan=True):
+            warn(
+                f"At the model's own weights {name!r} was {before:g} at first and {after:g} at the "
+                "end, on the same data: something that cannot be put back changes with each "
+                "evaluation, such as random numbers that are not Keras' or a counter in Python. "
+                "The measured values are uncertain by as much."
+            )
+            return
 
 
 def _is_auto(extent):
@@ -405,8 +370,8 @@ def _is_auto(extent):
 
 def _radius(model, data, directions):
     """How far the loss stays low along all directions, rounded down to two digits."""
-    with patient_interrupts() as interrupt, preserved(model):
-        measure = evaluate_engine(model, data[:1], interrupt)
+    with patient_interrupts() as interrupt, evaluated(model) as state:
+        measure = evaluate_engine(state, data[:1], interrupt)
         ((loss,),) = _losses(measure, directions[:1], [0.0])
         if not 0 < loss < np.inf:
             raise ValueError(
@@ -502,8 +467,11 @@ def describe(model, dataset, origin):
         "dataset_size": dataset.size,
         "batch_size": dataset.batch_size,
         "backend": keras.backend.backend(),
-        "versions": {"losslandscape": __version__}
-        | {package: version(package) for package in ("keras", "numpy", "tensorflow")},
+        "versions": {
+            "losslandscape": __version__,
+            # Of the modules, for TensorFlow is installed under many names.
+            **{module.__name__: module.__version__ for module in (keras, np, tf)},
+        },
     }
 
 
@@ -512,7 +480,7 @@ def check_evaluation(model, engine, executor, verbose):
     check_compiled(model)
     if executor is not None:
         check_executor(executor)
-    check_choice("engine", engine, ENGINES)
+    check_choice("engine", engine, ("auto", *ENGINES))
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
 
 

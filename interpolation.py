@@ -23,11 +23,11 @@ from losslandscape.evaluation import (
     coordinates,
     describe,
     grid_points,
-    patient_interrupts,
     per_axis,
-    preserved,
     surface_assembler,
 )
+from losslandscape.interrupts import patient_interrupts
+from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface
 
 STATISTICS = ("interpolate", "estimate")
@@ -209,10 +209,11 @@ def _measure_mixtures(
     others = [other.weights for other in models[1:]]
     saved.identify(model, data, models=others, coordinates=shares, statistics=statistics)
     place = _mixer(models)
-    with patient_interrupts() as interrupt, preserved(model):
+    with patient_interrupts() as interrupt, evaluated(model) as state:
         evaluate = evaluator(model, interrupt)
 
         def measure_at(mixture):
+            state.restore()
             place(mixture)
             if statistics == "estimate":
                 _estimate_statistics(model, data[0].batches)

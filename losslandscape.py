@@ -33,7 +33,7 @@ from losslandscape.directions import (
     random_directions,
     register_filters,
 )
-from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface, preserved
+from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
 from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
 from losslandscape.measures import (
@@ -60,6 +60,7 @@ from losslandscape.plotting import (
     plot_surface,
     stacked_axes,
 )
+from losslandscape.state import preserved
 from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 

@@ -25,10 +25,10 @@ from losslandscape.evaluation import (
     describe,
     grid_points,
     measure_points,
-    patient_interrupts,
     per_axis,
-    preserved,
 )
+from losslandscape.interrupts import patient_interrupts
+from losslandscape.state import evaluated, preserved
 from losslandscape.surfaces import LossTrajectory
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
@@ -328,10 +328,11 @@ def _around(values, margin):
 
 def _measure_records(model, records, data, metric):
     """The values of the model at each record itself, off the plane, with all its weights."""
-    with patient_interrupts() as interrupt, preserved(model):
+    with patient_interrupts() as interrupt, evaluated(model) as state:
         evaluate = evaluator(model, interrupt)
         results = []
         for record in records:
+            state.restore()
             for weight, value in zip(model.weights, record, strict=True):
                 weight.assign(value)
             results.append(evaluate(data))

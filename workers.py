@@ -7,6 +7,7 @@ they do not have it, since it may be large.
 
 import collections
 import concurrent.futures
+import functools
 import os
 import pickle
 import socket
@@ -16,12 +17,17 @@ import uuid
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.engines import as_arrays, start, to_tensors
+from losslandscape.engines import evaluate_engine, measure_center, start, to_tensors
+from losslandscape.internals import flatten_layers
+from losslandscape.state import State
 
 # So that progress shows and little is lost with a worker, yet tasks are not all overhead.
 TASKS = 100
 # How long to wait for results before Ctrl-C is heard, in seconds.
 PATIENCE = 0.2
+# To how much the center in a worker must agree with the one in this process; in half precision
+# two engines round differently.
+TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
 # Of each thread of a worker: a model can be measured at but one point at a time.
 _received = threading.local()
 
@@ -42,38 +48,67 @@ def check_executor(executor):
         )
 
 
-def distribute(executor, engine, number_of_points, model, data, *, interrupt):
-    """Makes an engine whose points are measured by workers.
+def distribute(executor, engine, number_of_points, state, data, *, directions, interrupt):
+    """Starts an engine whose points are measured by workers.
+
+    The center is measured here as well, and in each worker: a model that is
+    another one after the journey would go unnoticed otherwise.
 
     Args:
         executor: A `concurrent.futures.Executor`.
         engine: As in `start`; each worker starts it.
         number_of_points: As in `start`.
-        model: A compiled and built `keras.Model`, at the weights to start from.
+        state: As in `start`.
         data: List of `Dataset`.
+        directions: As in `start`.
         interrupt: As in `evaluate_engine`.
 
     Returns:
-        An engine. It yields points as they are done, in any order.
+        What `start` returns. The engine yields points as they are done, in any
+        order, and the metadata are complete once it has.
     """
-    setup_key, setup = uuid.uuid4(), pickle.dumps((engine, number_of_points, model, data))
-    size = max(1, number_of_points // TASKS)
-    latest = (None, None, None)
+    contents = pickle.dumps((engine, number_of_points, state.model, data))
+    setup = uuid.uuid4(), contents
+    centers = measure_center(evaluate_engine(state, data, interrupt), directions)
+    state.restore()
+    size, metadata, latest = max(1, number_of_points // TASKS), {}, (None, None, None)
+    is_precise = all(
+        layer.compute_dtype in ("float32", "float64") for layer in flatten_layers(state.model)
+    )
+    tolerance = TOLERANCE if is_precise else HALF_TOLERANCE
+
+    def check(started):
+        _check_centers(centers, started["centers"], tolerance)
+        metadata.update(started["metadata"])
 
     def measure(directions, points):
         nonlocal latest
-        # The center and the first points lie along the same directions.
+        # Directions that the workers have already are not sent again.
         if latest[0] is not directions:
             arrays = tree.map_structure(ops.convert_to_numpy, directions)
-            latest = directions, (setup_key, uuid.uuid4()), (setup, pickle.dumps(arrays))
+            latest = directions, (setup[0], uuid.uuid4()), (setup[1], pickle.dumps(arrays))
         _, keys, contents = latest
         tasks = np.split(np.arange(len(points)), range(size, len(points), size))
-        yield from _run(executor, keys, contents, points=points, tasks=tasks, interrupt=interrupt)
+        run = functools.partial(_run, executor, keys, contents, points=points, tasks=tasks)
+        yield from run(check=check, interrupt=interrupt)
 
-    return measure
+    return measure, centers, metadata
 
 
-def _run(executor, keys, contents, *, points, tasks, interrupt):
+def _check_centers(expected, found, tolerance):
+    for index, (here, there) in enumerate(zip(expected, found, strict=True)):
+        for name, value in here.items():
+            if not np.isclose(there.get(name, np.nan), value, tolerance, 0, equal_nan=True):
+                raise ValueError(
+                    f"`executor` has a worker whose model is another one: on dataset {index} its "
+                    f"{name!r} is {there.get(name)}, here it is {value}, with the same weights. A "
+                    "model travels as `model.save` writes it: some `get_config` of a layer, a loss "
+                    "or a metric of your own leaves an argument out, or the worker imports "
+                    "another version of your code."
+                )
+
+
+def _run(executor, keys, contents, *, points, tasks, check, interrupt):
     """Hands out tasks, with the contents to workers that ask for them."""
     tasks, running, workers = collections.deque(tasks), {}, set()
 
@@ -83,15 +118,17 @@ def _run(executor, keys, contents, *, points, tasks, interrupt):
     try:
         while tasks or running:
             # Few at a time: what is sent again, with the contents, has to wait for all others.
-            while tasks and len(running) < 2 * (len(workers) + 1):
+            # One at first, or a worker would get the contents twice.
+            while tasks and len(running) < (2 * (len(workers) + 1) if workers else 1):
                 submit(tasks.popleft())
             for future in _finished(running, interrupt):
                 positions = running.pop(future)
-                worker, results = _result(future)
+                worker, started, results = _result(future)
                 workers.add(worker)
                 if results is None:
                     submit(positions, contents)
                 else:
+                    check(started)
                     yield positions, results
     finally:
         for future in running:
@@ -119,7 +156,10 @@ def _result(future):
 
 
 def _work(keys, contents, points):
-    """A task: the name of the worker, and the results or None if it needs the contents."""
+    """A task: the name of the worker, how it has started, and the results.
+
+    The last two are `None` if it needs the contents.
+    """
     worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
     here = vars(_received)
     if contents is not None and here.get("keys") != keys:
@@ -127,20 +167,26 @@ def _work(keys, contents, points):
         setup, directions = contents
         here["directions"] = to_tensors(pickle.loads(directions))  # noqa: S301
         if here.get("keys", (None,))[0] != keys[0]:
-            engine, number, model, data = pickle.loads(setup)  # noqa: S301
-            start_at = {"directions": here["directions"], "interrupt": _ignore}
-            here["measure"], here["centers"] = start(engine, number, model, data, **start_at)
+            here["measure"], here["started"] = _begin(setup, here["directions"])
         here["keys"] = keys
     if here.get("keys") != keys:
-        return worker, None
-    if not points.any():
-        # The start has measured it.
-        return worker, as_arrays(here["centers"])
+        return worker, None, None
     chunks = [results for _, results in here["measure"](here["directions"], points)]
-    return worker, [
+    results = [
         {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for parts in zip(*chunks, strict=True)
     ]
+    return worker, here["started"], results
+
+
+def _begin(setup, directions):
+    engine, number, model, data = pickle.loads(setup)  # noqa: S301
+    # Of the worker's own copy, which nobody wants back.
+    state = State(model, with_optimizer=False)
+    measure, centers, metadata = start(
+        engine, number, state, data, directions=directions, interrupt=_ignore
+    )
+    return measure, {"centers": centers, "metadata": metadata}
 
 
 def _ignore(*_, **__):

@@ -1,11 +1,14 @@
 """Datasets: what counts as one, how it is read, and what is refused."""
 
+import pickle
+
 import keras
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
 from keras import layers
+from scipy import sparse
 
 from losslandscape.datasets import automatic_batch_size, read_dataset, split_datasets
 
@@ -76,7 +79,8 @@ def test_every_kind_gives_the_same_samples_in_order(model, dataset):
     assert read.size == 10
     for _ in range(2):
         np.testing.assert_array_equal(samples(read), X)
-        np.testing.assert_array_equal(samples(read, part=1), Y)
+        # Keras makes a column of a pandas Series.
+        np.testing.assert_array_equal(np.ravel(samples(read, part=1)), Y)
 
 
 def test_dicts_lists_and_weights_keep_their_structure(model):
@@ -84,7 +88,102 @@ def test_dicts_lists_and_weights_keep_their_structure(model):
     inputs, targets, weights = next(iter(read.batches))
     assert {name: tuple(part.shape) for name, part in inputs.items()} == {"a": (4, 2), "b": (4, 1)}
     assert len(targets) == 2
-    assert weights.shape == (4,)
+    # Keras gives every output the weights.
+    assert [tuple(part.shape) for part in weights] == [(4,), (4,)]
+
+
+class Seen(keras.Model):
+    """Keeps the structure, shapes and types of what `model.evaluate` hands to its test step."""
+
+    def test_step(self, data):
+        self.seen = keras.tree.map_structure(
+            lambda part: (
+                None if part is None else (type(part).__name__, part.shape[1:], part.dtype)
+            ),
+            data,
+        )
+        return {"loss": 0.0}
+
+
+class InputsOnly(keras.utils.PyDataset):
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap = wrap
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.wrap(X[5 * index : 5 * index + 5])
+
+
+WEIGHT = np.linspace(0, 1, 10)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        (X,),
+        ({"a": X, "b": X},),
+        ([X, X],),
+        (X, Y),
+        ([X, X], (Y, Y), WEIGHT),
+        (X, [Y, Y], [WEIGHT, None]),
+        (X, {"a": Y, "b": Y}, {"a": WEIGHT, "b": WEIGHT}),
+        (pd.DataFrame(X), pd.Series(Y)),
+        (pd.DataFrame(X), pd.DataFrame({"y": Y}), pd.Series(WEIGHT)),
+        (sparse.csr_matrix(X), Y),
+        (sparse.coo_matrix(X), Y),
+        (tf.sparse.from_dense(X), Y),
+        (tf.ragged.constant([[1.0], [1.0, 2.0]] * 5), Y),
+        (np.array(list("abcdefghij"), dtype=object), Y),
+        (X.astype("float16"), Y.astype(bool)),
+        (InputsOnly(np.asarray),),
+        (InputsOnly(lambda x: {"a": x}),),
+        (InputsOnly(lambda x: [x, x]),),
+        (InputsOnly(lambda x: ({"a": x}, x[:, 0])),),
+        (tf.data.Dataset.from_tensor_slices(X).batch(5),),
+        (tf.data.Dataset.from_tensor_slices((X,)).batch(5),),
+        (tf.data.Dataset.from_tensor_slices({"a": X}).batch(5),),
+        (tf.data.Dataset.from_tensor_slices(({"a": X}, Y, WEIGHT)).batch(5),),
+        (tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(X), Y)).batch(5),),
+    ],
+    ids=lambda dataset: "-".join(type(part).__name__ for part in dataset),
+)
+def test_a_step_gets_what_evaluate_hands_it(dataset):
+    model = Seen()
+    model.compile()
+    model.evaluate(*dataset[:2], sample_weight=(*dataset, None, None)[2], verbose=0)
+    expected = model.seen
+    is_array = hasattr(dataset[0], "shape") or isinstance(dataset[0], (list, dict))
+    read = read_dataset(model, dataset if is_array else dataset[0])
+    for copy in (read, pickle.loads(pickle.dumps(read))):
+        model.evaluate(copy.batches, verbose=0)
+        assert model.seen == expected
+
+
+def test_weights_without_targets_stay_weights():
+    read = read_dataset(keras.Sequential(), (X, None, WEIGHT))
+    ((_, targets, weights),) = read.batches
+    assert targets is None
+    np.testing.assert_allclose(weights, WEIGHT)
+
+
+def test_loaders_may_yield_inputs_alone(model):
+    class Sized:
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __len__(self):
+            return len(self.batches)
+
+        def __iter__(self):
+            return iter(self.batches)
+
+    for batches in ([X[:4], X[4:]], [{"a": X[:4]}, {"a": X[4:]}]):
+        read = read_dataset(model, Sized(batches))
+        for found, expected in zip(read.batches, batches, strict=True):
+            keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
 
 
 def test_batch_size_leaves_a_smaller_last_batch(model):
@@ -162,5 +261,5 @@ def test_automatic_batches_are_of_equal_size():
     wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
     x = np.zeros((90, 64, 64, 3), "float32")
     # Three batches of 30 rather than of 40, 40 and 10.
-    assert [len(batch[0]) for batch in read_dataset(wide, (x,)).batches] == [30, 30, 30]
+    assert [len(batch) for batch in read_dataset(wide, (x,)).batches] == [30, 30, 30]
     assert read_dataset(wide, (x,), batch_size=40).batch_size == 40

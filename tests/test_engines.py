@@ -1,5 +1,6 @@
 """Engines: both give the same numbers, and the compiled one says where it does not apply."""
 
+import re
 import signal
 
 import keras
@@ -41,6 +42,29 @@ class OwnValues(keras.Sequential):
 
     def test_step(self, data):
         return {name: value / 2 for name, value in super().test_step(data).items()}
+
+
+class Autoencoder(keras.Model):
+    """Has a step of its own for inputs alone, with a loss that sums over features."""
+
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.output_layer = layers.Dense(3, "relu"), layers.Dense(4)
+        self.loss_tracker = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self):
+        return [self.loss_tracker]
+
+    def call(self, inputs):
+        return self.output_layer(self.hidden(inputs))
+
+    def test_step(self, data):
+        inputs = data["x"] if isinstance(data, dict) else data
+        # With a tuple in place of the inputs this would be right by shape, and wrong.
+        errors = ops.sum((inputs - self(ops.reshape(inputs, (-1, 4)))) ** 2, axis=-1)
+        self.loss_tracker.update_state(ops.mean(errors))
+        return {"loss": self.loss_tracker.result()}
 
 
 class AddedLoss(layers.Layer):
@@ -182,6 +206,34 @@ def test_both_engines_give_the_same_numbers(case, batch_size):
         np.testing.assert_allclose(second.center[name], first.center[name], rtol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+@pytest.mark.parametrize(
+    "data",
+    [X, (X,), {"x": X}, tf.data.Dataset.from_tensor_slices(X).batch(25)],
+    ids=["array", "tuple", "dict", "tf.data"],
+)
+def test_inputs_alone_reach_a_step_as_evaluate_hands_them_over(data, engine):
+    model = Autoencoder()
+    expected = np.mean(np.sum((X - ops.convert_to_numpy(model(X))) ** 2, axis=-1))
+    model.compile()
+    line = evaluate_line(model, data, None, 3, engine=engine, verbose=0)
+    np.testing.assert_allclose(line.center["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(line.values["loss"][0, 1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+@pytest.mark.parametrize("name", ["data_loss", "quality/accuracy", "loss_0", "", "a b\n$x$"])
+def test_a_metric_of_any_name_is_what_evaluate_reports(name, engine):
+    network = dense(kernel_regularizer="l2")
+    metric = keras.metrics.SparseCategoricalAccuracy(name=name or " ")
+    network.compile(loss="sparse_categorical_crossentropy", metrics=[metric])
+    expected = network.evaluate(X, Y, verbose=0, return_dict=True)
+    line = evaluate_line(network, X, Y, 3, engine=engine, verbose=0)
+    assert {*line.center} - {"data_loss"} == {*expected} - {"data_loss"}
+    for key, value in expected.items():
+        np.testing.assert_allclose(line.center[key], value, rtol=1e-5)
+
+
 def test_the_model_is_traced_once_for_all_points_and_directions():
     traced = []
 
@@ -268,6 +320,20 @@ def test_where_the_compiled_engine_does_not_apply_auto_evaluates(reason):
         for engine in ("auto", "evaluate")
     )
     np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
+    assert auto.metadata["engine"] == evaluated.metadata["engine"] == "evaluate"
+    assert re.search(reason, auto.metadata["not_compiled"])
+    assert "not_compiled" not in evaluated.metadata
+
+
+@pytest.mark.parametrize(
+    ("number_of_points", "engine"), [(2, "evaluate"), (24, "evaluate"), (25, "compiled")]
+)
+def test_auto_compiles_an_ordinary_model_where_it_pays(number_of_points, engine):
+    two_headed_data = {"a": X, "b": X[:, :2]}, {"label": Y, "value": X[:, 0]}
+    for model, data in ((compiled(dense()), (X, Y)), (two_headed_network(), two_headed_data)):
+        line = evaluate_line(model, data, None, number_of_points, verbose=0)
+        assert line.metadata["engine"] == engine
+        assert "not_compiled" not in line.metadata
 
 
 def test_more_data_than_the_budget_are_not_compiled(monkeypatch):

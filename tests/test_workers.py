@@ -6,9 +6,11 @@ import signal
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import layers
 
 from losslandscape import (
     LossSurface,
@@ -39,6 +41,7 @@ def executor(request):
 def assert_same(one, other):
     np.testing.assert_equal(one.values, other.values)
     np.testing.assert_equal(one.center, other.center)
+    assert one.metadata["engine"] == other.metadata["engine"]
 
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
@@ -128,6 +131,45 @@ def test_an_interrupt_ends_the_call_but_not_the_workers(executor, model, data, a
         evaluate_surface(model, *data, executor=executor, **options),
         evaluate_surface(model, *data, **options),
     )
+
+
+@keras.saving.register_keras_serializable("test_workers")
+class Forgetful(keras.losses.Loss):
+    """Forgets an argument when it is saved, so that a copy of it is another loss."""
+
+    def __init__(self, factor=1.0, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def call(self, y_true, y_pred):
+        return self.factor * keras.losses.sparse_categorical_crossentropy(y_true, y_pred)
+
+
+@keras.saving.register_keras_serializable("test_workers")
+class ForgetfulLayer(layers.Layer):
+    def __init__(self, factor=1.0, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def call(self, inputs):
+        return self.factor * inputs
+
+    def get_config(self):
+        return {"name": self.name}
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+@pytest.mark.parametrize("forgets", ["loss", "layer"])
+def test_a_model_that_is_another_one_in_a_worker_is_refused(forgets, engine, data):
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
+    if forgets == "layer":
+        network = keras.Sequential([keras.Input((4,)), ForgetfulLayer(0.5), *network.layers])
+    network.compile("sgd", Forgetful(3.0 if forgets == "loss" else 1.0))
+    with (
+        ThreadPoolExecutor(1) as executor,
+        pytest.raises(ValueError, match="`executor` has a worker whose model is another one"),
+    ):
+        evaluate_surface(network, *data, 3, executor=executor, engine=engine, verbose=0)
 
 
 def test_what_fails_in_a_worker_fails_here(executor, model, data):

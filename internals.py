@@ -1,0 +1,38 @@
+"""Internals: the private names of Keras that this library cannot do without.
+
+They stand here, one function each, so that a new Keras breaks one place, and loudly.
+"""
+
+from keras.src.backend.common import global_state
+from keras.src.random import seed_generator
+
+
+def flatten_layers(model):
+    """Returns the model and all layers in it, at any depth, each once."""
+    return model._flatten_layers()
+
+
+def own_trainable_variables(layer):
+    """Returns the trainable variables of a layer itself, without those of layers in it."""
+    return layer._trainable_variables
+
+
+def build_symbolically(model, batch):
+    """Builds what a model builds at its first batch, such as metrics, without computing."""
+    model._symbolic_build(data_batch=batch)
+
+
+def global_seed_generator():
+    """Returns the generator behind `keras.random` without a seed, made if there is none."""
+    return seed_generator.global_seed_generator()
+
+
+def has_global_seed_generator():
+    """Whether `keras.random` has been used without a seed since the last `set_random_seed`."""
+    name = seed_generator.GLOBAL_SEED_GENERATOR
+    return global_state.get_global_attribute(name) is not None
+
+
+def drop_global_seed_generator():
+    """Removes the generator behind `keras.random`; the next use makes a new one."""
+    global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)

@@ -1,0 +1,253 @@
+"""State: all that an evaluation may change, remembered and given back.
+
+Beside its weights a model has the moving statistics of normalization layers, seed
+generators, the memory of stateful layers, metrics and an optimizer; layers, losses
+and steps may refer to variables that Keras does not know of; and random numbers come
+from generators of the process. Each point of a landscape has to start from the same
+state, all of it, and the user gets back all of it.
+"""
+
+import collections
+import contextlib
+import functools
+import random
+import types
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from losslandscape.checks import import_extra
+from losslandscape.internals import (
+    drop_global_seed_generator,
+    global_seed_generator,
+    has_global_seed_generator,
+)
+
+# Nothing in these packages holds a user's state, and following their functions would never end.
+LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
+# A container with more entries holds data, not variables.
+CONTAINER_LIMIT = 10_000
+
+
+@contextlib.contextmanager
+def preserved(model):
+    """Gives a model back every bit of its state, however the block ends.
+
+    Remembers the weights, the state of the layers, the optimizer, the metrics and
+    the random generators, and puts them back on return, exception and
+    `KeyboardInterrupt`. Variables that Keras does not track count as well, if the
+    model's layers, loss, metrics or steps refer to them.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Example:
+
+    >>> with preserved(model):
+    ...     model.set_weights(others)
+    ...     model.evaluate(x, y)
+    """
+    with _given_back(State(model, with_optimizer=True)):
+        yield
+
+
+@contextlib.contextmanager
+def evaluated(model):
+    """Gives a model back as `preserved` does, at less memory, after a block that evaluates it.
+
+    The optimizer, whose moments may take twice the memory of the weights, is
+    remembered only where the model has a test step of its own: Keras' does not
+    touch it.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Yields:
+        The `State` at the beginning of the block.
+    """
+    has_own_step = type(model).test_step is not keras.Model.test_step
+    with _given_back(State(model, with_optimizer=has_own_step)) as state:
+        yield state
+
+
+class State:
+    """The state of a model at one moment.
+
+    Attributes:
+        model: The `keras.Model`.
+        trainable: List of the model's trainable variables.
+        others: List of all other variables that an evaluation may change, except
+            the metrics', which every evaluation resets by itself.
+    """
+
+    def __init__(self, model, *, with_optimizer):
+        self.model = model
+        self.trainable = model.trainable_variables
+        # Another graph would serve the user's next data worse than none.
+        self._test_function = model.test_function
+        metrics = model.metrics_variables
+        self._generators = [(put, get()) for get, put in _process_generators()]
+        # Made now, or else the first point would make it and differ from all others.
+        self._made_generator = not has_global_seed_generator()
+        self._seed = global_seed_generator().state
+        found = [*model.variables, *metrics, self._seed, *_hidden_variables(model)]
+        if with_optimizer and model.optimizer is not None:
+            found += model.optimizer.variables
+        found = list({id(variable): variable for variable in found}.values())
+        pairs = [(variable, _copy(variable)) for variable in found]
+        # A build that failed leaves variables without a value behind.
+        pairs = [pair for pair in pairs if _fits(*pair)]
+        # With the variables, so that they live as long as their ids are used.
+        self._values = {id(variable): (variable, value) for variable, value in pairs}
+        moved = {id(variable) for variable in (*self.trainable, *metrics)}
+        self.others = [variable for variable, _ in pairs if id(variable) not in moved]
+
+    def value(self, variable):
+        """Returns the value that a variable had."""
+        return self._values[id(variable)][1]
+
+    def rewind(self):
+        """Puts back the random generators of the process."""
+        for put, value in self._generators:
+            put(value)
+
+    def restore(self):
+        """Puts everything back; a variable that fails does not keep the rest from it."""
+        if self._made_generator:
+            drop_global_seed_generator()
+        self.model.test_function = self._test_function
+        with contextlib.suppress(Exception):
+            # Metrics that were built meanwhile have no earlier state, only their initial one.
+            self.model.reset_metrics()
+        errors = []
+        for variable, value in self._values.values():
+            try:
+                variable.assign(value)
+            except Exception as error:
+                errors.append(error)
+        self.rewind()
+        if errors:
+            raise errors[0]
+
+
+@contextlib.contextmanager
+def _given_back(state):
+    try:
+        yield state
+    finally:
+        # In a `try` as well: a signal may arrive as soon as the function begins.
+        try:
+            _restore(state)
+        except BaseException:
+            _restore(state)
+            raise
+
+
+def _restore(state, tries=10):
+    """Restores again after whatever interrupts it, for a model must not be left half restored."""
+    try:
+        state.restore()
+    except BaseException:
+        if tries:
+            _restore(state, tries - 1)
+        raise
+
+
+def _copy(variable):
+    # Keras' own function does not know TensorFlow's variables on other backends.
+    return tf.identity(variable) if isinstance(variable, tf.Variable) else ops.copy(variable)
+
+
+def _fits(variable, value):
+    return isinstance(variable, tf.Variable) or tuple(value.shape) == tuple(variable.shape)
+
+
+def _process_generators():
+    """Pairs of functions that read and set each random generator of the process."""
+    pairs = [(random.getstate, random.setstate), (np.random.get_state, np.random.set_state)]
+    if keras.backend.backend() == "torch":
+        torch = import_extra("torch", "torch")
+        pairs.append((torch.get_rng_state, torch.set_rng_state))
+    return pairs
+
+
+def _hidden_variables(model):
+    """The variables that a model refers to in any way, but for those of its optimizer."""
+    found, seen, waiting = [], {}, collections.deque([model])
+    with contextlib.suppress(RuntimeError):
+        # Where TensorFlow is set to be deterministic there may be none.
+        waiting.append(tf.random.get_global_generator())
+    while waiting:
+        thing = waiting.popleft()
+        if id(thing) in seen:
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, (keras.Variable, tf.Variable)):
+            found.append(thing)
+        else:
+            waiting.extend(_parts(thing))
+    return found
+
+
+def _parts(thing):  # noqa: C901, one line per kind of object
+    """Whatever an object refers to."""
+    match thing:
+        case types.FunctionType():
+            return _parts_of_function(thing)
+        case types.MethodType():
+            return [thing.__self__, thing.__func__]
+        case functools.partial():
+            return [thing.func, thing.args, thing.keywords]
+        case property():
+            return [thing.fget]
+        case staticmethod() | classmethod():
+            return [thing.__func__]
+        case dict():
+            return list(thing.values()) if len(thing) <= CONTAINER_LIMIT else []
+        case list() | tuple() | set() | frozenset() | collections.deque():
+            return list(thing) if len(thing) <= CONTAINER_LIMIT else []
+        case tf.random.Generator():
+            return [thing.state]
+        case tf.types.experimental.PolymorphicFunction():
+            return [thing.python_function]
+        case _:
+            return _parts_of_object(thing)
+
+
+def _parts_of_function(function):
+    if _is_of_library(function):
+        return []
+    names = _names(function.__code__)
+    cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
+    used = [function.__globals__[name] for name in names if name in function.__globals__]
+    return [*cells, *used, function.__defaults__, function.__kwdefaults__]
+
+
+def _names(code):
+    """The names of globals in a function, and in the functions inside it."""
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return {*code.co_names}.union(*map(_names, inner))
+
+
+def _is_empty(cell):
+    try:
+        return cell.cell_contents is None
+    except ValueError:
+        return True
+
+
+def _parts_of_object(thing):
+    if isinstance(thing, (type, types.ModuleType, keras.KerasTensor, keras.optimizers.Optimizer)):
+        return []
+    package = type(thing).__module__.partition(".")[0]
+    if package in LIBRARIES - {"keras"}:
+        return []
+    own_classes = [kind for kind in type(thing).__mro__ if not _is_of_library(kind)]
+    methods = [part for kind in own_classes for part in vars(kind).values()]
+    return [*getattr(thing, "__dict__", {}).values(), *methods]
+
+
+def _is_of_library(thing):
+    return (thing.__module__ or "").partition(".")[0] in LIBRARIES
