@@ -192,6 +192,9 @@ class LossSurface(_Saved):
             center = dict(self.center)
         # The positions of missing points would be others; they are NaN.
         metadata = {key: entry for key, entry in self.metadata.items() if key != "missing"}
+        if "positions" in metadata:
+            pairs = [pair if beta is None else pair[::-1] for pair in metadata["positions"]]
+            metadata["positions"] = [there for cut, there in pairs if cut == position]
         return LossLine(along, values, center, metadata | {"slice": {name: position}})
 
     def __repr__(self):
@@ -258,6 +261,16 @@ def _check_shapes(values, shape):
             raise ValueError(
                 f"values[{name!r}] must have shape {expected}. Received {array.shape}."
             )
+
+
+def missing_points(value):
+    """Which points of a checkpoint are not measured yet: a boolean array, shaped as its values."""
+    shape = next(iter(value.values.values())).shape
+    is_missing = np.zeros(shape, bool)
+    positions = np.array(value.metadata.get("missing", []), int)
+    # The points of a path come after those of its surface.
+    is_missing.flat[positions[positions < is_missing.size]] = True
+    return is_missing
 
 
 def read_saved(kind, path, name, expected):

@@ -105,6 +105,13 @@ def test_slices_are_lines_between_and_on_the_grid():
     assert surface.slice(beta=0).center["loss"] == -7
 
 
+def test_slices_hold_the_models_that_lie_on_them(surface):
+    surface.metadata["positions"] = [[0.0, 0.0], [1.0, 0.0], [-0.5, 0.5]]
+    assert surface.slice(beta=0).metadata["positions"] == [0, 1]
+    assert surface.slice(alpha=-0.5).metadata["positions"] == [0.5]
+    assert surface.slice(beta=0.25).metadata["positions"] == []
+
+
 def test_slices_beyond_the_surface_are_refused(surface):
     with pytest.raises(ValueError, match="`beta` must lie between 0 and 0.5. Received 2"):
         surface.slice(beta=2)
