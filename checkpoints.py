@@ -91,8 +91,8 @@ class Checkpoint:
             where a point is missing, and the boolean array of the missing ones.
 
         Raises:
-            ValueError: If the model does not give the values at its center that
-                the files have.
+            ValueError: If the files hold other metrics or points, or if the model
+                does not give the values at its center that they have.
         """
         walks = [{name: np.full(number, np.nan) for name in center} for center in centers]
         is_missing = np.full(number, not self._paths)
@@ -134,7 +134,7 @@ class Checkpoint:
             metadata = value.metadata | state | {"fingerprint": self._fingerprints[index]}
             try:
                 dataclasses.replace(value, metadata=metadata).save(path)
-            # HDF5 and JSON raise anything, and values that took hours matter more than their file.
+            # HDF5 and JSON raise anything, and the values matter more than their file.
             except Exception as error:
                 _warn(
                     f"Could not write the checkpoint {path}: {error}. The computed values are "

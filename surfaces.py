@@ -326,16 +326,18 @@ def replace_file(path, content):
     _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     # Not that of another thread.
-    with part.open("xb") as file:
-        try:
+    file = part.open("xb")
+    try:
+        with file:
             _lock(file)
             _copy_permissions(path, part)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        # Unlocked, for HDF5 refuses to read what is locked.
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def stand_in(name, refused, taken):

@@ -494,6 +494,8 @@ def test_twenty_kills_leave_whole_files_and_lose_nothing(tmp_path):
     assert len(done) == 20
     assert done == sorted(done)
     assert 0 < done[0] < done[-1] < 961
+    # The writes that were killed have left nothing, either.
+    assert list(tmp_path.iterdir()) == [path]
     resumed = LossSurface.load(path)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -315,6 +316,18 @@ def test_a_killed_write_leaves_the_old_file_and_the_next_one_cleans_up(line, tmp
     np.testing.assert_array_equal(LossLine.load(path).values["loss"], line.values["loss"])
     line.save(path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_can_be_read_from_the_instant_it_is_there(surface, tmp_path, monkeypatch):
+    path, replace, read = tmp_path / "surface.h5", Path.replace, []
+
+    def replace_and_read(part, target):
+        replace(part, target)
+        read.append(LossSurface.load(target))
+
+    monkeypatch.setattr(Path, "replace", replace_and_read)
+    surface.save(path)
+    assert [repr(value) for value in read] == [repr(surface)]
 
 
 def test_a_failed_write_leaves_the_old_file(surface, tmp_path, monkeypatch):
