@@ -15,6 +15,7 @@ import numpy as np
 from keras import ops, tree
 
 from losslandscape.checks import check_path
+from losslandscape.surfaces import read_saved
 
 # At most so much computing is lost when the process is killed, in seconds.
 INTERVAL = 1.0
@@ -90,8 +91,8 @@ class Checkpoint:
             where a point is missing, and the boolean array of the missing ones.
 
         Raises:
-            ValueError: If the model does not give the values at its center that
-                the files have.
+            ValueError: If the files hold other metrics or points, or if the model
+                does not give the values at its center that they have.
         """
         walks = [{name: np.full(number, np.nan) for name in center} for center in centers]
         is_missing = np.full(number, not self._paths)
@@ -102,9 +103,12 @@ class Checkpoint:
             if saved is None:
                 is_missing[:] = True
                 continue
+            measured = _measurements(saved)
+            missing = saved.metadata.get("missing", [])
+            _check_points(path, measured, missing, walk)
             _check_center(path, saved, center)
-            walk.update(_measurements(saved))
-            is_missing[saved.metadata.get("missing", [])] = True
+            walk.update(measured)
+            is_missing[missing] = True
         return walks, is_missing
 
     def is_due(self):
@@ -121,21 +125,20 @@ class Checkpoint:
         state = {"missing": np.flatnonzero(is_missing).tolist()} if is_missing.any() else {}
         for index, (path, value) in enumerate(zip(self._paths, values, strict=False)):
             if _stamp(path) != self._stamps[index]:
-                warnings.warn(
+                _warn(
                     f"Something else has written to the checkpoint {path}. This computation goes "
-                    "on without a checkpoint.",
-                    stacklevel=2,
+                    "on without a checkpoint."
                 )
                 self._paths = []
                 return
             metadata = value.metadata | state | {"fingerprint": self._fingerprints[index]}
             try:
                 dataclasses.replace(value, metadata=metadata).save(path)
-            except OSError as error:
-                warnings.warn(
+            # HDF5 and JSON raise anything, and the values matter more than their file.
+            except Exception as error:
+                _warn(
                     f"Could not write the checkpoint {path}: {error}. The computed values are "
-                    "kept in memory.",
-                    stacklevel=2,
+                    "kept in memory."
                 )
             self._stamps[index] = _stamp(path)
         self._written = time.monotonic()
@@ -147,18 +150,24 @@ def _paths(path, number_of_datasets):
     path = check_path("checkpoint", path)
     if number_of_datasets == 1:
         return [path]
-    return [path.with_stem(f"{path.stem}-{index + 1}") for index in range(number_of_datasets)]
+    stems = [f"{path.stem}-{index + 1}" for index in range(number_of_datasets)]
+    return [check_path("checkpoint", path.with_stem(stem)) for stem in stems]
+
+
+def _warn(message):
+    """Warns, and does not raise where warnings are errors: that would cost the computed values."""
+    try:
+        warnings.warn(message, stacklevel=3)
+    except UserWarning:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn(message, stacklevel=3)
 
 
 def _load(kind, path):
-    try:
-        saved = kind.load(path)
-    except OSError as error:
-        raise ValueError(
-            f"`checkpoint` must be new, or a file of an earlier call. Received {str(path)!r}, "
-            f"which cannot be read: {error}."
-        ) from error
-    if "fingerprint" not in saved.metadata:
+    expected = f"new, or a file of an earlier call with a {kind.__name__}"
+    saved = read_saved(kind, path, "checkpoint", expected)
+    if not isinstance(saved.metadata.get("fingerprint"), dict):
         raise ValueError(
             f"`checkpoint` must be new, or a file of an earlier call. Received {str(path)!r}, "
             f"which was saved without a fingerprint: {saved!r}."
@@ -200,8 +209,20 @@ def _check_same(path, saved, expected):
     if differing:
         raise ValueError(
             f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, which "
-            f"holds {saved!r} of {saved.metadata['model']!r} with other {', '.join(differing)}. "
-            "Pass the arguments it was begun with, or another path."
+            f"holds {saved!r} of {saved.metadata.get('model')!r} with other "
+            f"{', '.join(differing)}. Pass the arguments it was begun with, or another path."
+        )
+
+
+def _check_points(path, measured, missing, walk):
+    """Refuses other metrics or points, as a file changed by hand or another test step has them."""
+    found, expected = (
+        {name: array.size for name, array in values.items()} for values in (measured, walk)
+    )
+    if found != expected or not np.isin(missing, np.arange(max(expected.values()))).all():
+        raise ValueError(
+            f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, which "
+            f"holds so many values: {found}; this call measures {expected}. Pass another path."
         )
 
 

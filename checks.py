@@ -3,6 +3,7 @@
 Each error names the argument, what came, what is accepted and how to mend it.
 """
 
+import contextlib
 import importlib
 import numbers
 import os
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
+
+# What a name made from the given one adds to it, in bytes: "-trajectory", or a dot, the number of
+# a process and ".part".
+ROOM = 14
 
 
 def check_model(model, name="model"):
@@ -101,14 +106,36 @@ def check_integer(name, value, minimum=None):
 
 def check_path(name, path):
     """Refuses a file that could not be written; returns its `pathlib.Path`."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be the path of a file. Received {path!r}.")
     path = Path(path)
-    is_writable = path.parent.is_dir() and os.access(path.parent, os.W_OK)
-    if not is_writable or path.is_dir() or (path.exists() and not os.access(path, os.W_OK)):
+    obstacle = _obstacle(path)
+    if obstacle:
         raise ValueError(
             f"`{name}` must be a file that can be written, in a folder that exists. Received "
-            f"{str(path)!r}."
+            f"{str(path)!r}: {obstacle}."
         )
     return path
+
+
+def _obstacle(path):
+    """What keeps a file from being written, or `None`."""
+    try:
+        # A link stays where it is, and its target is written.
+        target = Path(os.path.realpath(path))
+        for each in (path, target):
+            with contextlib.suppress(FileNotFoundError):
+                each.with_name(each.name + ROOM * "x").lstat()
+        if not target.parent.is_dir():
+            return "there is no such folder"
+        if target.exists() and not target.is_file():
+            return "this is no file"
+        if not all(os.access(each, os.W_OK) for each in (target.parent, target) if each.exists()):
+            return "this may not be written"
+    except (OSError, ValueError) as error:
+        # Too long, or with a character that no name has.
+        return getattr(error, "strerror", None) or str(error)
+    return None
 
 
 def import_extra(module, extra):

@@ -5,18 +5,33 @@ its plotting scripts draw; here ours are written and theirs are read. ParaView g
 a mesh, and any browser a page with a surface to turn around.
 """
 
-from pathlib import Path
+import html
+import math
+import re
+from xml.sax.saxutils import escape
 
 import h5py
 import numpy as np
 
-from losslandscape.checks import check_choice, import_extra
-from losslandscape.plotting import SCALES, value_label
-from losslandscape.surfaces import LossLine, LossSurface
+from losslandscape.checks import check_path, import_extra
+from losslandscape.plotting import SCALES, _drawable, value_label
+from losslandscape.surfaces import (
+    LossLine,
+    LossSurface,
+    missing_points,
+    read_array,
+    refusing,
+    replace_file,
+    replacing,
+    stand_in,
+)
 
 PARTS = ("train", "test")
 # What the reference implementation writes for a point that is not computed yet.
 MISSING = -1
+# XML attributes have no such characters, and VTK has no empty names.
+NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]|\A\Z")
+XML_ENTITIES = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
 
 def write_reference(path, train=None, test=None):
@@ -34,7 +49,8 @@ def write_reference(path, train=None, test=None):
             `None`.
 
     Raises:
-        ValueError: If neither is given, or their coordinates differ.
+        ValueError: If neither is given, if their coordinates differ, or if `path`
+            is no file that can be written.
 
     Example:
 
@@ -56,7 +72,7 @@ def write_reference(path, train=None, test=None):
             raise ValueError(
                 f"`{name}` must have the coordinates of `train`: {first!r}. Received {part!r}."
             )
-    with h5py.File(path, "w") as file:
+    with replacing(path) as file:
         file["xcoordinates"] = first.alphas
         if _is_surface(first):
             file["ycoordinates"] = first.betas
@@ -80,24 +96,26 @@ def read_reference(path):
         is the point at 0, NaN where there is none.
 
     Raises:
-        ValueError: If the file holds no such data.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds no such data, or is damaged.
     """
-    with h5py.File(path, "r") as file:
+    expected = "a file with `xcoordinates` and `train_loss` or `test_loss`"
+    with refusing("path", path, expected), h5py.File(path, "r") as file:
         found = [name for name in PARTS if f"{name}_loss" in file]
-        if "xcoordinates" not in file or not found:
-            raise ValueError(
-                "`path` must be a file with `xcoordinates` and `train_loss` or `test_loss`. "
-                f"Received {str(path)!r}, which has {sorted(file)}."
-            )
-        axes = [file[name][()] for name in ("xcoordinates", "ycoordinates") if name in file]
-        return {name: _read_part(file, name, axes) for name in found}
+        if "xcoordinates" in file and found:
+            names = [name for name in ("xcoordinates", "ycoordinates") if name in file]
+            axes = [read_array(file[name]) for name in names]
+            return {name: _read_part(file, name, axes) for name in found}
+        present = sorted(file)
+    raise ValueError(f"`path` must be {expected}. Received {str(path)!r}, which has {present}.")
 
 
 def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     """Writes a surface as a mesh for ParaView.
 
     All metrics are on its points, to color it by. Cells with a corner that is
-    not finite, or not positive on a log scale, are left out.
+    not finite, or not positive on a log scale, are left out; the height of
+    points that a checkpoint has not measured yet is interpolated.
 
     Args:
         surface: A `LossSurface`.
@@ -109,15 +127,16 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
 
     Raises:
         ImportError: If PyVista is not installed (the extra `paraview`).
-        ValueError: If `path` ends otherwise, or `metric` or `scale` is unknown.
+        ValueError: If `path` ends otherwise or is no file that can be written, or
+            `metric` or `scale` is unknown.
 
     Example:
 
     >>> write_mesh(LossSurface.load("resnet56.h5"), "resnet56.vtp", scale="log")
     """
-    if Path(path).suffix != ".vtp":
+    if check_path("path", path).suffix != ".vtp":
         raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
-    heights = _heights(surface, metric, scale)
+    heights = _on_scale(_drawable(surface, metric, scale), scale)
     pyvista = import_extra("pyvista", "paraview")
     drawn = np.isfinite(heights)
     if not drawn.any():
@@ -134,8 +153,11 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     mesh = pyvista.PolyData.from_regular_faces(
         np.stack([alphas.ravel(), betas.ravel(), elevation.ravel()], axis=1), cells
     )
+    names = []
     for name, values in surface.values.items():
-        mesh.point_data[name] = values.ravel()
+        names.append(stand_in(name, NOT_XML, names))
+        # VTK writes XML, and leaves it to its callers to escape names.
+        mesh.point_data[escape(names[-1], XML_ENTITIES)] = values.ravel()
     # Without points of cells that were left out, which would be seen in its bounds.
     mesh.clean().save(path)
 
@@ -144,7 +166,10 @@ def write_html(surface, path, *, title=None):
     """Writes a web page with a surface to turn around, for any browser, without internet.
 
     A menu switches between the metrics and to a log scale; the values show
-    under the pointer.
+    under the pointer. The models' own points are marked where they lie on the
+    surface. Points that are not finite, or not positive on a log scale, are
+    holes, and a note counts them; those that a checkpoint has not measured yet
+    are interpolated, and a note says "preview".
 
     Args:
         surface: A `LossSurface`.
@@ -154,43 +179,50 @@ def write_html(surface, path, *, title=None):
 
     Raises:
         ImportError: If Plotly is not installed (the extra `html`).
+        ValueError: If `path` is no file that can be written.
 
     Example:
 
     >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
     """
+    path = check_path("path", path)
     graphs = import_extra("plotly.graph_objects", "html")
-    views = [(metric, scale) for metric in surface.values for scale in SCALES]
+    views = [
+        (metric, scale, _drawable(surface, metric, scale))
+        for metric in surface.values
+        for scale in SCALES
+    ]
     traces = [trace for view in views for trace in _traces(graphs, surface, *view)]
+    layouts = [_layout(surface, *view) for view in views]
     buttons = []
-    for index, (metric, scale) in enumerate(views):
-        label = value_label(metric, scale)
-        axis = {"scene.zaxis.type": scale, "scene.zaxis.title.text": label}
+    for index, layout in enumerate(layouts):
         shown = [position // 2 == index for position in range(len(traces))]
-        buttons.append({"label": label, "method": "update", "args": [{"visible": shown}, axis]})
+        label = layout["scene.zaxis.title.text"]
+        buttons.append({"label": label, "method": "update", "args": [{"visible": shown}, layout]})
     figure = graphs.Figure(traces)
     figure.update_traces(visible=False)
     for trace in figure.data[:2]:
         trace.visible = True
     figure.update_layout(
-        title=surface.metadata.get("model") if title is None else title,
+        title=_escaped(surface.metadata.get("model", "") if title is None else title),
         scene={
             "xaxis_title": "α",
             "yaxis_title": "β",
-            "zaxis_title": value_label(*views[0]),
             "camera_eye": {"x": 1.5, "y": 1.5, "z": 1.3},
         },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
         margin={"l": 0, "r": 0, "b": 0},
     )
-    figure.write_html(path, include_plotlyjs=True, default_height="95vh")
+    figure.plotly_relayout(layouts[0])
+    # A name such as `$x$` is no formula.
+    page = figure.to_html(config={"typesetMath": False}, default_height="95vh")
+    replace_file(path, page.encode())
 
 
-def _traces(graphs, surface, metric, scale):
-    """The surface of one metric, and the model's own point on it."""
-    heights, values = _heights(surface, metric, scale), surface.values[metric]
-    shown = np.where(np.isfinite(heights), values, np.nan)
-    name = value_label(metric)
+def _traces(graphs, surface, metric, scale, values):
+    """The surface of one metric, and the models' own points on it."""
+    heights = _on_scale(values, scale)
+    name = _escaped(value_label(metric))
     hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
     bar = {"title": name}
     if scale == "log":
@@ -200,16 +232,18 @@ def _traces(graphs, surface, metric, scale):
     yield graphs.Surface(
         x=surface.alphas,
         y=surface.betas,
-        z=shown,
+        z=values,
         surfacecolor=heights,
         colorscale="Viridis",
         colorbar=bar,
         hovertemplate=hover,
     )
+    models = np.reshape([*_models(surface, values, surface.center[metric])], (-1, 3))
+    alphas, betas, found = models[(models[:, 2] > 0) | (scale == "linear")].T
     yield graphs.Scatter3d(
-        x=[0],
-        y=[0],
-        z=[surface.center[metric]],
+        x=alphas,
+        y=betas,
+        z=found,
         mode="markers",
         marker={"color": "crimson", "size": 5},
         name="model",
@@ -218,15 +252,45 @@ def _traces(graphs, surface, metric, scale):
     )
 
 
-def _heights(surface, metric, scale):
-    """The values as they are drawn, NaN where they cannot be."""
-    check_choice("metric", metric, tuple(surface.values))
-    check_choice("scale", scale, SCALES)
-    values = surface.values[metric]
-    if scale == "linear":
-        return np.where(np.isfinite(values), values, np.nan)
-    is_drawn = np.isfinite(values) & (values > 0)
-    return np.log10(values, where=is_drawn, out=np.full(values.shape, np.nan))
+def _models(surface, values, center):
+    """Alpha, beta and value of each model on the surface."""
+    for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
+        inside = [
+            axis[0] <= position <= axis[-1]
+            for axis, position in ((surface.alphas, alpha), (surface.betas, beta))
+        ]
+        # The grid may miss the center, but that was measured.
+        column = [np.interp(alpha, surface.alphas, row) for row in values]
+        value = np.interp(beta, surface.betas, column) if (alpha, beta) != (0, 0) else center
+        if all(inside) and np.isfinite(value):
+            yield alpha, beta, value
+
+
+def _layout(surface, metric, scale, values):
+    """What changes on the page from one metric or scale to another, beside the traces."""
+    is_missing = missing_points(surface)
+    missing, holes = np.count_nonzero(is_missing), np.count_nonzero(np.isnan(values) & ~is_missing)
+    notes = []
+    if missing:
+        notes.append(f"preview: {values.size - missing} of {values.size} points")
+    if holes:
+        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
+        notes.append(f"{holes} of {values.size} points {reason}")
+    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "showarrow": False}
+    return {
+        "scene.zaxis.type": scale,
+        "scene.zaxis.title.text": _escaped(value_label(metric, scale)),
+        "annotations": [{"text": "<br>".join(notes), "align": "left", **place}] if notes else [],
+    }
+
+
+def _escaped(text):
+    """A name as text: Plotly reads HTML, and in what shows under the pointer also `%{...}`."""
+    return html.escape(text, quote=False).replace("%{", "&#37;{")
+
+
+def _on_scale(values, scale):
+    return np.log10(values) if scale == "log" else values
 
 
 def _share_coordinates(one, other):
@@ -241,23 +305,28 @@ def _is_surface(part):
 
 
 def _array_of(part, metric, factor=1):
-    values = factor * part.values[metric]
-    values.flat[part.metadata.get("missing", [])] = MISSING
+    values = np.where(missing_points(part), MISSING, factor * part.values[metric])
     return values if _is_surface(part) else values[0]
 
 
 def _read_part(file, name, axes):
     # For grids that are not square the shape there is transposed, but not the order of the points.
     shape = [len(axis) for axis in reversed(axes)] if len(axes) == 2 else [1, len(axes[0])]
-    loss = file[f"{name}_loss"][()].reshape(shape)
+    loss = _read_values(file[f"{name}_loss"], shape)
     is_missing = loss == MISSING
     values = {"loss": np.where(is_missing, np.nan, loss)}
     if f"{name}_acc" in file:
-        accuracy = file[f"{name}_acc"][()].reshape(shape) / 100
+        accuracy = _read_values(file[f"{name}_acc"], shape) / 100
         values["accuracy"] = np.where(is_missing, np.nan, accuracy)
     center = {metric: _center_of(array, axes) for metric, array in values.items()}
     kind = LossSurface if len(axes) == 2 else LossLine
     return kind(*axes, values, center, {"source": "loss-landscape", "dataset": name})
+
+
+def _read_values(dataset, shape):
+    if math.prod(dataset.shape) != math.prod(shape):
+        raise ValueError(f"{dataset.name} has the shape {dataset.shape}, and the axes {shape}")
+    return read_array(dataset).reshape(shape)
 
 
 def _center_of(values, axes):

@@ -4,8 +4,10 @@ import resource
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -250,6 +252,82 @@ def test_files_of_another_kind_are_refused(model, data, tmp_path):
         evaluate_surface(model, *data, checkpoint=path, **options)
 
 
+def test_damaged_files_are_refused(model, data, points, tmp_path):
+    path = tmp_path / "line.h5"
+    options = {"number_of_points": 5, "seed": 0, "checkpoint": path, "verbose": 0}
+    evaluate_line(model, *data, **options)
+    content = path.read_bytes()
+    points.measured = 0
+    for damaged in (content[:-100], content[:100], b"", b"no HDF5"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="`checkpoint` must be new, or .*cannot be read"):
+            evaluate_line(model, *data, **options)
+        assert path.read_bytes() == damaged
+    path.write_bytes(content)
+    with h5py.File(path, "r+") as file:
+        del file["values/loss"]
+        file.create_dataset("values/loss", (2**20, 2**21))
+    with pytest.raises(ValueError, match="`checkpoint` must be new, or .*declares 8796093022208"):
+        evaluate_line(model, *data, **options)
+    assert points.measured == 0
+
+
+def drop_metric(line):
+    del line.values["accuracy"]
+
+
+def drop_points(line):
+    line.values["loss"] = line.values["loss"][:, :0].repeat(5, axis=1).reshape(0, 5)
+
+
+def miss_others(line):
+    line.metadata["missing"] = [5]
+
+
+@pytest.mark.parametrize("change", [drop_metric, drop_points, miss_others])
+def test_files_with_other_values_than_this_call_measures_are_refused(change, model, data, tmp_path):
+    options = {"number_of_points": 5, "seed": 0, "checkpoint": tmp_path / "line.h5", "verbose": 0}
+    line = evaluate_line(model, *data, **options)
+    saved = LossLine.load(tmp_path / "line.h5")
+    change(saved)
+    saved.save(tmp_path / "line.h5")
+    with pytest.raises(ValueError, match="`checkpoint` must be new, or .*holds so many values"):
+        evaluate_line(model, *data, **options)
+    (tmp_path / "line.h5").unlink()
+    same(evaluate_line(model, *data, **options), line)
+
+
+def test_any_name_of_a_metric_is_kept(data, points, tmp_path):
+    names = ["top/accuracy", "/accuracy", "a//b", ".", "top_accuracy", "acc (%)", "acc\nuracy"]
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
+    metrics = [keras.metrics.SparseCategoricalAccuracy(name=name) for name in names]
+    network.compile(loss="sparse_categorical_crossentropy", metrics=metrics)
+    options = {"number_of_points": 7, "seed": 0, "engine": "evaluate", "verbose": 0}
+    whole = evaluate_line(network, *data, **options)
+    assert set(whole.values) == {"loss", *names}
+    points.measured, points.limit = 0, 3
+    with pytest.raises(RuntimeError, match="the machine went down"):
+        evaluate_line(network, *data, checkpoint=tmp_path / "line.h5", **options)
+    points.limit = np.inf
+    same(evaluate_line(network, *data, checkpoint=tmp_path / "line.h5", **options), whole)
+    same(LossLine.load(tmp_path / "line.h5"), whole)
+
+
+@pytest.mark.parametrize("path", ["a" * 250, "a\0b", "\ud800", "a" * 238 + ".h5"])
+def test_names_that_no_file_can_have_are_refused_first(path, model, data, points, tmp_path):
+    with pytest.raises(ValueError, match="(?s)`checkpoint` must be a file that can be written"):
+        ll.evaluate_lines(model, (data, data), checkpoint=tmp_path / path, verbose=0)
+    assert points.measured == 0
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_file_of_each_dataset_must_be_one_that_can_be_written(model, data, points, tmp_path):
+    (tmp_path / "line-2.h5").mkdir()
+    with pytest.raises(ValueError, match="`checkpoint` must be .*line-2.h5': this is no file"):
+        ll.evaluate_lines(model, (data, data), checkpoint=tmp_path / "line.h5", verbose=0)
+    assert points.measured == 0
+
+
 @pytest.mark.parametrize("path", ["nowhere/line.h5", ""])
 def test_paths_that_cannot_be_written_are_refused_first(path, model, data, points, tmp_path):
     with pytest.raises(ValueError, match="`checkpoint` must be a file that can be written"):
@@ -268,6 +346,70 @@ def test_a_full_disk_is_told_and_the_values_are_returned(model, data, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     same(line, evaluate_line(model, *data, **options))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failure", [OSError, RuntimeError, TypeError, KeyError, MemoryError])
+def test_whatever_fails_in_writing_costs_no_values(failure, model, data, tmp_path, monkeypatch):
+    options = {"number_of_points": 5, "seed": 0, "verbose": 0}
+    expected = evaluate_line(model, *data, **options)
+
+    def fail(*_):
+        raise failure("no space")
+
+    monkeypatch.setattr(LossLine, "save", fail)
+    with pytest.warns(UserWarning, match="Could not write the checkpoint .*no space"):
+        line = evaluate_line(model, *data, checkpoint=tmp_path / "line.h5", **options)
+    same(line, expected)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Nothing can be written."""
+
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(LossLine, "save", fail)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_warnings_that_are_errors_cost_no_values(model, data, tmp_path):
+    options = {"number_of_points": 5, "seed": 0, "verbose": 0}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("error", UserWarning)
+        line = evaluate_line(model, *data, checkpoint=tmp_path / "line.h5", **options)
+    assert "Could not write the checkpoint" in str(told[-1].message)
+    same(line, evaluate_line(model, *data, **options))
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_warnings_that_are_errors_do_not_hide_the_first_error(model, data, points, tmp_path):
+    options = {"number_of_points": 9, "engine": "evaluate", "verbose": 0}
+    points.limit = 3
+    with warnings.catch_warnings(record=True):
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(RuntimeError, match="the machine went down"):
+            evaluate_line(model, *data, checkpoint=tmp_path / "line.h5", **options)
+
+
+def test_a_second_writer_and_warnings_that_are_errors_cost_no_values(
+    model, data, tmp_path, monkeypatch
+):
+    path, advance = tmp_path / "line.h5", ll.evaluation.Progress.advance
+
+    def intrude(*arguments):
+        path.write_text("of somebody else")
+        advance(*arguments)
+
+    options = {"number_of_points": 7, "seed": 0, "verbose": 0}
+    monkeypatch.setattr(ll.evaluation.Progress, "advance", intrude)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("error", UserWarning)
+        line = evaluate_line(model, *data, checkpoint=path, **options)
+    monkeypatch.undo()
+    assert "Something else has written" in str(told[-1].message)
+    assert path.read_text() == "of somebody else"
+    same(line, evaluate_line(model, *data, **options))
 
 
 def test_a_second_writer_does_not_spoil_the_first_ones_file(model, data, tmp_path, monkeypatch):
@@ -352,6 +494,8 @@ def test_twenty_kills_leave_whole_files_and_lose_nothing(tmp_path):
     assert len(done) == 20
     assert done == sorted(done)
     assert 0 < done[0] < done[-1] < 961
+    # The writes that were killed have left nothing, either.
+    assert list(tmp_path.iterdir()) == [path]
     resumed = LossSurface.load(path)
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])

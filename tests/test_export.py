@@ -1,6 +1,9 @@
 """Export: other tools read what we write, and we read theirs."""
 
+import base64
 import dataclasses
+import html
+import json
 import re
 import sys
 
@@ -12,6 +15,7 @@ import pyvista
 from losslandscape import (
     LossLine,
     LossSurface,
+    LossTrajectory,
     read_reference,
     write_html,
     write_mesh,
@@ -19,6 +23,11 @@ from losslandscape import (
 )
 
 ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
+NAMES = [
+    *("loss", "top/accuracy", "", ".", " ", "a\nb", "a\tb", "a\0b", "a_b", "<\0", "<_", "\ud800"),
+    *("α", "acc (%)", "$x$", "<b>", "</script>", "&amp;", '"a"', "a'b", "%{x}", "x", "Normals"),
+    *("\x01", "n" * 2000, "n" * 2001),
+]
 
 
 @pytest.fixture
@@ -168,3 +177,183 @@ def test_what_cannot_be_written_is_refused(surface, tmp_path):
         write_mesh(surface, tmp_path / "surface.obj")
     with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'data_loss', 'accuracy'"):
         write_mesh(surface, tmp_path / "surface.vtp", metric="auc")
+
+
+def test_an_unfinished_trajectory_is_written(surface, tmp_path):
+    # The points of the path are numbered after the 15 of the surface.
+    metadata = {"missing": [4, 14, 15, 17]}
+    path = np.zeros((3, 2))
+    on_path = {name: np.zeros(3) for name in surface.values}
+    trajectory = LossTrajectory(
+        ALPHAS, BETAS, surface.values, surface.center, metadata, path, path[0], path[:, 0],
+        on_path, on_path,
+    )  # fmt: skip
+    write_reference(tmp_path / "file.h5", train=trajectory)
+    with h5py.File(tmp_path / "file.h5") as file:
+        expected = surface.values["data_loss"].copy()
+        expected.flat[[4, 14]] = -1
+        np.testing.assert_array_equal(file["train_loss"][:], expected)
+
+
+def test_a_line_of_several_directions_has_the_missing_points_of_the_first(line, tmp_path):
+    checkpoint = dataclasses.replace(line, metadata={"missing": [1, 6, 9]})
+    write_reference(tmp_path / "file.h5", train=checkpoint)
+    with h5py.File(tmp_path / "file.h5") as file:
+        np.testing.assert_array_equal(file["train_loss"][:], [1, -1, 0, 0.25, 1])
+
+
+def named(names):
+    """A surface with such metrics, the loss at height 0, the others above each other."""
+    values = {name: np.full((3, 5), float(index)) for index, name in enumerate(names)}
+    center = {name: float(index) for index, name in enumerate(names)}
+    return LossSurface(ALPHAS, BETAS, values, center, {"model": "<i>$m$</i>"})
+
+
+def test_a_mesh_takes_any_name_of_a_metric(tmp_path):
+    write_mesh(named(NAMES), tmp_path / "surface.vtp")
+    mesh = pyvista.read(tmp_path / "surface.vtp")
+    assert len(mesh.point_data) == len(NAMES)
+    for index, (name, found) in enumerate(zip(NAMES, mesh.point_data, strict=True)):
+        np.testing.assert_array_equal(mesh.point_data[found], index)
+        if name.isprintable() and 0 < len(name) <= 1000 and name not in {"a_b", "<_"}:
+            assert found == name
+    # Where others took their place, since XML has no NUL.
+    assert list(mesh.point_data)[7:11] == ["a_b", "a_b_", "<_", "<__"]
+
+
+def page_of(path):
+    """The traces and the layout of a page, as the browser gets them."""
+    page = path.read_text()
+    decoder, start = json.JSONDecoder(), page.index("[", page.rindex("Plotly.newPlot("))
+    traces, end = decoder.raw_decode(page, start)
+    layout, _ = decoder.raw_decode(page, page.index("{", end))
+    return traces, layout
+
+
+def numbers(array):
+    if isinstance(array, list):
+        return np.array(array)
+    return np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
+
+
+def test_a_page_takes_any_name_of_a_metric(tmp_path):
+    write_html(named(NAMES), tmp_path / "surface.html", title="<b> & %{x}")
+    traces, layout = page_of(tmp_path / "surface.html")
+    labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
+    assert len(traces) == 2 * len(labels) == 4 * len(NAMES)
+    for name, label in zip(NAMES, labels[::2], strict=True):
+        if len(name) < 1000 and name.isprintable():
+            assert html.unescape(label) == name.replace("_", " ")
+    # What Plotly would take for formatting or for a value.
+    assert not any("<" in label or "%{" in label for label in labels)
+    assert layout["title"]["text"] == "&lt;b&gt; &amp; &#37;{x}"
+    for index, trace in enumerate(traces[::4]):
+        assert (numbers(trace["z"]) == index).all()
+    page = (tmp_path / "surface.html").read_text()
+    assert '"typesetMath": false' in page
+    write_html(named(["loss"]), tmp_path / "surface.html")
+    assert page_of(tmp_path / "surface.html")[1]["title"]["text"] == "&lt;i&gt;$m$&lt;/i&gt;"
+
+
+def test_a_page_marks_the_model_only_where_it_is_on_the_surface(surface, tmp_path):
+    path = tmp_path / "surface.html"
+    write_html(surface, path)
+    marks = page_of(path)[0][1]
+    assert [numbers(marks[axis]).tolist() for axis in "xyz"] == [[0], [0], [5]]
+    # One of both axes without 0 is enough.
+    for off in ({"alphas": ALPHAS + 1.5}, {"betas": BETAS - 3}):
+        write_html(dataclasses.replace(surface, **off), path)
+        assert all(numbers(trace["x"]).size == 0 for trace in page_of(path)[0][1::2])
+
+
+def test_a_page_marks_all_models_of_a_plane(surface, tmp_path):
+    path = tmp_path / "surface.html"
+    positions = {"positions": [[0.0, 0.0], [1.0, 0.0], [0.25, -1.5], [1.5, 0.0]]}
+    surface.center["loss"] = 5.5
+    write_html(dataclasses.replace(surface, metadata=positions), path)
+    linear, log = page_of(path)[0][1:4:2]
+    # The loss is 5 + α + 10 β; the first model's was measured, and the last one is beyond.
+    np.testing.assert_allclose(numbers(linear["z"]), [5.5, 6, 5 + 0.25 - 15])
+    np.testing.assert_allclose(numbers(linear["x"]), [0, 1, 0.25])
+    np.testing.assert_allclose(numbers(linear["y"]), [0, 0, -1.5])
+    # A log scale has no place for the third.
+    np.testing.assert_allclose(numbers(log["z"]), [5.5, 6])
+
+
+def test_a_page_of_a_checkpoint_is_a_preview(surface, tmp_path):
+    path, missing = tmp_path / "surface.html", [1, 6, 11]
+    whole = surface.values["loss"].copy()
+    for values in surface.values.values():
+        values.flat[missing] = np.nan
+    surface.values["loss"][0, 0] = np.inf
+    write_html(dataclasses.replace(surface, metadata={"missing": missing}), path)
+    traces, layout = page_of(path)
+    drawn = numbers(traces[0]["z"]).reshape(3, 5)
+    # The loss is a plane, where interpolation is exact.
+    np.testing.assert_allclose(drawn[1:], whole[1:])
+    notes = [button["args"][1]["annotations"] for button in layout["updatemenus"][0]["buttons"]]
+    assert layout["annotations"] == notes[0]
+    assert [note[0]["text"] for note in notes[:3]] == [
+        "preview: 12 of 15 points<br>1 of 15 points not finite",
+        "preview: 12 of 15 points<br>4 of 15 points not finite or ≤ 0",
+        "preview: 12 of 15 points",
+    ]
+    write_html(dataclasses.replace(surface, values={"loss": whole}), path)
+    assert page_of(path)[1]["annotations"] == []
+
+
+def test_damaged_reference_files_are_refused(surface, tmp_path):
+    path = tmp_path / "file.h5"
+    expected = "`path` must be a file with `xcoordinates` and .*cannot be read: .*"
+    write_reference(path, train=surface)
+    content = path.read_bytes()
+    for damaged in (content[:-100], content[:100], b"", b"no HDF5"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"(?s){expected}"):
+            read_reference(path)
+    for name, shape, options, reason in (
+        ("xcoordinates", 2**40, {}, "xcoordinates declares 4398046511104 bytes.*only 0"),
+        ("train_loss", (2**20, 2**20), {}, r"train_loss has the shape \(1048576, 1048576\)"),
+        ("train_acc", 16, {}, r"train_acc has the shape \(16,\), and the axes \[3, 5\]"),
+        ("ycoordinates", 2**40, {"chunks": (64,), "compression": "gzip"}, "ycoordinates declares"),
+        ("train_loss", (3, 5), {"dtype": "S8"}, "train_loss must hold numbers"),
+    ):
+        path.write_bytes(content)
+        with h5py.File(path, "r+") as file:
+            del file[name]
+            file.create_dataset(name, shape, **options)
+        with pytest.raises(ValueError, match=expected + reason):
+            read_reference(path)
+    with pytest.raises(FileNotFoundError, match="`path` must be .*which does not exist"):
+        read_reference(tmp_path / "nothing.h5")
+
+
+def test_compressed_reference_files_are_read(tmp_path):
+    path, size = tmp_path / "file.h5", 300
+    with h5py.File(path, "w") as file:
+        file["xcoordinates"] = file["ycoordinates"] = np.linspace(-1, 1, size)
+        # As far as gzip goes: a thousandth of the size.
+        options = {"compression": 9, "chunks": (size, size)}
+        file.create_dataset("test_loss", data=np.ones((size, size)), **options)
+    np.testing.assert_array_equal(read_reference(path)["test"].values["loss"], 1)
+
+
+def test_a_replaced_export_keeps_its_permissions(surface, tmp_path):
+    for write, name in ((write_html, "surface.html"), (export_reference, "surface.h5")):
+        path = tmp_path / name
+        path.touch(mode=0o600)
+        write(surface, path)
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert path.stat().st_size > 0
+
+
+def export_reference(surface, path):
+    write_reference(path, train=surface)
+
+
+@pytest.mark.parametrize("write", [write_html, write_mesh, export_reference])
+def test_paths_that_cannot_be_written_are_refused(write, surface, tmp_path):
+    for name in ("a" * 250 + ".vtp", "a\0.vtp", "nowhere/a.vtp", ""):
+        with pytest.raises(ValueError, match="`path` must be a file that can be written"):
+            write(surface, tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -1,10 +1,27 @@
 """Surfaces: shapes are checked, and a file gives back every bit."""
 
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 
 from losslandscape import LossLine, LossSurface
+
+# Whatever a metric may be called; some of them would be the same where a format cuts them short.
+NAMES = [
+    *("loss", "/accuracy", "top/accuracy", "top_accuracy", "top_accuracy_", "a//b", "a/b/", "./x"),
+    *("", ".", "..", "...", "accuracy.", " ", "\n", "a\nb", "a\0b", "a\0", "a", "\0", "\ud800"),
+    *("α", "größe", "acc (%)", "top%2Faccuracy", "$x_y$", "<b>", "name", "kind", "values", "x"),
+    *("n" * 70_000, "n" * 70_001, "/" * 70_000),
+]
 
 
 @pytest.fixture
@@ -89,9 +106,252 @@ def test_slices_are_lines_between_and_on_the_grid():
     assert surface.slice(beta=0).center["loss"] == -7
 
 
+def test_slices_hold_the_models_that_lie_on_them(surface):
+    surface.metadata["positions"] = [[0.0, 0.0], [1.0, 0.0], [-0.5, 0.5]]
+    assert surface.slice(beta=0).metadata["positions"] == [0, 1]
+    assert surface.slice(alpha=-0.5).metadata["positions"] == [0.5]
+    assert surface.slice(beta=0.25).metadata["positions"] == []
+
+
 def test_slices_beyond_the_surface_are_refused(surface):
     with pytest.raises(ValueError, match="`beta` must lie between 0 and 0.5. Received 2"):
         surface.slice(beta=2)
     for wrong in ({}, {"alpha": 0, "beta": 0}):
         with pytest.raises(ValueError, match="Either `alpha` or `beta`"):
             surface.slice(**wrong)
+
+
+def test_any_name_of_a_metric_comes_back(tmp_path):
+    numbers = np.random.default_rng(0).normal(size=(len(NAMES), 1, 3))
+    values = dict(zip(NAMES, numbers, strict=True))
+    center = dict(zip(NAMES, numbers[:, 0, 1].tolist(), strict=True))
+    line = LossLine(np.linspace(-1, 1, 3), values, center, {name: name for name in NAMES})
+    line.save(tmp_path / "line.h5")
+    loaded = LossLine.load(tmp_path / "line.h5")
+    assert list(loaded.values) == NAMES
+    for name in NAMES:
+        np.testing.assert_array_equal(loaded.values[name], values[name])
+    assert loaded.center == center
+    assert loaded.metadata == line.metadata
+
+
+def test_names_stay_readable_in_the_file(tmp_path):
+    values = {name: np.zeros((1, 3)) for name in ("top/accuracy", "acc (%)", "top_accuracy")}
+    LossLine(np.arange(3.0), values, {}, {}).save(tmp_path / "line.h5")
+    with h5py.File(tmp_path / "line.h5") as file:
+        assert list(file["values"]) == ["top_accuracy", "acc (%)", "top_accuracy_"]
+        assert json.loads(file["values/top_accuracy"].attrs["name"]) == "top/accuracy"
+        assert "name" not in file["values/acc (%)"].attrs
+
+
+def write_as_before(path, names=("loss", "acc (%)", "top%2Faccuracy", "top/1/accuracy", "a.b")):
+    """A file of version 0.1.0, which wrote every name as it is."""
+    with h5py.File(path, "w") as file:
+        file.attrs["kind"] = "LossSurface"
+        file.attrs["losslandscape_version"] = "0.1.0"
+        file.attrs["metadata"] = json.dumps({"seed": 7})
+        file["alphas"], file["betas"] = np.linspace(-1, 1, 3), np.array([0.0, 0.5])
+        for part in ("values", "center"):
+            group = file.create_group(part, track_order=True)
+            for number, name in enumerate(names):
+                group[name] = np.full((2, 3), number) if part == "values" else float(number)
+
+
+def test_files_written_so_far_still_load(tmp_path):
+    names = ["loss", "acc (%)", "top%2Faccuracy", "top/1/accuracy", "a.b"]
+    write_as_before(tmp_path / "surface.h5", names)
+    surface = LossSurface.load(tmp_path / "surface.h5")
+    assert list(surface.values) == names
+    assert surface.center == {name: float(number) for number, name in enumerate(names)}
+    for number, name in enumerate(names):
+        np.testing.assert_array_equal(surface.values[name], np.full((2, 3), number))
+    assert surface.metadata == {"seed": 7}
+
+
+def test_metadata_have_no_limit(line, tmp_path):
+    # HDF5 has one of 64 KiB for most attributes; these are of an unfinished 301 x 301 grid.
+    line.metadata["missing"] = list(range(301 * 301))
+    line.save(tmp_path / "line.h5")
+    assert LossLine.load(tmp_path / "line.h5").metadata == line.metadata
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def declare_terabytes(path, name="alphas", **options):
+    with h5py.File(path, "r+") as file:
+        del file[name]
+        file.create_dataset(name, (2**20, 2**21), **options)
+
+
+def drop(path):
+    with h5py.File(path, "r+") as file:
+        del file["betas"]
+
+
+def write_text(path):
+    with h5py.File(path, "r+") as file:
+        del file["alphas"]
+        file["alphas"] = ["one", "two", "three"]
+
+
+def nest_in_itself(path):
+    with h5py.File(path, "r+") as file:
+        file["values/again"] = file["values"]
+
+
+def write_metadata(path, text):
+    with h5py.File(path, "r+") as file:
+        file.attrs["metadata"] = text
+
+
+def lengthen(path):
+    with h5py.File(path, "r+") as file:
+        del file["alphas"]
+        file["alphas"] = np.arange(4.0)
+
+
+DAMAGES = {
+    "truncated": (truncate, "truncated file"),
+    "empty": (lambda path: path.write_bytes(b""), "file signature not found"),
+    "text": (lambda path: path.write_text("no HDF5"), "file signature not found"),
+    "terabytes": (declare_terabytes, "alphas declares 8796093022208 bytes.*holds only 0"),
+    "compressed terabytes": (
+        lambda path: declare_terabytes(path, chunks=(64, 64), compression="gzip"),
+        "alphas declares 8796093022208 bytes",
+    ),
+    "terabytes of values": (
+        lambda path: declare_terabytes(path, "values/loss"),
+        "values/loss declares 8796093022208 bytes",
+    ),
+    "without a field": (drop, "betas"),
+    "text for numbers": (write_text, "alphas must hold numbers, not object"),
+    "a group in itself": (nest_in_itself, "recursion"),
+    "no JSON": (lambda path: write_metadata(path, "{"), "Expecting property name"),
+    "no object": (lambda path: write_metadata(path, "[1]"), "must be a JSON object"),
+    "other shapes": (lengthen, r"values\['loss'\] must have shape \(2, 4\)"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_refused(damage, surface, tmp_path):
+    path = tmp_path / "surface.h5"
+    surface.save(path)
+    spoil, reason = DAMAGES[damage]
+    spoil(path)
+    expected = (
+        f"(?s)`path` must be a file written by `LossSurface.save`.*cannot be read: .*{reason}"
+    )
+    with pytest.raises(ValueError, match=expected):
+        LossSurface.load(path)
+
+
+def test_a_missing_file_is_told_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"`path` must be .*surface.h5', which does not"):
+        LossSurface.load(tmp_path / "surface.h5")
+
+
+def test_a_replacement_keeps_the_permissions(surface, tmp_path):
+    path = tmp_path / "surface.h5"
+    before = os.umask(0o027)
+    try:
+        surface.save(path)
+        assert path.stat().st_mode & 0o777 == 0o640
+        for mode in (0o600, 0o664):
+            path.chmod(mode)
+            surface.save(path)
+            assert path.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
+def test_the_target_of_a_link_is_replaced(surface, line, tmp_path):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "value.h5", tmp_path / "value.h5"
+    surface.save(target)
+    link.symlink_to(target)
+    line.save(link)
+    assert link.is_symlink()
+    assert repr(LossLine.load(target)) == repr(line)
+
+
+def test_a_write_removes_what_dead_processes_left(surface, tmp_path):
+    path = tmp_path / "surface[1].h5"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    left = tmp_path / f".surface[1].h5.{process.pid}.part"
+    # A process that is alive, the file of another one, and one whose writer is on another machine.
+    alive = tmp_path / f".surface[1].h5.{os.getppid()}.part"
+    other = tmp_path / f".surface.h5.{process.pid}.part"
+    locked = tmp_path / f".surface[1].h5.{2**40}.part"
+    # The number may be another process's by now, but no write takes days.
+    aged = tmp_path / ".surface[1].h5.1.part"
+    for part in (left, alive, other, locked, aged):
+        part.write_text("half")
+    os.utime(aged, (0, time.time() - 48 * 3600))
+    with locked.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        surface.save(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other, locked])
+    surface.save(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other])
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import losslandscape as ll
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+ll.LossLine(np.arange(3.0), {"loss": np.zeros((1, 3))}, {}, {}).save(sys.argv[1])
+"""
+
+
+def test_a_killed_write_leaves_the_old_file_and_the_next_one_cleans_up(line, tmp_path):
+    path = tmp_path / "line.h5"
+    line.save(path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    np.testing.assert_array_equal(LossLine.load(path).values["loss"], line.values["loss"])
+    line.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_can_be_read_from_the_instant_it_is_there(surface, tmp_path, monkeypatch):
+    path, replace, read = tmp_path / "surface.h5", Path.replace, []
+
+    def replace_and_read(part, target):
+        replace(part, target)
+        read.append(LossSurface.load(target))
+
+    monkeypatch.setattr(Path, "replace", replace_and_read)
+    surface.save(path)
+    assert [repr(value) for value in read] == [repr(surface)]
+
+
+def test_a_failed_write_leaves_the_old_file(surface, tmp_path, monkeypatch):
+    path = tmp_path / "surface.h5"
+    surface.save(path)
+    content = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        surface.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == content
+
+
+def test_names_that_no_file_can_have_are_refused(surface, tmp_path):
+    for name in ("a" * 250, "a\0b", "\ud800", "a" * 5000, "nowhere/a.h5", ".", ""):
+        with pytest.raises(ValueError, match=r"(?s)`path` must be a file that can be written"):
+            surface.save(tmp_path / name)
+    # Nor devices, which a replacement would make a file of.
+    with pytest.raises(ValueError, match="this is no file"):
+        surface.save(os.devnull)
+    with pytest.raises(TypeError, match="`path` must be the path of a file. Received 3"):
+        surface.save(3)
+    assert not list(tmp_path.iterdir())
