@@ -106,6 +106,7 @@ __all__ = [
     "plot_line",
     "plot_loss",
     "plot_loss_3D",
+    "plot_metrics",
     "plot_path",
     "plot_path_fidelity",
     "plot_spectrum",
@@ -596,9 +597,10 @@ def _costing_a_warning(what, advice):
 
 def _how_to_draw(display, draw):
     values = "surface" if display.surface else "lines"
+    style = "".join(f", {name}={value!r}" for name, value in draw.keywords.items())
     return (
         "The values are in the returned display; to draw them again, call "
-        f"{draw.func.__name__}(display.{values})."
+        f"{draw.func.__name__}(display.{values}{style})."
     )
 
 
