@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import animation, colormaps, colors, ticker, tri
+from matplotlib import animation, colormaps, colors, mathtext, ticker, tri
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -524,6 +524,9 @@ def _panels(number, projection):
 
 def _draw_curve(ax, line, curves, label, scale):
     """Draws one direction, or the mean and band of several; returns what the curve shows."""
+    if str(label).startswith("_"):
+        # Matplotlib would leave it out of the legend.
+        label = f" {label}"
     if len(curves) == 1:
         ax.plot(line.alphas, curves[0], label=label)
         return curves[0]
@@ -533,8 +536,9 @@ def _draw_curve(ax, line, curves, label, scale):
     mean = finite.mean(axis=0).filled(np.nan)
     deviation = finite.std(axis=0, ddof=1).filled(np.nan)
     (curve,) = ax.plot(line.alphas, from_axis(mean), label=label)
-    band = from_axis(mean - deviation), from_axis(mean + deviation)
-    ax.fill_between(line.alphas, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
+    if np.isfinite(deviation).any():
+        band = from_axis(mean - deviation), from_axis(mean + deviation)
+        ax.fill_between(line.alphas, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
     return from_axis(mean)
 
 
@@ -555,7 +559,10 @@ def _draw_legend(ax, labels, values):
     handles = ax.get_legend_handles_labels()[0]
     small = {"fontsize": "small", "title_fontsize": "small"}
     title = title and _plain(title)
-    return ax.legend(handles=handles, title=title, loc=LEGEND_PLACES[0], frameon=False, **small)
+    legend = ax.legend(handles=handles, title=title, loc=LEGEND_PLACES[0], frameon=False, **small)
+    for text in legend.get_texts():
+        _take_literally(text)
+    return legend
 
 
 def _keep_clear(ax, note, legend):
@@ -599,6 +606,9 @@ def _is_over_curves(ax, box):
 
 def _make_room(ax, height):
     """Moves the curves down by raising the upper end of the axis, height in pixels."""
+    if not ax.get_autoscaley_on():
+        # The caller has chosen the limits.
+        return
     transform = ax.yaxis.get_transform()
     low, high = transform.transform(ax.get_ylim())
     share = min(height / ax.bbox.height, 0.6)
@@ -670,7 +680,7 @@ def _dress_plane(ax, surface, values, scale, label=None):
                 ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
     _annotate(ax, _notes([surface], [values], scale))
     if label is not None:
-        ax.set_title(label, fontsize="medium")
+        _take_literally(ax.set_title(label, fontsize="medium"))
 
 
 def _sides(surface):
@@ -831,14 +841,12 @@ def _short_names(values):
     return [name.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-") for name in names]
 
 
-class _LogTicks(ticker.Locator):
+class _LogTicks(ticker.LogLocator):
     """Two to eight round ticks, however short or long a log axis is; Matplotlib's may have none."""
 
-    def __call__(self):
-        return self.tick_values(*self.axis.get_view_interval())
-
+    @_tolerant
     def tick_values(self, vmin, vmax):
-        return _round_levels([np.sort([vmin, vmax])], "log", number=8)
+        return _round_levels([np.array([vmin, vmax])], "log", number=8)
 
 
 class _ShortNames(ticker.Formatter):
@@ -849,6 +857,14 @@ class _ShortNames(ticker.Formatter):
 
     def format_ticks(self, values):
         return _short_names(values)
+
+
+def _take_literally(text):
+    """Lets the caller's label mean its letters where it is no mathtext, such as "$x_$"."""
+    try:
+        mathtext.MathTextParser("path").parse(text.get_text())
+    except ValueError:
+        text.set_parse_math(False)
 
 
 def _plain(text):

@@ -348,6 +348,23 @@ def test_the_axis_still_adapts_to_what_the_caller_adds():
     assert ax.get_ylim()[1] > 100
 
 
+def test_limits_that_the_caller_has_set_stay():
+    _, ax = plt.subplots()
+    ax.set_ylim(0, 1)
+    plot_line(a_line(RUGGED), ax, labels="rugged")
+    assert ax.get_ylim() == (0, 1)
+
+
+@pytest.mark.parametrize("curves", [-1 - ALPHAS**2, np.full((3, 21), np.nan), -np.ones((3, 21))])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_lines_of_which_nothing_can_be_drawn_are_axes_with_a_note(curves, scale):
+    line = a_line(curves)
+    line.center["loss"] = line.values["loss"][0, 10]
+    ax = plot_line(line, scale=scale)
+    ax.figure.canvas.draw()
+    assert bool(texts(ax)) == (scale == "log" or np.isnan(curves).all())
+
+
 def test_the_mean_is_that_of_the_finite_directions_and_a_note_counts_the_others():
     curves = np.stack([ALPHAS**2 + height for height in (1.0, 2, 6, 9)])
     curves[3, 16:] = np.nan
@@ -471,6 +488,16 @@ def test_any_name_of_a_metric_can_be_drawn(name, scale):
     line = LossLine(BOWL.betas, {name: BOWL.values["loss"].T}, {name: 0.5}, {})
     for plot, value in ((plot_line, line), (plot_levels, surface), (plot_surface, surface)):
         plot(value, metric=name, scale=scale).figure.canvas.draw()
+
+
+def test_labels_are_mathtext_where_they_can_be_and_none_is_hidden():
+    labels = ("$x_1$", "$x_$", "_b", "$5")
+    ax = plot_line([a_line(ALPHAS)] * 4, labels=labels)
+    ax.figure.canvas.draw()
+    drawn = ax.get_legend().get_texts()
+    assert [text.get_text().strip() for text in drawn] == list(labels)
+    assert [text.get_parse_math() for text in drawn[:2]] == [True, False]
+    plot_levels([BOWL] * 4, labels=labels)[0].figure.canvas.draw()
 
 
 def test_a_name_is_drawn_as_it_stands_for_latex_too():
