@@ -69,7 +69,8 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     directions, the curve is their mean and the band one standard deviation to
     both sides (on a log scale, both of the logarithm). Points that are not
     finite, or not positive on a log scale, are left out of both, and a note
-    counts them.
+    counts them. Legend and note are put where no curve is; if need be, the axis
+    goes on above the curves.
 
     Args:
         lines: A `LossLine`, or a list of them to compare on the same axes.
@@ -118,6 +119,7 @@ def plot_levels(
     side by side with the same levels and colors. Points that are not finite, or
     not positive on a log scale, are holes, and a note counts them; those that a
     checkpoint has not measured yet are interpolated, and a note says "preview".
+    Both axes have the same unit, unless one is more than four times as long.
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -225,13 +227,7 @@ def plot_surface(
         # Else the surface would hide the model's own point at its bottom.
         panel.computed_zorder = False
         panel.set(zlim=(low, high))
-        panel.set_zticks(**ticks)
-        # Matplotlib leaves room for short numbers only.
-        excess = max(0, *(len(name) - 4 for name in ticks["labels"]))
-        panel.tick_params(axis="z", pad=mpl.rcParams["ytick.major.pad"] + 2.5 * excess)
-        name = _axis_name(metric, scale)
-        pad = 4 + 5 * excess + 8 * name.count("\n")
-        panel.set_zlabel(name, labelpad=pad, parse_math=False)
+        _label_heights(panel, ticks, _axis_name(metric, scale))
         _dress_plane(panel, surface, heights, scale, label)
     for bar in _color_bars(mapped, axes, shrink=0.6, pad=0.2):
         bar.set_ticks(**ticks)
@@ -630,6 +626,14 @@ def _draw_faces(ax, surface, heights, mapped):
     ax.auto_scale_xyz(surface.alphas[[0, -1]], surface.betas[[0, -1]], [low, high])
     # Else it would cover what the panel beside writes on its height axis.
     ax.patch.set_visible(False)
+
+
+def _label_heights(ax, ticks, name):
+    ax.set_zticks(**ticks)
+    # Matplotlib leaves room for short numbers and one line only.
+    excess = max(0, max(map(len, ticks["labels"])) - 4)
+    ax.tick_params(axis="z", pad=mpl.rcParams["ytick.major.pad"] + 2.5 * excess)
+    ax.set_zlabel(name, labelpad=4 + 5 * excess + 8 * name.count("\n"), parse_math=False)
 
 
 def _faces(alphas, betas, heights, low, high):
