@@ -5,17 +5,20 @@
 `LossDisplay` with the figures and the numbers in them.
 """
 
+import io
 import sys
 import warnings
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 # The modules beside this file are its submodules, imported as `losslandscape.plotting`
 # and so on: from a plain checkout, too, and whatever a user's own `plotting.py` holds.
 __path__ = [str(Path(__file__).parent)]
 
+import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 
 from losslandscape.checks import check_choice, check_path
 from losslandscape.curvature import (
@@ -51,14 +54,17 @@ from losslandscape.measures import (
 from losslandscape.plotting import (
     SCALES,
     animate_path,
+    check_axes,
+    check_backend,
+    check_format,
     plot_convexity,
     plot_levels,
     plot_line,
+    plot_metrics,
     plot_path,
     plot_path_fidelity,
     plot_spectrum,
     plot_surface,
-    stacked_axes,
 )
 from losslandscape.state import preserved
 from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
@@ -101,6 +107,7 @@ __all__ = [
     "plot_line",
     "plot_loss",
     "plot_loss_3D",
+    "plot_metrics",
     "plot_path",
     "plot_path_fidelity",
     "plot_spectrum",
@@ -127,10 +134,20 @@ DPI = 300
 class LossDisplay:
     """What was measured, and where it was drawn.
 
+    What cannot be drawn or saved costs a warning, never the values: they are
+    here, and the warning says how to draw them again. Where warnings are turned
+    into errors, it is printed to stderr instead.
+
+    In a script, figures that were saved to a `path` are closed in pyplot, so
+    that those of many calls do not pile up; here they can still be used. In
+    notebooks and interactive sessions, and on the caller's own axes, figures
+    stay open.
+
     Attributes:
         lines: List of `LossLine`, one per dataset, from `plot_loss`.
         surface: `LossSurface` from `plot_loss_3D`, else `None`.
-        axes: Dict of Matplotlib axes by plot type: `"line"`, `"levels"`, `"3d"`.
+        axes: Dict of Matplotlib axes by plot type: `"line"`, `"levels"`, `"3d"`;
+            those that could be drawn.
     """
 
     lines: list = field(default_factory=list)
@@ -140,7 +157,7 @@ class LossDisplay:
     @property
     def figures(self):
         """Dict of Matplotlib figures by plot type."""
-        return {plot_type: ax.figure for plot_type, ax in self.axes.items()}
+        return {plot_type: ax.get_figure(root=True) for plot_type, ax in self.axes.items()}
 
     def __repr__(self):
         # One line: a notebook would show a picture twice.
@@ -242,8 +259,10 @@ def plot_loss(
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_choice("scale", scale, SCALES)
-    if ax is not None and not isinstance(ax, Axes):
-        raise TypeError(f"`ax` must be Matplotlib axes. Received {type(ax).__name__}.")
+    if ax is None:
+        check_backend()
+    else:
+        check_axes([ax])
     paths = _figure_paths(path, ("line",))
     lines = evaluate_lines(
         model,
@@ -260,8 +279,8 @@ def plot_loss(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    ax = plot_line(lines, ax, labels=labels, metric=metric, scale=scale)
-    return _finish(LossDisplay(lines=lines, axes={"line": ax}), paths, show)
+    draw = partial(plot_line, lines, ax, labels=labels, metric=metric, scale=scale)
+    return _finish(LossDisplay(lines=lines), {"line": draw}, paths, show)
 
 
 def plot_loss_3D(  # noqa: N802, the name is the interface's
@@ -348,6 +367,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     plot_types = [plot_types] if isinstance(plot_types, str) else list(plot_types)
     _check_plot_types(plot_types)
     check_choice("scale", scale, SCALES)
+    check_backend()
     paths = _figure_paths(path, plot_types)
     surface = evaluate_surface(
         model,
@@ -364,8 +384,9 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    axes = {name: PLOT_TYPES[name](surface, metric=metric, scale=scale) for name in plot_types}
-    return _finish(LossDisplay(surface=surface, axes=axes), paths, show)
+    style = {"metric": metric, "scale": scale}
+    drawings = {name: partial(PLOT_TYPES[name], surface, **style) for name in plot_types}
+    return _finish(LossDisplay(surface=surface), drawings, paths, show)
 
 
 def plot_interpolation(
@@ -426,6 +447,7 @@ def plot_interpolation(
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_choice("scale", scale, SCALES)
+    check_backend()
     paths = _figure_paths(path, ("loss",))
     lines = evaluate_interpolation(
         model,
@@ -438,14 +460,8 @@ def plot_interpolation(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    metrics = [name for name in lines[0].values if name != "data_loss"]
-    axes = dict(zip(metrics, stacked_axes(len(metrics)), strict=True))
-    for metric, ax in axes.items():
-        is_loss = metric == "loss"
-        style = {"scale": scale} if is_loss else {}
-        plot_line(lines, ax, labels=labels if is_loss else None, metric=metric, **style)
-        ax.label_outer()
-    return _finish(LossDisplay(lines=lines, axes=axes), paths, show)
+    draw = partial(plot_metrics, lines, labels=labels, scale=scale)
+    return _finish(LossDisplay(lines=lines), {"loss": draw}, paths, show)
 
 
 def plot_trajectory(
@@ -515,6 +531,7 @@ def plot_trajectory(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
     """
     check_choice("scale", scale, SCALES)
+    check_backend()
     paths = _figure_paths(path, ("trajectory", "fidelity"))
     trajectory = evaluate_trajectory(
         model,
@@ -530,26 +547,76 @@ def plot_trajectory(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    axes = {
-        "trajectory": plot_path(trajectory, metric=metric, scale=scale),
-        "fidelity": plot_path_fidelity(trajectory, metric=metric, scale=scale),
+    style = {"metric": metric, "scale": scale}
+    drawings = {
+        "trajectory": partial(plot_path, trajectory, **style),
+        "fidelity": partial(plot_path_fidelity, trajectory, **style),
     }
-    return _finish(LossDisplay(surface=trajectory, axes=axes), paths, show)
+    return _finish(LossDisplay(surface=trajectory), drawings, paths, show)
 
 
-def _finish(display, paths, show):
-    for plot_type, path in paths.items():
-        try:
-            display.figures[plot_type].savefig(path, dpi=DPI)
-        except OSError as error:
-            # An exception here would throw away hours of computing.
-            warnings.warn(
-                f"Could not write {path}: {error}. The figure is in the returned display.",
-                stacklevel=3,
-            )
+def _finish(display, drawings, paths, show):
+    """Draws, saves and shows; whatever fails costs a warning, never what was measured."""
+    before = set(plt.get_fignums())
+    for name, draw in drawings.items():
+        with _costing_a_warning(f"Could not draw {name!r}", _how_to_draw(display, draw)):
+            drawn = draw()
+            display.axes.update(drawn if isinstance(drawn, dict) else {name: drawn})
+    for name in [name for name in paths if name in display.axes]:
+        with _costing_a_warning(
+            f"Could not write {paths[name]}", "The figure is in the returned display."
+        ):
+            _save(display.figures[name], paths[name])
     if show:
-        plt.show()
+        with _costing_a_warning("Could not show", "The figures are in the returned display."):
+            plt.show()
+    # Those drawn by half, and saved ones, which a script would pile up.
+    kept = () if paths and not plt.isinteractive() else display.figures.values()
+    opened = set(plt.get_fignums()) - before
+    # The caller's own figures may have no number.
+    for number in opened - {getattr(figure, "number", None) for figure in kept}:
+        plt.close(number)
     return display
+
+
+@contextmanager
+def _costing_a_warning(what, advice):
+    """Makes a warning of any exception, which would throw away hours of computing."""
+    try:
+        # NumPy set to raise would stop Matplotlib.
+        with np.errstate(all="ignore"):
+            yield
+    except Exception as error:
+        message = f"{what}: {type(error).__name__}: {error}. {advice}"
+        try:
+            warnings.warn(message, stacklevel=5)
+        except Exception:
+            # Warnings are errors here, and would throw away as much.
+            with suppress(Exception):
+                print(message, file=sys.stderr)
+
+
+def _how_to_draw(display, draw):
+    values = "surface" if display.surface else "lines"
+    style = "".join(f", {name}={value!r}" for name, value in draw.keywords.items())
+    return (
+        "The values are in the returned display; to draw them again, call "
+        f"{draw.func.__name__}(display.{values}{style})."
+    )
+
+
+def _save(figure, path):
+    """Writes a figure as a whole or not at all."""
+    # In memory first: what fails in drawing leaves the file as it was.
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
+    with path.open("wb") as file:
+        try:
+            file.write(content.getvalue())
+            file.flush()
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _check_dataset_labels(labels, number):
@@ -574,17 +641,13 @@ def _check_plot_types(plot_types):
 def _figure_paths(path, plot_types):
     """Where each figure is saved; refuses paths that could not be written."""
     if path is None:
+        check_format()
         return {}
     path = check_path("path", path)
-    formats = plt.Figure().canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        raise ValueError(
-            f"`path` must end in one of {', '.join(f'.{name}' for name in formats)}. Received "
-            f"{str(path)!r}."
-        )
+    check_format(path)
     if len(plot_types) == 1:
         return {plot_types[0]: path}
-    return {name: path.with_stem(f"{path.stem}-{name}") for name in plot_types}
+    return {name: check_path("path", path.with_stem(f"{path.stem}-{name}")) for name in plot_types}
 
 
 if __name__ == "__main__":

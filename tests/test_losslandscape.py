@@ -1,7 +1,11 @@
 """The public face: every call of the interface, its figures and files, and its errors."""
 
+import os
 import subprocess
 import sys
+import warnings
+from functools import partial
+from pathlib import Path
 
 import keras
 import matplotlib.image
@@ -10,12 +14,15 @@ import pytest
 import tensorflow as tf
 from matplotlib import pyplot as plt
 
+import losslandscape
 from losslandscape import (
     WeightHistory,
     direction_between,
     plot_interpolation,
+    plot_levels,
     plot_loss,
     plot_loss_3D,
+    plot_surface,
     plot_trajectory,
     random_directions,
 )
@@ -120,6 +127,188 @@ def test_a_figure_that_cannot_be_written_costs_a_warning_not_the_numbers(
     with pytest.warns(UserWarning, match=r"Could not write .*line.png.*No space left"):
         display = plot_loss(model, data, number_of_points=3, path=tmp_path / "line.png")
     assert np.isfinite(display.lines[0].values["loss"]).all()
+
+
+BROKEN = [
+    OSError(28, "No space left on device"),
+    # As a PDF on a full disk, TeX, `np.seterr(all="raise")` and warnings as errors have it.
+    AttributeError("'Stream' object has no attribute 'pos'"),
+    RuntimeError("latex was not able to process the following string"),
+    FloatingPointError("underflow"),
+    UserWarning("Glyph 945 missing from font"),
+]
+
+
+def failing(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
+def test_a_figure_that_cannot_be_saved_costs_a_warning(model, data, tmp_path, monkeypatch, error):
+    path = tmp_path / "both.png"
+    (tmp_path / "both-levels.png").write_bytes(b"of an earlier call")
+    monkeypatch.setattr(plt.Figure, "savefig", failing(error))
+    with pytest.warns(UserWarning, match="Could not write .*both-.*The figure is in the") as told:
+        display = plot_loss_3D(model, ("levels", "3d"), *data, 3, path=path)
+    ours = [warning for warning in told if warning.filename == __file__]
+    assert len(ours) == 2
+    assert all(type(error).__name__ in str(warning.message) for warning in ours)
+    assert list(display.figures) == ["levels", "3d"]
+    assert np.isfinite(display.surface.values["loss"]).all()
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == [b"of an earlier call"]
+    assert not plt.get_fignums()
+
+
+def test_a_full_disk_leaves_no_half_of_a_figure(model, data, tmp_path):
+    path = tmp_path / "line.pdf"
+    path.symlink_to("/dev/full")
+    with pytest.warns(UserWarning, match="Could not write .*line.pdf: OSError.*No space left"):
+        display = plot_loss(model, data, number_of_points=3, path=path)
+    assert np.isfinite(display.lines[0].values["loss"]).all()
+    assert not path.exists()
+
+
+def broken(name):
+    """A drawing of that name that fails on half its way, as without TeX."""
+
+    def draw(*_, **__):
+        plt.figure()
+        raise RuntimeError("latex could not be found")
+
+    draw.__name__ = name
+    return draw
+
+
+@pytest.mark.parametrize("name", ["levels", "3d"])
+def test_a_figure_that_cannot_be_drawn_costs_a_warning(model, data, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(losslandscape.PLOT_TYPES, name, broken("plot_one"))
+    message = rf"Could not draw '{name}'.*call plot_one\(display.surface, metric='loss', scale='log"
+    with pytest.warns(UserWarning, match=message):
+        display = plot_loss_3D(
+            model, ("levels", "3d"), *data, 3, path=tmp_path / "both.png", scale="log"
+        )
+    (other,) = {"levels", "3d"} - {name}
+    assert list(display.axes) == [other]
+    assert [file.name for file in tmp_path.iterdir()] == [f"both-{other}.png"]
+    assert np.isfinite(display.surface.values["loss"]).all()
+    assert not plt.get_fignums()
+
+
+def test_no_other_drawing_costs_the_values_either(model, data, tmp_path, monkeypatch):
+    for name in ("plot_line", "plot_metrics", "plot_path", "plot_path_fidelity"):
+        monkeypatch.setattr(losslandscape, name, broken(name))
+    history = WeightHistory(tmp_path)
+    model.fit(*data, epochs=3, callbacks=[history], verbose=0)
+    with pytest.warns(UserWarning, match=r"'line'.*plot_line\(display.lines"):
+        line = plot_loss(model, data, number_of_points=3).lines[0]
+    with pytest.warns(UserWarning, match=r"'loss'.*plot_metrics\(display.lines"):
+        way = plot_interpolation(model, model, data, number_of_points=3).lines[0]
+    with pytest.warns(UserWarning, match=r"'(trajectory|fidelity)'.*plot_path\w*\(display.surface"):
+        path = plot_trajectory(model, history, *data, number_of_points=3).surface
+    assert all(np.isfinite(value.values["loss"]).all() for value in (line, way, path))
+    assert not plt.get_fignums()
+
+
+def test_where_warnings_are_errors_the_values_come_back(model, data, tmp_path, monkeypatch, capsys):
+    for owner, name in ((plt.Figure, "savefig"), (plt, "show")):
+        monkeypatch.setattr(owner, name, failing(UserWarning("Glyph 945 missing from font")))
+    with warnings.catch_warnings():
+        # Not those of Keras and NumPy before anything is computed.
+        warnings.simplefilter("error", UserWarning)
+        display = plot_loss(model, data, number_of_points=3, path=tmp_path / "a.png", show=True)
+    assert np.isfinite(display.lines[0].values["loss"]).all()
+    told = capsys.readouterr().err
+    assert "Could not write" in told
+    assert "Could not show" in told
+
+
+def test_numpy_set_to_raise_does_not_stop_drawing_and_saving(model, data, tmp_path):
+    display = plot_loss_3D(model, ("levels", "3d"), *data, 3, seed=0)
+    surface = display.surface
+    surface.values["loss"][:] = np.geomspace(1e-300, 1e30, 9).reshape(3, 3)
+    drawings = {"levels": partial(plot_levels, surface), "3d": partial(plot_surface, surface)}
+    paths = {name: tmp_path / f"{name}.pdf" for name in drawings}
+    with np.errstate(all="raise"):
+        losslandscape._finish(display, drawings, paths, show=False)
+    assert all(path.stat().st_size > 1000 for path in paths.values())
+
+
+@pytest.mark.parametrize("settings", [{"text.usetex": True}, {"pgf.texsystem": "pdflatex"}])
+def test_a_tex_that_is_not_installed_is_refused_before_computing(
+    model, data, tmp_path, monkeypatch, settings
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(model, "test_step", lambda *_: pytest.fail("computed"))
+    path = tmp_path / ("a.png" if "text.usetex" in settings else "a.pgf")
+    with plt.rc_context(settings):
+        with pytest.raises(ValueError, match=f"`path` .*{path.name}.*RuntimeError.*latex"):
+            plot_loss(model, data, path=path)
+        with pytest.raises(ValueError, match=f"cannot write .{path.suffix[1:]} figures here"):
+            plot_loss_3D(model, "3d", *data, path=path)
+
+
+BACKEND = """
+import keras, numpy as np, pytest
+from losslandscape import plot_loss, plot_loss_3D
+from matplotlib.figure import Figure
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+model.compile(loss="mse")
+data = np.zeros((4, 4)), np.zeros((4, 3))
+model.test_step = lambda *_: pytest.fail("computed")
+with pytest.raises(ImportError, match="can make no figure here.*no_such_backend"):
+    plot_loss_3D(model, "levels", *data)
+del model.test_step
+# On axes of the caller's own, no backend is needed.
+ax = Figure().subplots()
+assert plot_loss(model, data, number_of_points=3, verbose=0, ax=ax, path="a.png").axes["line"] is ax
+"""
+
+
+def test_a_backend_that_is_not_installed_is_refused_before_computing(tmp_path):
+    environment = os.environ | {
+        "MPLBACKEND": "module://no_such_backend",
+        "PYTHONPATH": str(Path(losslandscape.__file__).parent),
+    }
+    command = [sys.executable, "-W", "error:Could not", "-c", BACKEND]
+    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
+    assert (tmp_path / "a.png").exists()
+
+
+def test_axes_of_a_subfigure_are_saved_with_their_figure(model, data, tmp_path):
+    figure = plt.figure(layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    right.subplots()
+    path = tmp_path / "both.png"
+    display = plot_loss(model, data, number_of_points=3, ax=left.subplots(), path=path)
+    assert display.figures == {"line": figure}
+    assert matplotlib.image.imread(path).shape[1] == 6.4 * 300
+
+
+def test_axes_in_space_are_refused_before_computing(model, data, monkeypatch):
+    monkeypatch.setattr(model, "test_step", lambda *_: pytest.fail("computed"))
+    with pytest.raises(ValueError, match=r"`ax` must be flat axes.*\['Axes3D'\]"):
+        plot_loss(model, data, ax=plt.axes(projection="3d"))
+
+
+def test_saved_figures_of_a_script_do_not_pile_up(model, data, tmp_path):
+    _, ax = plt.subplots()
+    mine = plt.get_fignums()
+    for _ in range(2):
+        display = plot_loss_3D(model, ("levels", "3d"), *data, 3, path=tmp_path / "both.png")
+        plot_loss(model, data, number_of_points=3, ax=ax, path=tmp_path / "line.png")
+    assert plt.get_fignums() == mine
+    # It can still be used.
+    display.figures["3d"].savefig(tmp_path / "again.png")
+    assert (tmp_path / "again.png").exists()
+
+
+def test_saved_figures_of_a_notebook_are_shown_once(model, data, tmp_path):
+    with plt.ion():
+        plot_loss_3D(model, ("levels", "3d"), *data, 3, path=tmp_path / "both.png")
+    assert len(plt.get_fignums()) == 2
 
 
 def test_figures_are_shown_only_on_request(model, data, monkeypatch):

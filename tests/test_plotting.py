@@ -242,11 +242,271 @@ def test_given_axes_are_used_and_settings_left_alone():
         (lambda: plot_surface(BOWL, plt.gca()), r"`ax` must be 3d axes.*\['Axes'\]"),
         (lambda: plot_levels(BOWL, levels=10), "`levels` must be increasing.*Received 10.0"),
         (lambda: plot_surface(BOWL, limits=(2, 1)), r"`limits` must be increasing.*\[2.0, 1.0\]"),
+        (lambda: plot_levels(BOWL, levels=[1, np.nan, 3]), "`levels` must be increasing.*nan"),
+        (lambda: plot_levels(BOWL, levels=[0, 1], scale="log"), "`levels` must be greater than 0"),
+        (lambda: plot_surface(BOWL, limits=(0, 1), scale="log"), "`limits` must be greater than 0"),
+        (lambda: plot_levels(BOWL, plt.axes(projection="3d")), r"must be flat axes.*\['Axes3D'\]"),
+        (lambda: plot_line(a_line(ALPHAS), plt.axes(projection="3d")), "`ax` must be flat axes"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def labels_on(axis):
+    """The labels of an axis that are inside its limits, as they are drawn."""
+    axis.figure.canvas.draw()
+    low, high = axis.get_view_interval()
+    ticks = zip(axis.get_ticklocs(), axis.get_ticklabels(), strict=True)
+    return [label.get_text() for tick, label in ticks if low <= tick <= high]
+
+
+@pytest.mark.parametrize("decades", [0.001, 0.1, 0.5, 1, 3, 8, 20, 200])
+def test_a_log_axis_of_any_length_has_a_few_labels(decades):
+    curve = 10 ** (-3 + decades * np.abs(ALPHAS))
+    ax = plot_line(a_line(curve), scale="log")
+    labels = labels_on(ax.yaxis)
+    assert 2 <= len(set(labels)) == len(labels) <= 8
+    np.testing.assert_allclose([float(label) for label in labels], ax.get_yticks(), rtol=0.05)
+
+
+@pytest.mark.parametrize(("base", "rise"), [(2.302585, 1e-3), (1234.5, 3), (1e-9, 1e-12), (-5, 1)])
+def test_labels_have_as_many_digits_as_tell_neighbors_apart(base, rise):
+    surface = a_surface(lambda a, b: base + rise * (a**2 + b**2))
+    ax = plot_levels(surface)
+    levels, bar = ax.collections[1].levels, ax.figure.axes[1]
+    labels = [float(label) for label in labels_on(bar.yaxis)]
+    np.testing.assert_allclose(labels, levels, rtol=0, atol=np.diff(levels).min() / 20)
+    written = {float(text) for text in texts(ax)}
+    assert written <= set(labels)
+    heights = plot_surface(surface)
+    shown = [float(label) for label in labels_on(heights.zaxis)]
+    np.testing.assert_allclose(shown, heights.get_zticks(), rtol=0, atol=rise / 20)
+
+
+def test_levels_too_many_to_be_named_are_named_by_turns():
+    ax = plot_levels(BOWL, levels=np.linspace(1, 5, 41))
+    assert len(ax.collections[1].levels) == 41
+    assert labels_on(ax.figure.axes[1].yaxis)[:3] == ["1", "1.4", "1.8"]
+
+
+@pytest.mark.parametrize("layout", [None, "tight", "constrained"])
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+def test_color_bars_keep_out_of_the_callers_axes(plot, layout):
+    style = {"projection": "3d"} if plot is plot_surface else {}
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3), layout=layout, subplot_kw=style)
+    plot([BOWL, STEEP], axes)
+    if layout is None:
+        plt.tight_layout()
+    figure.canvas.draw()
+    boxes = [ax.get_position() for ax in figure.axes]
+    assert len(boxes) > 2
+    assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+
+
+def boxes_of(ax):
+    """Where the legend and the note are, in units of the data."""
+    ax.figure.canvas.draw()
+    drawn = [artist for artist in (ax.get_legend(), *ax.texts) if artist is not None]
+    return [artist.get_window_extent().transformed(ax.transData.inverted()) for artist in drawn]
+
+
+RUGGED = 0.5 + 0.45 * (-1.0) ** np.arange(21)
+
+
+@pytest.mark.parametrize(
+    "curves",
+    [
+        ALPHAS**2,
+        1 - 0.9 * np.abs(ALPHAS) ** 1.5,
+        RUGGED,
+        np.where(np.arange(21) == 4, np.nan, RUGGED),
+        np.stack([ALPHAS, -ALPHAS, RUGGED]),
+    ],
+    ids=["bowl", "hill", "rugged", "rugged with a hole", "band"],
+)
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_the_legend_and_the_note_are_not_over_the_curves(curves, scale):
+    lines = [a_line(2 + curves), a_line(2.1 + curves)]
+    ax = plot_line(lines, labels=("training set", "test set"), scale=scale)
+    boxes = boxes_of(ax)
+    fine = np.linspace(-1, 1, 2001)
+    for box in boxes:
+        for curve in [line.get_ydata() for line in ax.lines]:
+            heights = np.interp(fine, ALPHAS, curve)
+            is_beside = (fine < box.x0) | (fine > box.x1) | np.isnan(heights)
+            assert (is_beside | (heights < box.y0) | (heights > box.y1)).all()
+        assert -1 <= box.x0 < box.x1 <= 1
+        assert ax.get_ylim()[0] <= box.y0 < box.y1 <= ax.get_ylim()[1]
+    assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
+
+
+def test_the_axis_still_adapts_to_what_the_caller_adds():
+    ax = plot_line(a_line(RUGGED), labels="rugged")
+    ax.plot(ALPHAS, 100 * ALPHAS)
+    assert ax.get_ylim()[1] > 100
+
+
+def test_limits_that_the_caller_has_set_stay():
+    _, ax = plt.subplots()
+    ax.set_ylim(0, 1)
+    plot_line(a_line(RUGGED), ax, labels="rugged")
+    assert ax.get_ylim() == (0, 1)
+
+
+@pytest.mark.parametrize("curves", [-1 - ALPHAS**2, np.full((3, 21), np.nan), -np.ones((3, 21))])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_lines_of_which_nothing_can_be_drawn_are_axes_with_a_note(curves, scale):
+    line = a_line(curves)
+    line.center["loss"] = line.values["loss"][0, 10]
+    ax = plot_line(line, scale=scale)
+    ax.figure.canvas.draw()
+    assert bool(texts(ax)) == (scale == "log" or np.isnan(curves).all())
+
+
+def test_the_mean_is_that_of_the_finite_directions_and_a_note_counts_the_others():
+    curves = np.stack([ALPHAS**2 + height for height in (1.0, 2, 6, 9)])
+    curves[3, 16:] = np.nan
+    curves[:, 0] = np.inf
+    ax = plot_line(a_line(curves))
+    mean = ALPHAS**2 + np.where(np.arange(21) < 16, 4.5, 3)
+    mean[0] = np.nan
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), mean)
+    assert ax.get_xlim() == (-1, 1)
+    assert texts(ax) == ["9 of 84 points not finite,\nin 4 of 4 directions"]
+
+
+def test_a_center_that_the_scale_has_no_place_for_is_not_marked():
+    negative = a_line(ALPHAS**2 - 1)
+    negative.center["loss"] = -1.0
+    assert not plot_line(negative, scale="log").collections
+    zero = a_surface(lambda a, b: a**2 + b**2)
+    zero.center["loss"] = 0.0
+    assert len(plot_surface(zero, scale="log").collections) == 1
+
+
+def test_the_other_model_is_marked_on_the_curve_that_is_drawn():
+    line = a_line(np.stack([10.0**ALPHAS, 1000.0**ALPHAS]))
+    line.metadata["positions"] = [1]
+    ax = plot_line(line, scale="log")
+    np.testing.assert_allclose(ax.collections[-1].get_offsets(), [[1, 100]])
+
+
+def test_faces_have_the_color_bars_colors_of_their_own_heights():
+    ax = plot_surface(STEEP, cmap="plasma")
+    mesh, bar = ax.collections[0], ax.figure.axes[1]
+    heights = STEEP.values["loss"]
+    own = (heights[:-1, :-1] + heights[:-1, 1:] + heights[1:, 1:] + heights[1:, :-1]) / 4
+    shades = mpl.colormaps["plasma"](np.linspace(0, 1, 256))[:, :3]
+    ax.figure.canvas.draw()
+    faces = mesh.get_facecolor()[:, :3]
+    read = np.abs(faces[:, np.newaxis] - shades).sum(axis=-1).argmin(axis=-1) / 255
+    low, high = bar.get_ylim()
+    # Matplotlib sorts the faces by depth.
+    errors = np.sort(low + read * (high - low)) - np.sort(own.ravel())
+    assert np.abs(errors).max() <= 0.01 * (high - low)
+
+
+def test_a_hole_leaves_the_faces_beside_it_as_they_are():
+    values = BOWL.values["loss"].copy()
+    values[3, 5] = np.nan
+    torn = dataclasses.replace(BOWL, values={"loss": values})
+    whole, holed = (
+        {tuple(color) for color in plot_surface(surface).collections[0].get_facecolor()}
+        for surface in (BOWL, torn)
+    )
+    assert holed <= whole
+    assert len(plot_surface(torn).collections[0].get_facecolor()) == 20 * 10 - 4
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_a_surface_is_cut_along_its_limits(scale):
+    to_axis = np.log10 if scale == "log" else np.asarray
+    bowl = a_surface(lambda a, b: 1 + 9 * (a**2 + b**2))
+    ax = plot_surface(bowl, limits=(2, 6), scale=scale)
+    mesh = ax.collections[0]
+    corners = mesh._faces[~mesh._invalid_vertices]
+    low, high = to_axis([2, 6])
+    assert corners[:, 2].min() == low
+    assert corners[:, 2].max() == high
+    for limit, value in ((low, 2), (high, 6)):
+        edge = corners[corners[:, 2] == limit]
+        # Round as the bowl, not a saw: off by no more than the grid's own chords are.
+        radius = np.hypot(edge[:, 0], edge[:, 1])
+        np.testing.assert_allclose(radius, np.sqrt((value - 1) / 9), atol=0.01)
+
+
+def test_a_surface_between_its_limits_has_all_its_faces_and_one_beyond_has_none():
+    assert len(plot_surface(BOWL, limits=(0, 9)).collections[0].get_facecolor()) == 20 * 10
+    assert len(plot_surface(BOWL, limits=(50, 60)).collections) == 0
+
+
+def test_side_by_side_no_panel_covers_anothers_height_axis():
+    first, second = plot_surface([BOWL, BOWL])
+    first.figure.canvas.draw()
+    label = first.zaxis.label.get_window_extent()
+    assert label.x1 <= first.figure.bbox.x1
+    assert not second.patch.get_visible()
+
+
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+def test_both_axes_of_a_plane_have_the_same_ticks_and_unit(plot):
+    ax = plot(STEEP)
+    np.testing.assert_array_equal(ax.get_xticks(), ax.get_yticks())
+    half = dataclasses.replace(BOWL, betas=BOWL.betas / 2)
+    strip = dataclasses.replace(BOWL, betas=BOWL.betas / 20)
+    if plot is plot_surface:
+        width, depth, _ = plot(half).get_box_aspect()
+        assert width == pytest.approx(2 * depth)
+        width, depth, _ = plot(strip).get_box_aspect()
+        assert width == pytest.approx(depth)
+    else:
+        assert plot(half).get_aspect() == 1
+        # To scale, it would be too low for its labels.
+        assert plot(strip).get_aspect() == "auto"
+
+
+def test_settings_of_numpy_do_not_stop_a_drawing():
+    zero = a_surface(lambda a, b: a**2 + b**2)
+    zero.center["loss"] = 0.0
+    with np.errstate(all="raise"):
+        for scale in ("linear", "log"):
+            plot_line(a_line(ALPHAS), scale=scale)
+            plot_levels(TORN, scale=scale)
+            plot_surface(zero, scale=scale)
+
+
+ODD_NAMES = ["", "$x_y$", "a_$", "two\nlines", "50 % & {x} \\frac", "long " * 40, "x" * 200]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_any_name_of_a_metric_can_be_drawn(name, scale):
+    values = {name: BOWL.values["loss"]}
+    surface = dataclasses.replace(BOWL, values=values, center={name: 0.5})
+    line = LossLine(BOWL.betas, {name: BOWL.values["loss"].T}, {name: 0.5}, {})
+    for plot, value in ((plot_line, line), (plot_levels, surface), (plot_surface, surface)):
+        plot(value, metric=name, scale=scale).figure.canvas.draw()
+
+
+def test_labels_are_mathtext_where_they_can_be_and_none_is_hidden():
+    labels = ("$x_1$", "$x_$", "_b", "$5")
+    ax = plot_line([a_line(ALPHAS)] * 4, labels=labels)
+    ax.figure.canvas.draw()
+    drawn = ax.get_legend().get_texts()
+    assert [text.get_text().strip() for text in drawn] == list(labels)
+    assert [text.get_parse_math() for text in drawn[:2]] == [True, False]
+    plot_levels([BOWL] * 4, labels=labels)[0].figure.canvas.draw()
+
+
+def test_a_name_is_drawn_as_it_stands_for_latex_too():
+    assert plot_line(a_line(ALPHAS)).get_xlabel() == "α"
+    with mpl.rc_context({"text.usetex": True}):
+        line = LossLine(ALPHAS, {"a_$%": ALPHAS[np.newaxis]}, {"a_$%": 0}, {})
+        ax = plot_line(line, metric="a_$%")
+    assert ax.get_xlabel() == r"$\alpha$"
+    assert ax.get_ylabel() == r"a \$\%"
 
 
 @pytest.mark.mpl_image_compare
@@ -356,6 +616,21 @@ def test_convexity_has_one_scale_for_all():
     np.testing.assert_array_equal(np.ravel(cells.get_array()), np.ravel(ratios["convexity"]))
     # As plot_2D.py of the reference implementation has it.
     assert cells.get_clim() == (0, 0.5)
+
+
+def test_a_convexity_map_has_the_notes_and_marks_of_every_plane():
+    values = np.full((21, 21), 0.1)
+    values[0] = np.nan
+    values[5, 5] = np.nan
+    metadata = {"missing": list(range(21)), "positions": [[0, 0], [0.5, 0.5], [5, 5]]}
+    surface = LossSurface(ALPHAS, ALPHAS, {"convexity": values}, {"convexity": 0.1}, metadata)
+    ax = plot_convexity(surface)
+    assert texts(ax) == ["preview: 420 of 441 points\n1 of 441 points not finite"]
+    marks = [mark.get_offsets().tolist() for mark in ax.collections[1:]]
+    assert marks == [[[0, 0]], [[0.5, 0.5]]]
+    assert ax.get_aspect() == 1
+    beyond = dataclasses.replace(surface, alphas=ALPHAS + 3, metadata={})
+    assert len(plot_convexity(beyond).collections) == 1
 
 
 def test_every_model_of_a_plane_or_line_is_marked():
