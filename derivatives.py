@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from losslandscape.evaluation import preserved
+
 # How many samples the checks take: few, so that a small step crosses few kinks of ReLUs.
 SAMPLES = 4
 # The relative rounding error of numbers below single precision.
@@ -93,8 +95,7 @@ def check_derivatives(model, differentiate, batch):
     """Refuses second derivatives that are not those of the loss, on a few samples.
 
     Args:
-        model: A compiled and built `keras.Model`. Its weights are moved: wrap
-            this in `preserved`.
+        model: A compiled and built `keras.Model`. It is left as it was.
         differentiate: What `differentiator` made.
         batch: A batch of the data.
 
@@ -107,13 +108,21 @@ def check_derivatives(model, differentiate, batch):
     batch, is_cut = _few_samples(model, batch)
     generator = np.random.default_rng(0)
     first, second = (_random_direction(model, generator) for _ in range(2))
-    found, other = (differentiate(batch, direction) for direction in (first, second))
+
+    def differentiate_again(batch, direction):
+        # From the same state each time, such as that of a seed generator.
+        with preserved(model):
+            return differentiate(batch, direction)
+
+    found, other = (differentiate_again(batch, direction) for direction in (first, second))
     if not np.isfinite(_flat([*found.gradient, *found.product, *other.product])).all():
         return False
     if is_cut:
-        _check_mean(differentiate, batch, first)
+        with preserved(model):
+            _check_mean(differentiate, batch, first)
     _check_symmetry(model, (first, found), (second, other))
-    _check_differences(model, differentiate, batch, first)
+    with preserved(model):
+        _check_differences(model, differentiate_again, batch, first)
     return True
 
 
@@ -207,7 +216,8 @@ class _Functional(keras.StatelessScope):
 
     def __init__(self, model):
         # Regularizers look for the weights here.
-        super().__init__([(weight, weight.value) for weight in model.trainable_variables])
+        weights = [(weight, weight.value) for weight in model.trainable_variables]
+        super().__init__(weights, collect_losses=True)
         self.updates = {}
 
     def add_update(self, update):
