@@ -1,8 +1,9 @@
 """Curvature: the Hessian of the loss at a model, through its products with vectors.
 
-The Hessian itself is never stored. Everything is of the mean loss over a whole
-dataset, with the weight penalties, as `model.evaluate` reports it; it does not
-depend on how the data are cut into batches.
+The Hessian itself is never stored, but for a few parameters. Everything is of the
+mean loss over a whole dataset, with the weight penalties, as `model.evaluate`
+reports it; it does not depend on how the data are cut into batches, and a loss
+that does is refused.
 """
 
 import keras
@@ -54,13 +55,22 @@ def hessian_product(model, x, y=None, *, batch_size=None):
 
     Returns:
         A function that takes a direction, a list of arrays with the shapes of
-        `model.trainable_variables`, and returns another such list of float32
-        arrays. `model` is left as it was.
+        `model.trainable_variables`, and returns another such list, in single
+        precision, or double for weights in double. It is zero for weights that
+        the loss does not depend on. In half precision a product is as inexact
+        as the model's own gradients. `model` is left as it was.
+
+        Its first call checks, on a few samples, that the Hessian is symmetric
+        and what differences of gradients converge to, and on all data that the
+        differentiated loss is the one that `model.evaluate` reports. Where the
+        loss or its derivatives are not finite, the next call checks.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If the model is not compiled or built, or the backend is not
-            TensorFlow.
+            TensorFlow; from the first call, if a check fails, an operation has
+            no second derivative, state passes from batch to batch, or the loss
+            is no mean over samples, such as with `reduction="sum"`.
 
     Example:
 
@@ -110,7 +120,8 @@ def hessian_eigenvalues(
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        number: How many. Defaults to 1.
+        number: How many, less than the number of parameters, or up to it if
+            those are few (32). Defaults to 1.
         which: The `"largest"` (the default), the `"smallest"`, that is, the most
             negative ones, or those of the largest `"magnitude"`.
         tolerance: Relative accuracy. Defaults to 1e-4; single precision gives
@@ -127,7 +138,10 @@ def hessian_eigenvalues(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used.
+        ValueError: If an argument has a value that cannot be used, the Hessian
+            is not finite, or as the product of `hessian_product`.
+        scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
+            found; it holds those that were.
 
     Example:
 
@@ -275,7 +289,8 @@ def evaluate_convexity(
     Returns:
         A `LossSurface` with the values `"largest"` and `"smallest"`, the
         eigenvalues λmax and λmin, and `"convexity"`, the ratio |λmin / λmax|;
-        0 where no eigenvalue is negative. It is drawn with `plot_convexity`.
+        0 where no eigenvalue is negative, NaN where the Hessian is not finite.
+        It is drawn with `plot_convexity`.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).

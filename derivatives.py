@@ -308,8 +308,8 @@ def _check_mean(differentiate, batch, direction):
             f"The loss of `model` is no mean over samples: for {SAMPLES} samples at most it is "
             f"{values[0]:g}, and for the same samples twice {doubled:g}. Its curvature would "
             "depend on how the data are cut into batches. Compile the model with a loss of "
-            "`reduction='sum_over_batch_size'` (Keras' default), and divide what `add_loss`, an "
-            "activity regularizer or `compute_loss` adds up by the number of samples."
+            "`reduction='sum_over_batch_size'` (Keras' default), and divide what `add_loss` or "
+            "`compute_loss` adds up by the number of samples."
         )
 
 
