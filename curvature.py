@@ -357,7 +357,7 @@ def _mean_product(model, differentiate, data, vector):
                 whole + tf.cast(found.count, part.dtype) * part
                 for whole, part in zip(products, found.product, strict=True)
             ]
-    return float(loss / count), [array.numpy() / count.numpy() for array in products]
+    return float(loss / count), [(part / tf.cast(count, part.dtype)).numpy() for part in products]
 
 
 def _eigenpairs(model, product, number, end, *, tolerance, seed):
