@@ -1,8 +1,9 @@
 """Curvature: the Hessian of the loss at a model, through its products with vectors.
 
-The Hessian itself is never stored. Everything is of the mean loss over a whole
-dataset, with the weight penalties, as `model.evaluate` reports it; it does not
-depend on how the data are cut into batches.
+The Hessian itself is never stored, but for a few parameters. Everything is of the
+mean loss over a whole dataset, with the weight penalties, as `model.evaluate`
+reports it; it does not depend on how the data are cut into batches, and a loss
+that does is refused.
 """
 
 import keras
@@ -12,8 +13,14 @@ import tensorflow as tf
 from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import check_choice, check_compiled, check_integer, import_extra
 from losslandscape.datasets import one_dataset, read_dataset
+from losslandscape.derivatives import (
+    check_derivatives,
+    check_loss,
+    differentiator,
+    precise_dtypes,
+)
 from losslandscape.directions import resolve_seed
-from losslandscape.engines import as_arrays, mover, to_tensors
+from losslandscape.engines import as_arrays, evaluator, mover, to_tensors
 from losslandscape.evaluation import (
     check_evaluation,
     choose_directions,
@@ -31,6 +38,8 @@ from losslandscape.state import evaluated, preserved
 from losslandscape.surfaces import LossSurface, Spectrum
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
+# Up to this many parameters the Hessian itself is small, and all its eigenvalues are cheap.
+DENSE = 32
 
 
 def hessian_product(model, x, y=None, *, batch_size=None):
@@ -46,13 +55,22 @@ def hessian_product(model, x, y=None, *, batch_size=None):
 
     Returns:
         A function that takes a direction, a list of arrays with the shapes of
-        `model.trainable_variables`, and returns another such list of float32
-        arrays. `model` is left as it was.
+        `model.trainable_variables`, and returns another such list, in single
+        precision, or double for weights in double. It is zero for weights that
+        the loss does not depend on. In half precision a product is as inexact
+        as the model's own gradients. `model` is left as it was.
+
+        Its first call checks, on a few samples, that the Hessian is symmetric
+        and what differences of gradients converge to, and on all data that the
+        differentiated loss is the one that `model.evaluate` reports. Where the
+        loss or its derivatives are not finite, the next call checks.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If the model is not compiled or built, or the backend is not
-            TensorFlow.
+            TensorFlow; from the first call, if a check fails, an operation has
+            no second derivative, state passes from batch to batch, or the loss
+            is no mean over samples, such as with `reduction="sum"`.
 
     Example:
 
@@ -70,18 +88,25 @@ def hessian_product(model, x, y=None, *, batch_size=None):
             f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
         )
     data = read_dataset(model, one_dataset(x, y), batch_size)
-    product_on_batch = _product_on_batch(model, data.batches.element_spec)
+    differentiate = differentiator(model, data.batches.element_spec)
+    is_checked = False
 
     def product(direction):
-        vector = [tf.convert_to_tensor(array, "float32") for array in direction]
-        total = [tf.zeros_like(array) for array in vector]
-        # Models of several outputs count their losses in metrics, which must not be left changed.
-        with preserved(model):
-            for batch in data.batches:
-                parts = product_on_batch(batch, vector)
-                share = tf.nest.flatten(batch)[0].shape[0] / data.size
-                total = [whole + share * part for whole, part in zip(total, parts, strict=True)]
-        return [array.numpy() for array in total]
+        nonlocal is_checked
+        vector = [
+            tf.cast(array, dtype)
+            for array, dtype in zip(direction, precise_dtypes(model), strict=True)
+        ]
+        # Where derivatives are not finite no check can decide, so it is left to a later product.
+        if is_checked:
+            return _mean_product(model, differentiate, data, vector)[1]
+        reported = _evaluate(model, data)
+        is_decided = check_derivatives(model, differentiate, next(iter(data.batches)))
+        loss, products = _mean_product(model, differentiate, data, vector)
+        if np.isfinite([loss, reported]).all():
+            check_loss(model, loss, reported)
+            is_checked = is_decided
+        return products
 
     return product
 
@@ -95,7 +120,8 @@ def hessian_eigenvalues(
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        number: How many. Defaults to 1.
+        number: How many, less than the number of parameters, or up to it if
+            those are few (32). Defaults to 1.
         which: The `"largest"` (the default), the `"smallest"`, that is, the most
             negative ones, or those of the largest `"magnitude"`.
         tolerance: Relative accuracy. Defaults to 1e-4; single precision gives
@@ -112,7 +138,10 @@ def hessian_eigenvalues(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used.
+        ValueError: If an argument has a value that cannot be used, the Hessian
+            is not finite, or as the product of `hessian_product`.
+        scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
+            found; it holds those that were.
 
     Example:
 
@@ -122,9 +151,12 @@ def hessian_eigenvalues(
     check_integer("number", number, minimum=1)
     check_choice("which", which, tuple(ENDS))
     product = hessian_product(model, x, y, batch_size=batch_size)
-    return _eigenpairs(
+    import_extra("scipy.sparse.linalg", "analysis")
+    values, directions = _eigenpairs(
         model, product, number, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
     )
+    _check_finite(values)
+    return values, directions
 
 
 def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_size=None):
@@ -163,6 +195,7 @@ def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_siz
             for weight in model.trainable_variables
         ]
         samples.append(_flat(probe) @ _flat(product(probe)))
+        _check_finite(samples)
     return confidence_interval(samples)
 
 
@@ -209,6 +242,7 @@ def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=Non
     eigenvalues, shares = [], []
     for _ in range(number_of_probes):
         diagonal, beside = _lanczos(_on_vectors(model, product), size, min(steps, size), generator)
+        _check_finite(diagonal)
         values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
         # Fewer than `steps` if the vector spans less; what is missing has no share.
         missing = (0, min(steps, size) - len(values))
@@ -255,7 +289,8 @@ def evaluate_convexity(
     Returns:
         A `LossSurface` with the values `"largest"` and `"smallest"`, the
         eigenvalues λmax and λmin, and `"convexity"`, the ratio |λmin / λmax|;
-        0 where no eigenvalue is negative. It is drawn with `plot_convexity`.
+        0 where no eigenvalue is negative, NaN where the Hessian is not finite.
+        It is drawn with `plot_convexity`.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -298,59 +333,76 @@ def evaluate_convexity(
 
 
 def _with_ratio(largest, smallest):
-    # Without a negative eigenvalue the loss is convex there, however flat.
-    ratio = abs(min(smallest, 0) / largest) if largest else float("inf")
-    return {"convexity": ratio, "largest": largest, "smallest": smallest}
+    # Without a negative eigenvalue the loss is convex there, however flat; NaN stays NaN.
+    negative = np.minimum(smallest, 0.0)
+    ratio = abs(negative / largest) if largest else np.inf
+    return {"convexity": ratio if negative else 0.0, "largest": largest, "smallest": smallest}
 
 
-def _product_on_batch(model, batch_signature):
-    weights = model.trainable_variables
-    vector_signature = [tf.TensorSpec(weight.shape, "float32") for weight in weights]
-
-    # Of any batch size, so that there is one graph for all.
-    @tf.function(input_signature=[batch_signature, vector_signature])
-    def product(batch, vector):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-        with tf.GradientTape() as outer:
-            with tf.GradientTape() as inner:
-                loss = model.compute_loss(
-                    x=x,
-                    y=y,
-                    y_pred=model(x, training=False),
-                    sample_weight=sample_weight,
-                    training=False,
-                )
-            gradients = inner.gradient(loss, weights, unconnected_gradients="zero")
-            slope = tf.add_n(
-                [
-                    tf.reduce_sum(_dense(gradient) * part)
-                    for gradient, part in zip(gradients, vector, strict=True)
-                ]
-            )
-        products = outer.gradient(slope, weights, unconnected_gradients="zero")
-        return [_dense(array) for array in products]
-
-    return product
+def _evaluate(model, data):
+    """The loss that `model.evaluate` reports."""
+    with preserved(model):
+        return evaluator(model, lambda *_, **__: None)(data)["loss"]
 
 
-def _dense(gradient):
-    # Those of embeddings are sparse, those of half-precision weights in half precision.
-    return tf.cast(tf.convert_to_tensor(gradient), "float32")
+def _mean_product(model, differentiate, data, vector):
+    """The loss on all data, and its Hessian times a vector: arrays like the weights."""
+    loss, count, products = 0.0, 0.0, [tf.zeros_like(part) for part in vector]
+    with preserved(model):
+        for batch in data.batches:
+            found = differentiate(batch, vector)
+            loss += found.count * found.loss
+            count += found.count
+            products = [
+                whole + tf.cast(found.count, part.dtype) * part
+                for whole, part in zip(products, found.product, strict=True)
+            ]
+    return float(loss / count), [(part / tf.cast(count, part.dtype)).numpy() for part in products]
 
 
 def _eigenpairs(model, product, number, end, *, tolerance, seed):
-    linalg = import_extra("scipy.sparse.linalg", "analysis")
-    size = _number_of_parameters(model)
-    if number >= size:
+    """Extreme eigenvalues and their directions; NaN, and none, if the Hessian is not finite."""
+    size, multiply = _number_of_parameters(model), _on_vectors(model, product)
+    if number >= size + (size <= DENSE):
         raise ValueError(
-            f"`number` must be less than the {size} parameters of `model`. Received {number}."
+            f"`number` must be {'at most' if size <= DENSE else 'less than'} the {size} parameters "
+            f"of `model`. Received {number}."
         )
-    operator = linalg.LinearOperator((size, size), _on_vectors(model, product), dtype="float32")
     start = np.random.default_rng(seed).normal(size=size).astype("float32")
-    values, vectors = linalg.eigsh(operator, number, which=end, tol=tolerance, v0=start)
+    moved = multiply(start)
+    if not np.isfinite(moved).all():
+        return np.full(number, np.nan), []
+    if size <= DENSE:
+        matrix = np.stack([multiply(unit) for unit in np.eye(size, dtype="float32")])
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    elif not moved.any():
+        # A Hessian of zeros, which ARPACK takes for a failure: any directions are its own.
+        values, vectors = np.zeros(number), np.eye(size, number, dtype="float32")
+    else:
+        values, vectors = _arpack(multiply, size, number, end, tolerance=tolerance, start=start)
     # The most extreme first: by value, from the end that was asked for.
-    order = np.argsort({"LA": -values, "SA": values, "LM": -np.abs(values)}[end])
+    order = np.argsort({"LA": -values, "SA": values, "LM": -np.abs(values)}[end])[:number]
     return values[order].astype(float), [_unflat(model, vectors[:, index]) for index in order]
+
+
+def _arpack(multiply, size, number, end, *, tolerance, start):
+    linalg = import_extra("scipy.sparse.linalg", "analysis")
+    operator = linalg.LinearOperator((size, size), multiply, dtype="float32")
+    try:
+        return linalg.eigsh(operator, number, which=end, tol=tolerance, v0=start)
+    except linalg.ArpackNoConvergence as error:
+        found = len(error.eigenvalues)
+        error.add_note(f"{found} of {number} eigenvalues were found. Raise `tolerance`.")
+        raise
+
+
+def _check_finite(values):
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "The Hessian is not finite at the weights of `model`: there the loss or one of its "
+            "derivatives is NaN or infinite. Check the loss with `model.evaluate`; half precision "
+            "ends at 65504."
+        )
 
 
 def _lanczos(multiply, size, steps, generator):

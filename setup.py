@@ -18,6 +18,7 @@ SIBLINGS = (
     "cli",
     "curvature",
     "datasets",
+    "derivatives",
     "directions",
     "engines",
     "evaluation",

@@ -232,3 +232,302 @@ def test_other_backends_are_told_what_to_do(network, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match="needs the TensorFlow backend.*Received 'torch'"):
         hessian_product(network, X, Y)
+
+
+def hessian_by_differences(model, loss, step=2e-3):
+    """The Hessian of a function of the model, column by column from its first derivatives."""
+    weights = model.trainable_variables
+
+    @tf.function(autograph=False)
+    def gradient():
+        with tf.GradientTape() as tape:
+            value = loss()
+        values = [weight.value for weight in weights]
+        parts = tape.gradient(value, values, unconnected_gradients="zero")
+        return tf.concat([tf.reshape(part, [-1]) for part in parts], 0)
+
+    columns = []
+    for weight in weights:
+        start = weight.numpy()
+        for index in np.ndindex(start.shape):
+            ends = []
+            for sign in (1, -1):
+                moved = start.copy()
+                moved[index] += sign * step
+                weight.assign(moved)
+                ends.append(gradient().numpy().astype(float))
+            columns.append((ends[0] - ends[1]) / (2 * step))
+        weight.assign(start)
+    return np.array(columns)
+
+
+def hessian_by_products(model, *data, **options):
+    product = hessian_product(model, *data, **options)
+    shapes = [weight.shape for weight in model.trainable_variables]
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+    rows = []
+    for unit in np.eye(ends[-1], dtype="float32"):
+        parts = np.split(unit, ends[:-1])
+        direction = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+        rows.append(flat(product(direction)))
+    return np.array(rows)
+
+
+def regression(*parts, loss="mse", **options):
+    model = keras.Sequential(list(parts))
+    model.compile("sgd", loss, **options)
+    return model
+
+
+FEATURES = GENERATOR.normal(size=(24, 4)).astype("float32")
+IMAGES = GENERATOR.normal(size=(9, 4, 4, 2)).astype("float32")
+TARGETS = GENERATOR.normal(size=(24, 1)).astype("float32")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.LayerNormalization(),
+        layers.GroupNormalization(2),
+        layers.UpSampling2D(2, interpolation="bilinear"),
+        layers.Resizing(3, 5, interpolation="bicubic"),
+        layers.Resizing(3, 5, interpolation="nearest"),
+        layers.Resizing(2, 3, antialias=True),
+    ],
+    ids=["layer", "group", "bilinear", "bicubic", "nearest", "antialias"],
+)
+def test_products_are_exact_where_tensorflow_loses_second_derivatives(layer):
+    model = regression(
+        keras.Input((4, 4, 2)),
+        layers.Conv2D(4, 2, activation="tanh"),
+        layer,
+        layers.Conv2D(1, 2, activation="tanh"),
+        layers.GlobalAveragePooling2D(),
+    )
+    x, y = IMAGES, TARGETS[:9]
+    expected = hessian_by_differences(model, lambda: tf.reduce_mean(tf.square(model(x) - y)))
+    moments, resize = tf.nn.moments, tf.image.resize
+    hessian = hessian_by_products(model, x, y, batch_size=4)
+    np.testing.assert_allclose(hessian, expected, atol=2e-3 * np.abs(expected).max())
+    np.testing.assert_allclose(hessian, hessian.T, atol=1e-5 * np.abs(expected).max())
+    assert (tf.nn.moments, tf.image.resize) == (moments, resize)
+    assert not tf.config.functions_run_eagerly()
+
+
+class StoppedMoments(layers.Layer):
+    """Normalizes as many do by hand: right to first order only."""
+
+    def call(self, x):
+        mean = keras.ops.mean(x, -1, keepdims=True)
+        deviation = x - keras.ops.stop_gradient(mean)
+        variance = keras.ops.mean(keras.ops.square(deviation), -1, keepdims=True)
+        return (x - mean) / keras.ops.sqrt(variance + 1e-3)
+
+
+class Cube(layers.Layer):
+    """Has a gradient of its own, which has none."""
+
+    def call(self, x):
+        @tf.custom_gradient
+        def cube(value):
+            constant = tf.stop_gradient(value)
+            return value**3, lambda upstream: upstream * 3 * constant**2
+
+        return cube(x)
+
+
+@pytest.mark.parametrize("last", [StoppedMoments(), Cube()], ids=["moments", "custom"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_lost_second_derivatives_are_refused(last, activation):
+    # With no weights behind it, the Hessian is wrong, and symmetric nonetheless.
+    model = regression(keras.Input((4,)), layers.Dense(20, activation), layers.Dense(4), last)
+    with pytest.raises(ValueError, match="Hessian of this model is not.*loses a part"):
+        hessian_trace(model, FEATURES, FEATURES, 2)
+
+
+def test_asymmetric_hessians_are_refused():
+    model = regression(
+        keras.Input((4,)), layers.Dense(8), StoppedMoments(), layers.Dense(8, "tanh"), Cube()
+    )
+    with pytest.raises(ValueError, match="Hessian of this model is not"):
+        hessian_eigenvalues(model, FEATURES, np.zeros((24, 8), "float32"))
+
+
+def test_operations_without_a_second_derivative_are_named():
+    model = regression(keras.Input((4,)), layers.Dense(3, "softsign"), layers.Dense(1))
+    with pytest.raises(ValueError, match="no such derivative.*SoftsignGrad"):
+        hessian_eigenvalues(model, FEATURES, TARGETS)
+
+
+@pytest.mark.parametrize("loss", ["mae", "hinge"])
+def test_kinks_are_not_taken_for_lost_derivatives(loss):
+    # Differences of gradients see the kinks, where almost everywhere there is no curvature.
+    x, y = GENERATOR.normal(size=(2, 4, 24, 24, 3)).astype("float32")
+    convolutions = [layers.Conv2D(8, 3, activation="relu"), layers.MaxPooling2D(2)]
+    model = regression(keras.Input((24, 24, 3)), *convolutions, layers.Conv2D(3, 3), loss=loss)
+    assert np.isfinite(hessian_trace(model, x, np.sign(y[:, :9, :9]), 2, seed=0)).all()
+    linear = regression(keras.Input((24, 24, 3)), layers.Conv2D(3, 1), loss=loss)
+    assert hessian_trace(linear, x, np.sign(y), 2) == (0, 0, 0)
+
+
+class Physics(keras.Model):
+    """Reports a loss with derivatives by the inputs, from a test step of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = layers.Dense(4, "tanh"), layers.Dense(1)
+        self.tracker = keras.metrics.Mean(name="total")
+
+    @property
+    def metrics(self):
+        return [self.tracker]
+
+    def call(self, x):
+        return self.outer(self.inner(x))
+
+    def total(self, x, y):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            output = self(x)
+        slope = tape.gradient(output, x)
+        return tf.reduce_mean((output - y) ** 2) + tf.reduce_mean((slope - output) ** 2)
+
+    @tf.function
+    def test_step(self, data):
+        self.tracker.update_state(self.total(*data))
+        return {"loss": self.tracker.result()}
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_curvature_is_that_of_the_loss_that_a_test_step_reports(run_eagerly):
+    x, y = TARGETS, FEATURES[:, :1]
+    model = Physics()
+    model(x)
+    model.compile("sgd", "mse", run_eagerly=run_eagerly)
+
+    def loss():
+        # `evaluate` reports the mean over batches, also where the last one is smaller.
+        batches = [(x[i : i + 10], y[i : i + 10]) for i in (0, 10, 20)]
+        return sum(model.total(tf.constant(a), tf.constant(b)) for a, b in batches) / 3
+
+    expected = hessian_by_differences(model, loss)
+    data = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
+    hessian = hessian_by_products(model, data)
+    np.testing.assert_allclose(hessian, expected, atol=2e-3 * np.abs(expected).max())
+    # What was traced meanwhile is not what the model's own step uses.
+    assert model.evaluate(data, verbose=0) == pytest.approx(float(loss()), rel=1e-5)
+
+
+def test_a_loss_that_is_not_what_evaluate_reports_is_refused():
+    class LastBatch(Physics):
+        def test_step(self, data):
+            return {"loss": self.total(*data)}
+
+    model = LastBatch()
+    model(TARGETS)
+    model.compile("sgd")
+    whole = hessian_trace(model, TARGETS, FEATURES[:, :1], 2, seed=0, batch_size=24)
+    assert np.isfinite(whole).all()
+    with pytest.raises(ValueError, match="reports a loss of .* but .* Override `compute_loss`"):
+        hessian_trace(model, TARGETS, FEATURES[:, :1], 2, batch_size=8)
+
+
+def test_random_losses_are_differentiated_with_the_same_numbers():
+    class Noisy(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.generator = keras.random.SeedGenerator(1)
+
+        def call(self, x):
+            return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
+
+    model = regression(keras.Input((4,)), layers.Dense(3, "tanh"), Noisy(), layers.Dense(1))
+    (direction,) = random_directions(model, ignore=None, seed=0)
+    line = []
+    start = model.get_weights()
+    for coordinate in (-0.1, 0, 0.1):
+        model.set_weights([w + coordinate * d for w, d in zip(start, direction, strict=True)])
+        model.layers[1].generator.state.assign([1, 0])
+        line.append(model.evaluate(FEATURES, TARGETS, batch_size=8, verbose=0))
+    second = (line[0] - 2 * line[1] + line[2]) / 0.1**2
+    model.set_weights(start)
+    model.layers[1].generator.state.assign([1, 0])
+    product = flat(hessian_product(model, FEATURES, TARGETS, batch_size=8)(direction))
+    assert flat(direction) @ product == pytest.approx(second, rel=0.03)
+
+
+def test_losses_that_are_no_means_are_refused():
+    class Sum(layers.Layer):
+        def call(self, x):
+            self.add_loss(keras.ops.sum(x**2))
+            return x
+
+    total = keras.losses.MeanSquaredError(reduction="sum")
+    for model in (
+        regression(keras.Input((4,)), layers.Dense(1), loss=total),
+        regression(keras.Input((4,)), layers.Dense(3), Sum(), layers.Dense(1)),
+    ):
+        for batch_size in (7, None):
+            with pytest.raises(ValueError, match="is no mean over samples"):
+                hessian_trace(model, FEATURES, TARGETS, 2, batch_size=batch_size)
+
+
+def test_state_that_passes_between_batches_is_refused():
+    parts = layers.SimpleRNN(3, stateful=True), layers.Dense(1)
+    model = regression(keras.Input(batch_shape=(8, 4, 1)), *parts)
+    with pytest.raises(ValueError, match="passes from batch to batch.*stateful=False"):
+        hessian_trace(model, FEATURES[..., np.newaxis], TARGETS, 2, batch_size=8)
+
+
+def test_weights_that_the_loss_does_not_reach_have_no_curvature():
+    inputs = keras.Input((4,))
+    shared = layers.Dense(2, "tanh")(inputs)
+    model = keras.Model(inputs, [layers.Dense(1)(shared), layers.Dense(2)(shared)])
+    model.compile("sgd", ["mse", None])
+    hessian = hessian_by_products(model, FEATURES, [TARGETS, TARGETS])
+    expected = hessian_by_differences(
+        model, lambda: tf.reduce_mean(tf.square(model(FEATURES)[0] - TARGETS))
+    )
+    assert not hessian[-6:].any()
+    np.testing.assert_allclose(hessian, expected, atol=2e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [("float32", 1e-5), ("float64", 1e-5), ("float16", 5e-3), ("mixed_bfloat16", 3e-2)],
+)
+def test_all_eigenvalues_of_a_few_parameters_in_any_precision(dtype, tolerance):
+    model = regression(keras.Input((4,)), layers.Dense(1, use_bias=False, dtype=dtype))
+    values, directions = hessian_eigenvalues(model, FEATURES, TARGETS, 4)
+    expected = np.linalg.eigvalsh(2 / 24 * FEATURES.T @ FEATURES)[::-1]
+    np.testing.assert_allclose(values, expected, rtol=tolerance)
+    assert [direction[0].shape for direction in directions] == [(4, 1)] * 4
+    with pytest.raises(ValueError, match="at most the 4 parameters.*Received 5"):
+        hessian_eigenvalues(model, FEATURES, TARGETS, 5)
+
+
+def test_a_hessian_of_zeros_is_a_value():
+    dead = layers.Dense(9, "relu", bias_initializer=keras.initializers.Constant(-50))
+    model = regression(keras.Input((4,)), dead, layers.Dense(1), loss="mae")
+    values, directions = hessian_eigenvalues(model, FEATURES, TARGETS, 2)
+    np.testing.assert_array_equal(values, [0, 0])
+    np.testing.assert_allclose([np.linalg.norm(flat(each)) for each in directions], 1)
+    surface = evaluate_convexity(model, FEATURES, TARGETS, 2, seed=0, verbose=0)
+    for values in surface.values.values():
+        np.testing.assert_array_equal(values, np.zeros((2, 2)))
+
+
+def test_a_hessian_that_is_not_finite_is_missing_in_a_map():
+    parts = layers.Dense(6, "exponential"), layers.Dense(1)
+    model = regression(keras.Input((4,)), *parts)
+    (alpha, beta) = random_directions(model, 2, seed=0)
+    extent = (-400, 0), (-400, 0)
+    surface = evaluate_convexity(
+        model, FEATURES, TARGETS, 2, directions=[alpha, beta], extent=extent, verbose=0
+    )
+    for values in surface.values.values():
+        np.testing.assert_array_equal(np.isnan(values), [[True, True], [True, False]])
+    model.layers[0].kernel.assign(400 * alpha[0])
+    for measure in (hessian_eigenvalues, hessian_trace, hessian_spectrum):
+        with pytest.raises(ValueError, match="Hessian is not finite"):
+            measure(model, FEATURES, TARGETS)
