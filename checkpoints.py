@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.checks import check_path
+from losslandscape.checks import check_path, warn
 from losslandscape.surfaces import read_saved
 
 # At most so much computing is lost when the process is killed, in seconds.
@@ -125,7 +125,7 @@ class Checkpoint:
         state = {"missing": np.flatnonzero(is_missing).tolist()} if is_missing.any() else {}
         for index, (path, value) in enumerate(zip(self._paths, values, strict=False)):
             if _stamp(path) != self._stamps[index]:
-                _warn(
+                warn(
                     f"Something else has written to the checkpoint {path}. This computation goes "
                     "on without a checkpoint."
                 )
@@ -136,7 +136,7 @@ class Checkpoint:
                 dataclasses.replace(value, metadata=metadata).save(path)
             # HDF5 and JSON raise anything, and the values matter more than their file.
             except Exception as error:
-                _warn(
+                warn(
                     f"Could not write the checkpoint {path}: {error}. The computed values are "
                     "kept in memory."
                 )
@@ -152,16 +152,6 @@ def _paths(path, number_of_datasets):
         return [path]
     stems = [f"{path.stem}-{index + 1}" for index in range(number_of_datasets)]
     return [check_path("checkpoint", path.with_stem(stem)) for stem in stems]
-
-
-def _warn(message):
-    """Warns, and does not raise where warnings are errors: that would cost the computed values."""
-    try:
-        warnings.warn(message, stacklevel=3)
-    except UserWarning:
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-            warnings.warn(message, stacklevel=3)
 
 
 def _load(kind, path):

@@ -13,6 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from losslandscape.internals import flatten_layers
+
 # What a name made from the given one adds to it, in bytes: "-trajectory", or a dot, the number of
 # a process and ".part".
 ROOM = 14
@@ -29,7 +31,7 @@ def check_model(model, name="model"):
         )
     quantized = [
         layer.name
-        for layer in model._flatten_layers()
+        for layer in flatten_layers(model)
         # float8 layers keep a floating-point kernel, the others hold integers.
         if layer.quantization_mode not in (None, "float8")
     ]
@@ -149,11 +151,11 @@ def import_extra(module, extra):
         ) from error
 
 
-def warn(message):
+def warn(message, stacklevel=3):
     """Warns, and does not raise where warnings are errors: that would cost the computed values."""
     try:
-        warnings.warn(message, stacklevel=3)
+        warnings.warn(message, stacklevel=stacklevel)
     except UserWarning:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(message, stacklevel=stacklevel)

@@ -34,7 +34,7 @@ from losslandscape.evaluation import (
 )
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.measures import confidence_interval
-from losslandscape.state import evaluated, preserved
+from losslandscape.state import evaluated
 from losslandscape.surfaces import LossSurface, Spectrum
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
@@ -341,14 +341,14 @@ def _with_ratio(largest, smallest):
 
 def _evaluate(model, data):
     """The loss that `model.evaluate` reports."""
-    with preserved(model):
+    with evaluated(model):
         return evaluator(model, lambda *_, **__: None)(data)["loss"]
 
 
 def _mean_product(model, differentiate, data, vector):
     """The loss on all data, and its Hessian times a vector: arrays like the weights."""
     loss, count, products = 0.0, 0.0, [tf.zeros_like(part) for part in vector]
-    with preserved(model):
+    with evaluated(model):
         for batch in data.batches:
             found = differentiate(batch, vector)
             loss += found.count * found.loss

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from losslandscape.evaluation import preserved
+from losslandscape.internals import flatten_layers
+from losslandscape.state import evaluated
 
 # How many samples the checks take: few, so that a small step crosses few kinks of ReLUs.
 SAMPLES = 4
@@ -111,17 +112,17 @@ def check_derivatives(model, differentiate, batch):
 
     def differentiate_again(batch, direction):
         # From the same state each time, such as that of a seed generator.
-        with preserved(model):
+        with evaluated(model):
             return differentiate(batch, direction)
 
     found, other = (differentiate_again(batch, direction) for direction in (first, second))
     if not np.isfinite(_flat([*found.gradient, *found.product, *other.product])).all():
         return False
     if is_cut:
-        with preserved(model):
+        with evaluated(model):
             _check_mean(differentiate, batch, first)
     _check_symmetry(model, (first, found), (second, other))
-    with preserved(model):
+    with evaluated(model):
         _check_differences(model, differentiate_again, batch, first)
     return True
 
@@ -398,7 +399,7 @@ def _doubled(batch):
 
 def _epsilon(model):
     """The largest relative rounding error of any layer."""
-    return max(EPSILONS.get(layer.compute_dtype, 2.0**-23) for layer in model._flatten_layers())
+    return max(EPSILONS.get(layer.compute_dtype, 2.0**-23) for layer in flatten_layers(model))
 
 
 def _flat(tensors):

@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 from losslandscape.checks import check_choice, check_integer, check_model, check_same_weights
+from losslandscape.internals import flatten_layers, own_trainable_variables
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
 IGNORE_RULES = ("biasbn", None)
@@ -154,8 +155,8 @@ def filters(model):
     """
     check_model(model)
     owners = {}
-    for layer in model._flatten_layers():
-        for weight in layer._trainable_variables:
+    for layer in flatten_layers(model):
+        for weight in own_trainable_variables(layer):
             owners.setdefault(id(weight), layer)
     return [_filters_of(weight, owners.get(id(weight))) for weight in model.trainable_variables]
 

@@ -7,8 +7,7 @@
 
 import io
 import sys
-import warnings
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ __path__ = [str(Path(__file__).parent)]
 import numpy as np
 from matplotlib import pyplot as plt
 
-from losslandscape.checks import check_choice, check_path
+from losslandscape.checks import check_choice, check_path, warn
 from losslandscape.curvature import (
     evaluate_convexity,
     hessian_eigenvalues,
@@ -587,13 +586,7 @@ def _costing_a_warning(what, advice):
         with np.errstate(all="ignore"):
             yield
     except Exception as error:
-        message = f"{what}: {type(error).__name__}: {error}. {advice}"
-        try:
-            warnings.warn(message, stacklevel=5)
-        except Exception:
-            # Warnings are errors here, and would throw away as much.
-            with suppress(Exception):
-                print(message, file=sys.stderr)
+        warn(f"{what}: {type(error).__name__}: {error}. {advice}", stacklevel=6)
 
 
 def _how_to_draw(display, draw):
