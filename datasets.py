@@ -161,15 +161,34 @@ def one_dataset(x, y=None):
     parts = split_datasets(x)
     if len(parts) != 1:
         raise ValueError(
-            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets."
+            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. Several "
+            "inputs or targets of one model are passed as lists: ([x1, x2], [y1, y2])."
         )
     return parts[0]
 
 
 def batch_size_of(batch):
     """Returns the number of samples in a batch, or `None` if its arrays do not share one."""
-    sizes = {part.shape[0] if len(part.shape) else None for part in _arrays(batch)}
+    sizes = {part.shape[0] if len(part.shape) else None for part in arrays_of(batch)}
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def map_arrays(function, *structures):
+    """Maps the arrays of structures of one kind, and keeps every `None` in them."""
+    return tree.map_structure(
+        lambda *parts: None if parts[0] is None else function(*parts), *structures
+    )
+
+
+def arrays_of(structure):
+    """Returns the list of the arrays in a structure."""
+    return [part for part in tree.flatten(structure) if part is not None]
+
+
+def in_structure_of(structure, arrays):
+    """Puts a list of arrays in place of those in a structure."""
+    remaining = iter(arrays)
+    return map_arrays(lambda _: next(remaining), structure)
 
 
 def _read_arrays(model, dataset, batch_size, name):
@@ -304,7 +323,7 @@ def _read_batches(iterable, name):
 def _from_batches(batches, name):
     sizes = [batch_size_of(batch) for batch in batches]
     if None in sizes:
-        shapes = [part.shape for part in _arrays(batches[sizes.index(None)])]
+        shapes = [part.shape for part in arrays_of(batches[sizes.index(None)])]
         raise ValueError(
             f"`{name}` must yield batches, with as many targets as inputs. Received an element of "
             f"arrays with shapes {[tuple(shape) for shape in shapes]}. Unbatched datasets take "
@@ -314,50 +333,37 @@ def _from_batches(batches, name):
     if _are_uniform(batches, sizes):
         tensors = map_arrays(lambda *parts: tf.concat(parts, axis=0), *batches)
         return _from_tensors(name, tensors, sizes[0])
+    cached = _pipeline(batches).cache()
+    # Fills the cache, for a pass that ends early would fill it for nothing.
+    collections.deque(cached, maxlen=0)
     # Keras warns about data that end without having said when.
-    counted = (
-        _pipeline(batches).cache().apply(tf.data.experimental.assert_cardinality(len(batches)))
-    )
+    counted = cached.apply(tf.data.experimental.assert_cardinality(len(batches)))
     return Dataset(name, sum(sizes), _untuned(counted))
 
 
 def _pipeline(batches):
     """A `tf.data.Dataset` of batches that differ in shape, sparse and ragged ones as well."""
-    specs = [[tf.type_spec_from_value(part) for part in _arrays(batch)] for batch in batches]
+    specs = [[tf.type_spec_from_value(part) for part in arrays_of(batch)] for batch in batches]
     merged = [
         functools.reduce(lambda one, other: one.most_specific_common_supertype([other]), column)
         for column in zip(*specs, strict=True)
     ]
-    arrays = [tuple(_arrays(batch)) for batch in batches]
+    arrays = [tuple(arrays_of(batch)) for batch in batches]
     pipeline = tf.data.Dataset.from_generator(lambda: arrays, output_signature=tuple(merged))
-
-    def in_structure(*parts):
-        remaining = iter(parts)
-        return map_arrays(lambda _: next(remaining), batches[0])
-
-    return pipeline.map(in_structure)
+    return pipeline.map(lambda *parts: in_structure_of(batches[0], parts))
 
 
 def _are_uniform(batches, sizes):
     """Whether the batches could be cut from one tensor, only the last one being smaller."""
     if not _is_dense(batches[0]) or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
         return False
-    return len({tuple(tuple(part.shape[1:]) for part in _arrays(batch)) for batch in batches}) == 1
-
-
-def map_arrays(function, *structures):
-    """Maps the arrays of structures of one kind, and keeps what is `None` in them."""
-    return tree.map_structure(
-        lambda *parts: None if parts[0] is None else function(*parts), *structures
+    return (
+        len({tuple(tuple(part.shape[1:]) for part in arrays_of(batch)) for batch in batches}) == 1
     )
 
 
-def _arrays(structure):
-    return [part for part in tree.flatten(structure) if part is not None]
-
-
 def _is_dense(structure):
-    return all(isinstance(part, tf.Tensor) for part in _arrays(structure))
+    return all(isinstance(part, tf.Tensor) for part in arrays_of(structure))
 
 
 def _check_not_empty(size, name):

@@ -20,7 +20,7 @@ import tensorflow as tf
 from keras import ops, tree
 
 from losslandscape.checks import import_extra
-from losslandscape.datasets import map_arrays
+from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
 from losslandscape.internals import build_symbolically
 
 # What may lie on the device at once for the compiled engine, in bytes.
@@ -220,15 +220,15 @@ def _tensorflow_graph(model, dataset, move):
     logs = model.test_step(_slice(tensors, 0, 1))
     regularized = _regularized(model, but_for=logs)
 
-    def test_step(batch):
+    def test_step(arrays):
         with _unregularized(regularized):
-            return model.test_step(batch)
+            return model.test_step(in_structure_of(tensors, arrays))
 
     names = _result_names(_report(model, logs, regularized))
     # Of any length, as Keras sees batches of two sizes: one trace, and the same numbers.
-    signature = map_arrays(
-        lambda tensor: tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype), tensors
-    )
+    signature = [
+        tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays_of(tensors)
+    ]
     step = tf.function(test_step, autograph=False, input_signature=[signature])
     # The last batch is apart: it may be smaller, and its logs are those of all batches.
     last = (dataset.size - 1) // batch_size
@@ -238,11 +238,12 @@ def _tensorflow_graph(model, dataset, move):
         model.reset_metrics()
 
         def step_at(index):
-            step(_slice(tensors, index * batch_size, batch_size))
+            step(_slice(arrays_of(tensors), index * batch_size, batch_size))
             return index + 1
 
         tf.while_loop(lambda index: index < last, step_at, [0])
-        logs = step(_slice(tensors, last * batch_size, dataset.size - last * batch_size))
+        rest = dataset.size - last * batch_size
+        logs = step(_slice(arrays_of(tensors), last * batch_size, rest))
         return _in_a_row(_report(model, logs, regularized), dtype)
 
     # No XLA: it would save 0.25 ms a point for the smallest models, and take a second to start.
@@ -362,7 +363,7 @@ def mover(state):
 
     def move(directions, point):
         for variable in state.others:
-            variable.assign(state.value(variable))
+            state.put_back(variable)
         values = _moved(origins, dtypes, directions, point)
         for weight, value in zip(weights, values, strict=True):
             weight.assign(_cast(value, weight.dtype))
@@ -472,11 +473,9 @@ def _obstacle(model, data):
         return "the model is distributed by a strategy"
     irregular = [dataset.name for dataset in data if dataset.tensors is None]
     if irregular:
-        return f"the batches of {irregular} differ in shape"
-    tensors = tree.flatten([dataset.tensors for dataset in data])
-    size = sum(
-        tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors if tensor is not None
-    )
+        return f"the batches of {irregular} differ in shape, or are not dense"
+    arrays = arrays_of([dataset.tensors for dataset in data])
+    size = sum(array.shape.num_elements() * array.dtype.size for array in arrays)
     if size > DATA_BUDGET:
         return f"the data take {size:,} bytes, more than the {DATA_BUDGET:,} kept on the device"
     return None

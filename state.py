@@ -108,6 +108,12 @@ class State:
         """Returns the value that a variable had."""
         return self._values[id(variable)][1]
 
+    def put_back(self, variable):
+        """Gives a variable the value that it had."""
+        value = self.value(variable)
+        # JAX reuses the memory of what a model holds when it is evaluated.
+        variable.assign(ops.copy(value) if keras.backend.backend() == "jax" else value)
+
     def rewind(self):
         """Puts back the random generators of the process."""
         for put, value in self._generators:
@@ -122,9 +128,9 @@ class State:
             # Metrics that were built meanwhile have no earlier state, only their initial one.
             self.model.reset_metrics()
         errors = []
-        for variable, value in self._values.values():
+        for variable, _ in self._values.values():
             try:
-                variable.assign(value)
+                self.put_back(variable)
             except Exception as error:
                 errors.append(error)
         self.rewind()

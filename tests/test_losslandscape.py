@@ -162,9 +162,15 @@ def test_a_figure_that_cannot_be_saved_costs_a_warning(model, data, tmp_path, mo
     assert not plt.get_fignums()
 
 
-def test_a_full_disk_leaves_no_half_of_a_figure(model, data, tmp_path):
+def test_a_full_disk_leaves_no_half_of_a_figure(model, data, tmp_path, monkeypatch):
     path = tmp_path / "line.pdf"
-    path.symlink_to("/dev/full")
+    evaluate_lines = losslandscape.evaluate_lines
+
+    def fill_the_disk_and_evaluate(*arguments, **options):
+        path.symlink_to("/dev/full")
+        return evaluate_lines(*arguments, **options)
+
+    monkeypatch.setattr(losslandscape, "evaluate_lines", fill_the_disk_and_evaluate)
     with pytest.warns(UserWarning, match="Could not write .*line.pdf: OSError.*No space left"):
         display = plot_loss(model, data, number_of_points=3, path=path)
     assert np.isfinite(display.lines[0].values["loss"]).all()
