@@ -375,9 +375,11 @@ class _BatchStatistics(keras.StatelessScope):
         }
         self._sums, self._weights = collections.Counter(), collections.Counter()
         self.samples = 1
-        super().__init__(
-            [(statistic, ops.zeros_like(statistic)) for statistic, _ in self._gains.values()]
-        )
+        zeros = [
+            (statistic, ops.zeros(statistic.shape, statistic.dtype))
+            for statistic, _ in self._gains.values()
+        ]
+        super().__init__(zeros)
 
     def add_update(self, update):
         """Keeps the update of a statistic, and leaves the statistic at 0."""
