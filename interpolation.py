@@ -1,20 +1,22 @@
 """Interpolation: the line through two models, and the plane through three.
 
-Models of one architecture are mixed: each weight is a sum of theirs with shares
-that add up to 1. On the way the moving statistics of `BatchNormalization`, which
-belong to one model's weights, have to change with them: frozen ones would make a
-barrier of any path.
+Models of one architecture are mixed: each floating-point weight, trained, frozen or
+not trainable, is a sum of theirs with shares that add up to 1; integers and seeds
+stay those of the first model. On the way the moving statistics of
+`BatchNormalization`, which belong to one model's weights, have to change with them:
+frozen ones would make a barrier of any path.
 """
 
-import contextlib
+import collections
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import check_choice, check_same_weights
-from losslandscape.datasets import one_dataset, read_datasets, split_datasets
+from losslandscape.datasets import batch_size_of, one_dataset, read_datasets, split_datasets
 from losslandscape.engines import as_arrays, evaluator
 from losslandscape.evaluation import (
     check_evaluation,
@@ -26,6 +28,7 @@ from losslandscape.evaluation import (
     per_axis,
     surface_assembler,
 )
+from losslandscape.internals import flatten_layers
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface
@@ -58,13 +61,15 @@ def evaluate_interpolation(
             which has both models among them.
         extent: First and last coordinate. Defaults to `(-0.5, 1.5)`, half the
             distance beyond either model.
-        statistics: What becomes of the moving statistics of normalization
-            layers. `"interpolate"` (the default) mixes them like the weights,
-            variances by their logarithms, since a straight line would go below
-            0 beyond the models; the ends are then exactly the models.
-            `"estimate"` takes them anew at each point from the first dataset,
-            as training would, so that the ends are the models with such
-            statistics.
+        statistics: What becomes of the moving statistics of `BatchNormalization`.
+            `"interpolate"` (the default) mixes them as all other weights, but
+            moving variances by their logarithms, since a straight line would
+            go below 0 beyond the models; the ends are then exactly the models.
+            `"estimate"` takes them anew at each point, as the means over the
+            batches of the first dataset of what the layer sees in training, so
+            that the ends are the models with such statistics. Layers whose
+            statistics training would not change (frozen, called with
+            `training=False`, or with a momentum of 1) keep the mixed ones.
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: Samples per batch, for arrays; see `evaluate_lines`.
         checkpoint: As in `evaluate_lines`.
@@ -77,7 +82,8 @@ def evaluate_interpolation(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has a value that cannot be used, or the
-            models differ in their weights; before any point is computed.
+            models differ in the shapes of their weights or in how they normalize
+            their inputs; before any point is computed.
 
     Example:
 
@@ -87,7 +93,7 @@ def evaluate_interpolation(
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
     """
     models = [model, other]
-    _check(models, statistics, verbose)
+    _check(models, ["model", "other"], statistics, verbose)
     alphas = coordinates(number_of_points, extent)
     saved = Checkpoint(checkpoint, LossLine, len(split_datasets(datasets)))
     data = read_datasets(model, datasets, batch_size)
@@ -150,7 +156,7 @@ def evaluate_plane(
     """
     if not isinstance(models, (list, tuple)) or len(models) != 3:
         raise ValueError(f"`models` must be a list of three models. Received {models!r}.")
-    _check(models, statistics, verbose)
+    _check(models, [f"models[{index}]" for index in range(3)], statistics, verbose)
     axes = zip(*per_axis(number_of_points, extent), strict=True)
     alphas, betas = (coordinates(number, ends) for number, ends in axes)
     third = _coordinates_of_third(models)
@@ -168,11 +174,53 @@ def evaluate_plane(
     return _measure_mixtures(models, data, shares, assemble, saved, order=order, **options)[0]
 
 
-def _check(models, statistics, verbose):
-    check_evaluation(models[0], "auto", None, verbose)
+def _check(models, names, statistics, verbose):
+    first, *others = models
+    check_evaluation(first, "auto", None, verbose)
     check_choice("statistics", statistics, STATISTICS)
-    for other in models[1:]:
-        check_same_weights(models[0], other)
+    for other, name in zip(others, names[1:], strict=True):
+        check_same_weights(first, other, name)
+        _check_other_weights(first, other, names[0], name)
+        _check_inputs(first, other, names[0], name)
+    if statistics == "estimate":
+        _check_no_renorm(first, names[0])
+
+
+def _check_other_weights(model, other, name, other_name):
+    """Refuses a model that is like the first one but for weights that are not trained."""
+    shapes, received = ([tuple(weight.shape) for weight in part.weights] for part in (model, other))
+    if received != shapes:
+        raise ValueError(
+            f"`{other_name}` must have the architecture of `{name}`: the shapes of all its weights "
+            f"must be {shapes}. Received {received}."
+        )
+
+
+def _check_inputs(model, other, name, other_name):
+    """Refuses inputs that are normalized otherwise: a mean of data is a constant to Keras."""
+    layers_of = [
+        [layer for layer in flatten_layers(part) if isinstance(layer, layers.Normalization)]
+        for part in (model, other)
+    ]
+    for pair in zip(*layers_of, strict=False):
+        for part in ("mean", "variance"):
+            numbers = [ops.convert_to_numpy(getattr(layer, part)) for layer in pair]
+            if not np.array_equal(*numbers):
+                raise ValueError(
+                    f"`{other_name}` must normalize its inputs as `{name}` does, since the numbers "
+                    f"of a `Normalization` layer cannot be mixed. Received one with another {part} "
+                    f"in layer {pair[1].name!r}. Adapt both layers to the same data."
+                )
+
+
+def _check_no_renorm(model, name):
+    renormalizing = [layer.name for layer in _normalizations(model) if _has_renorm(layer)]
+    if renormalizing:
+        raise ValueError(
+            f"`statistics='estimate'` is not for `BatchNormalization(renorm=True)`, which in "
+            f"training depends on earlier statistics. Received such layers in `{name}`: "
+            f"{renormalizing}. Use 'interpolate'."
+        )
 
 
 def _origin(models, statistics):
@@ -216,7 +264,7 @@ def _measure_mixtures(
             state.restore()
             place(mixture)
             if statistics == "estimate":
-                _estimate_statistics(model, data[0].batches)
+                _estimate_statistics(model, data[0].batches, interrupt)
             return [evaluate(dataset) for dataset in data]
 
         def measure(missing):
@@ -231,43 +279,127 @@ def _measure_mixtures(
 
 def _mixer(models):
     """A function that gives the first model the weights of a mixture of all."""
-    weights = [weight for weight in models[0].weights if keras.backend.is_float_dtype(weight.dtype)]
-    parts = zip(*(model.weights for model in models), strict=True)
-    values = {
-        id(first): [ops.convert_to_numpy(part).astype("float64") for part in (first, *others)]
-        for first, *others in parts
-    }
+    epsilons = _epsilons(models[0])
+    parts = [
+        (first, [ops.convert_to_numpy(part).astype("float64") for part in (first, *others)])
+        for first, *others in zip(*(model.weights for model in models), strict=True)
+        if keras.backend.is_float_dtype(first.dtype)
+    ]
 
     def place(shares):
-        for weight in weights:
-            mix = _mix_variances if "variance" in weight.name else _mix
-            weight.assign(mix(values[id(weight)], shares))
+        # A weight too large for its type is inf, and measured as such.
+        with np.errstate(all="ignore"):
+            for weight, values in parts:
+                if id(weight) in epsilons:
+                    mixed = _mix_variances(values, shares, epsilons[id(weight)])
+                else:
+                    mixed = _mix(values, shares)
+                weight.assign(mixed)
 
     return place
 
 
 def _mix(values, shares):
-    return sum(share * value for share, value in zip(shares, values, strict=True))
+    # What is NaN or inf in one model must not show where that model has no share.
+    return sum(share * value for share, value in zip(shares, values, strict=True) if share)
 
 
-def _mix_variances(values, shares):
-    # The smallest normal number, for a channel that is always the same.
-    tiny = np.finfo("float32").tiny
-    return np.exp(_mix([np.log(np.maximum(value, tiny)) for value in values], shares))
+def _mix_variances(values, shares, epsilon):
+    """Mixes by logarithms, so that no share leads below 0."""
+    lowest = np.min(values, axis=0)
+    # A channel that hardly varies counts as its layer counts it, which adds epsilon.
+    offset = np.where(lowest < epsilon, epsilon, 0)
+    is_positive = lowest + offset > 0
+    logarithms = [np.log(np.where(is_positive, value + offset, 1)) for value in values]
+    mixed = np.maximum(np.exp(_mix(logarithms, shares)) - offset, np.minimum(lowest, 0))
+    return np.where(is_positive, mixed, _mix(values, shares))
 
 
-def _estimate_statistics(model, batches):
+def _epsilons(model):
+    """By the id of each moving variance or deviation, what its layer adds before it divides."""
+    pairs = []
+    for layer in _normalizations(model):
+        pairs.append((layer.moving_variance, layer.epsilon))
+        if _has_renorm(layer):
+            # Deviations have it already.
+            pairs += [(layer.moving_stddev, 0), (layer.renorm_stddev, 0)]
+    return {id(weight): epsilon for weight, epsilon in pairs if not weight.trainable}
+
+
+def _normalizations(model):
+    return [
+        layer
+        for layer in flatten_layers(model)
+        if isinstance(layer, layers.BatchNormalization) and layer.built
+    ]
+
+
+def _has_renorm(layer):
+    # Keras before 3.14 has none.
+    return getattr(layer, "renorm", False)
+
+
+def _estimate_statistics(model, batches, interrupt):
     """Gives normalization layers the mean over batches of what they see in training."""
     normalizations = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(layer, layers.BatchNormalization) and layer.trainable
+        layer for layer in _normalizations(model) if layer.trainable and layer.momentum < 1
     ]
-    with contextlib.ExitStack() as stack:
-        for layer in normalizations:
-            stack.callback(setattr, layer, "momentum", layer.momentum)
-        for index, (x, *_) in enumerate(batches):
-            for layer in normalizations:
-                # The mean of all batches so far, instead of one that forgets the first ones.
-                layer.momentum = index / (index + 1)
+    with _BatchStatistics(normalizations) as statistics:
+        for batch in batches:
+            x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+            statistics.samples = batch_size_of(batch)
             model(x, training=True)
+            interrupt()
+    statistics.assign()
+
+
+class _BatchStatistics(keras.StatelessScope):
+    """Collects the statistics of batches, while all variables keep their values.
+
+    A moving statistic that is 0 has `1 - momentum` times the batch's own after a
+    call in training. It is 0 again before the next one, also of a layer that is
+    called twice.
+
+    Args:
+        normalizations: List of `BatchNormalization` layers.
+
+    Attributes:
+        samples: Number of samples in the batch to come, its weight in the mean.
+    """
+
+    def __init__(self, normalizations):
+        self._gains = {
+            id(statistic): (statistic, 1 - layer.momentum)
+            for layer in normalizations
+            for statistic in (layer.moving_mean, layer.moving_variance)
+        }
+        self._sums, self._weights = collections.Counter(), collections.Counter()
+        self.samples = 1
+        zeros = [
+            (statistic, ops.zeros(statistic.shape, statistic.dtype))
+            for statistic, _ in self._gains.values()
+        ]
+        super().__init__(zeros)
+
+    def add_update(self, update):
+        """Keeps the update of a statistic, and leaves the statistic at 0."""
+        variable, value = update
+        if id(variable) in self._gains:
+            if tf.is_symbolic_tensor(value):
+                raise ValueError(
+                    "`statistics='estimate'` reads the statistics of each batch, which a layer "
+                    f"inside a `tf.function` does not give. Received {variable.path!r} in one. "
+                    "Take the decorator off the model's `call`, or use 'interpolate'."
+                )
+            _, gain = self._gains[id(variable)]
+            batch = ops.convert_to_numpy(value).astype("float64") / gain
+            self._sums[id(variable)] += self.samples * batch
+            self._weights[id(variable)] += self.samples
+            value = ops.zeros_like(value)
+        super().add_update((variable, value))
+
+    def assign(self):
+        """Gives the variables the means; those that were not updated keep what they have."""
+        for key, weight in self._weights.items():
+            statistic, _ = self._gains[key]
+            statistic.assign(self._sums[key] / weight)

@@ -6,17 +6,19 @@ the path is drawn on the loss of exactly that plane, and how far it leaves it is
 told.
 """
 
+import hashlib
 import os
 import re
 from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import check_choice, check_integer, import_extra
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.directions import IGNORE_RULES, filters, to_numpy
+from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.engines import evaluator
 from losslandscape.evaluation import (
     check_evaluation,
@@ -27,11 +29,15 @@ from losslandscape.evaluation import (
     measure_points,
     per_axis,
 )
+from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated, preserved
-from losslandscape.surfaces import LossTrajectory
+from losslandscape.surfaces import LossTrajectory, refusing
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
+RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
+# What is shorter than this, relative to the whole path, is a rounding error and no axis of its own.
+ROUNDING = 1e-6
 
 
 class WeightHistory(keras.callbacks.Callback):
@@ -41,17 +47,30 @@ class WeightHistory(keras.callbacks.Callback):
     that an interrupted `fit` leaves a readable history. Nothing is kept in
     memory.
 
+    A history may take several calls of `fit`, with this callback or, in a later
+    process, with another one that appends to the folder. Its epochs and steps
+    are counted over all of them, whatever each `fit` or optimizer counts:
+    `epoch-0.npz` has the weights at the very start, `epoch-7.npz` those after
+    the seventh epoch of all. No record is ever replaced. Where a `fit` starts
+    from other weights than the history ends with (a model that was changed in
+    between, or an earlier checkpoint after a crash), these are recorded as well,
+    as `epoch-7_start-1.npz`: the path then jumps, as the training did. To leave
+    out epochs that were lost, delete their records before resuming.
+
     Args:
         folder: Where to write; it is made if there is none.
-        every: `"epoch"` (the default), or an integer number of steps.
-        append: Whether to go on with the records that are in the folder, for a
+        every: `"epoch"` (the default), or an integer number of steps. Where
+            Keras runs several steps at once (`steps_per_execution`), the weights
+            are recorded as soon as they can be seen.
+        append: Whether to add to the records that are in the folder, for a
             training that is resumed. Defaults to `False`, which refuses a
             folder with records of another training.
 
     Raises:
         TypeError: If `every` is neither `"epoch"` nor an integer.
         ValueError: If `every` is less than 1; or, when training begins, if the
-            folder has records and `append` is `False`.
+            folder has records and `append` is `False`, or has records by epoch
+            and `every` counts steps, or the other way round.
 
     Example:
 
@@ -67,6 +86,12 @@ class WeightHistory(keras.callbacks.Callback):
         self.folder = Path(folder)
         self.every = every
         self._may_append = append
+        self._unit = "epoch" if every == "epoch" else "step"
+        # How many epochs or steps the history has, in all and when this epoch began.
+        self._count = self._count_before = 0
+        # What the weights were when last seen; `None` if only the last record tells.
+        self._last = None
+        self._is_beginning = self._is_new = False
 
     def on_train_begin(self, logs=None):  # noqa: ARG002
         """Records the weights that training starts from."""
@@ -75,34 +100,80 @@ class WeightHistory(keras.callbacks.Callback):
         if are_there and not self._may_append:
             raise ValueError(
                 f"`folder` has the records of another training. Received {str(self.folder)!r}. "
-                "Pass an empty folder, or `append=True` to go on with that training."
+                "Pass an empty folder, or `append=True` to resume that training."
             )
-        # A second `fit` goes on with the first one's records.
+        number = self._last_number()
+        if number > self._count or not are_there:
+            # Others have recorded meanwhile, or all was deleted.
+            self._count, self._last = number, None
+        # A second `fit` appends to the first one's records.
         self._may_append = True
-        if not are_there:
-            self._record(0)
+        self._is_beginning, self._is_new = True, not are_there
+        if self._is_new:
+            self._record(f"{self._unit}-0")
 
-    def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002
-        """Records the weights after an epoch."""
-        if self.every == "epoch":
-            self._record(epoch + 1)
+    def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
+        """Records the weights that training starts from, if the history does not end with them."""
+        self._count_before = self._count
+        # Not earlier: other callbacks may restore a model when its training begins.
+        if self._is_beginning and not self._ends_here():
+            self._record(f"{self._unit}-0" if self._is_new else self._name_of_start())
+        self._is_beginning = False
 
     def on_train_batch_end(self, batch, logs=None):  # noqa: ARG002
         """Records the weights after every so many steps."""
-        if self.every == "epoch":
+        if self._unit == "epoch":
             return
-        step = int(self.model.optimizer.iterations)
-        if step % self.every == 0:
-            self._record(step)
+        # Keras may count more steps than an epoch has, if it runs several at once.
+        steps = min(batch + 1, (self.params or {}).get("steps") or np.inf)
+        before, self._count = self._count, self._count_before + int(steps)
+        if self._count // self.every > before // self.every:
+            self._record(f"step-{self._count}")
 
-    def _record(self, number):
-        unit = "epoch" if self.every == "epoch" else "step"
-        path = self.folder / f"{unit}-{number}.npz"
+    def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002
+        """Records the weights after an epoch."""
+        if self._unit == "epoch":
+            self._count += 1
+            self._record(f"epoch-{self._count}")
+        else:
+            self._last = _digest(_arrays(self.model))
+
+    def _last_number(self):
+        """The number of the last record in the folder; refuses those of another unit."""
+        records = [RECORD.fullmatch(path.name) for path in self.folder.glob("*.npz")]
+        units = {record[1] for record in records if record}
+        if units - {self._unit}:
+            raise ValueError(
+                f"`every` must count what the records in `folder` count. Received {self.every!r} "
+                f"for {str(self.folder)!r}, which has records by {units.pop()}. Pass another one."
+            )
+        return max((int(record[2]) for record in records if record), default=0)
+
+    def _ends_here(self):
+        """Whether the model has the weights with which the history ends."""
+        if self._last is not None:
+            return self._last == _digest(_arrays(self.model))
+        last = _files_in(self.folder, (".npz",))[-1]
+        return _are_same(_read(self.model, last), _arrays(self.model))
+
+    def _name_of_start(self):
+        prefix = f"{self._unit}-{self._count}_start-"
+        return f"{prefix}{len(list(self.folder.glob(f'{prefix}*.npz'))) + 1}"
+
+    def _record(self, name):
+        path = self.folder / f"{name}.npz"
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.savez(file, *(to_numpy(weight) for weight in self.model.weights))
+        arrays = _arrays(self.model)
+        try:
+            with partial.open("wb") as file:
+                np.savez(file, *arrays)
+        except BaseException:
+            # A full disk should not be left with half a record.
+            partial.unlink(missing_ok=True)
+            raise
         # A crash while writing must leave no half record.
         partial.replace(path)
+        self._last = _digest(arrays)
 
 
 def evaluate_trajectory(
@@ -124,7 +195,9 @@ def evaluate_trajectory(
     """Measures the loss on the plane that holds most of a training's path.
 
     The plane goes through the weights of `model`, the end of training, along the
-    two principal components of the recorded weights minus these.
+    two principal components of the recorded weights minus these. Where a path has
+    fewer, as a straight line has, the second axis is a random direction at right
+    angles, which the metadata say under `"second_axis"`.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
@@ -150,13 +223,16 @@ def evaluate_trajectory(
 
     Returns:
         A `LossTrajectory`: the surface, the path on it, and how true it is. Its
-        coordinates are distances in weight space.
+        coordinates are distances in the space of all weights that are trained,
+        those included that are frozen at the end: where these moved before, the
+        path lies that far off the plane. Moving statistics do not count.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
         ValueError: If there are fewer than three records before the end, if
-            they do not fit the model, or if another argument has a value that
+            they do not fit the model, are not finite (the first such record is
+            named) or all the same, or if another argument has a value that
             cannot be used; before any point is computed.
 
     Reference:
@@ -169,9 +245,11 @@ def evaluate_trajectory(
     axes = zip(*per_axis(number_of_points, (-1, 1)), strict=True)
     numbers = [len(coordinates(number, ends)) for number, ends in axes]
     names, records = _until_the_end(model, *read_history(model, history))
-    steps = _steps_to_the_end(model, records)
-    directions, path, explained = _principal_plane(model, steps, ignore)
-    lengths = np.array([np.sqrt(sum(np.sum(array**2.0) for array in step)) for step in steps])
+    trained, frozen = _trained_positions(model)
+    _check_finite(names, records, [*trained, *frozen])
+    steps, frozen_steps = (_steps_to_the_end(records, part) for part in (trained, frozen))
+    directions, path, explained, origin = _principal_plane(model, steps, ignore)
+    distances = _distances(steps, frozen_steps, directions, path)
     alphas, betas = (
         np.linspace(*_around(path[:, axis], margin * np.ptp(path, axis=0).max()), numbers[axis])
         for axis in range(2)
@@ -182,8 +260,7 @@ def evaluate_trajectory(
     points = np.concatenate([grid, path])
     saved.identify(model, [data], directions=directions, coordinates=points, records=records)
     true_values = _measure_records(model, records, data, metric)
-    distances = np.sqrt(np.maximum(lengths**2 - np.sum(path**2, axis=1), 0))
-    metadata = describe(model, data, {"directions": "PCA", "ignore": ignore, "records": names})
+    metadata = describe(model, data, {**origin, "ignore": ignore, "records": names})
     shape = len(betas), len(alphas)
 
     def assemble(_, walk, center):
@@ -213,22 +290,26 @@ def read_history(model, history):
     Args:
         model: The model that the weights belong to. It is left as it was.
         history: A `WeightHistory`; a folder with its records or with `.keras`
-            or `.weights.h5` checkpoints, taken in the natural order of their
-            names (`epoch-2` before `epoch-10`); or a list of such files or of
-            models, in its own order.
+            or `.weights.h5` checkpoints, but not with several of these, taken in
+            the natural order of their names (`epoch-2` before `epoch-10`); or a
+            list of such files or of models, in its own order.
 
     Returns:
-        A list of names, and a list with all weights of each record, as float32
-        arrays in the order of `model.weights`.
+        A list of names, and a list with all weights of each record, as arrays
+        in the order of `model.weights` and in their own precision, but for half
+        precision, which becomes float32.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         TypeError: If `history` is none of these.
-        ValueError: If there are no records, or they do not fit the model.
+        ValueError: If there are no records, or they cannot be read or do not
+            fit the model.
     """
     if isinstance(history, WeightHistory):
-        history = history.folder
+        # Checkpoints may lie beside its records.
+        history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
-        history = _checkpoints_in(Path(history))
+        history = _files_in(Path(history), CHECKPOINTS)
     if not isinstance(history, (list, tuple)):
         raise TypeError(
             "`history` must be a `WeightHistory`, a folder, or a list of checkpoints or models. "
@@ -249,38 +330,74 @@ def read_history(model, history):
     return names, records
 
 
-def _checkpoints_in(folder):
+def _files_in(folder, suffixes):
     def natural(path):
-        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+        return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
 
-    found = [path for path in folder.glob("*") if path.name.endswith(CHECKPOINTS)]
+    by_suffix = {suffix: list(folder.glob(f"*{suffix}")) for suffix in suffixes}
+    found = {suffix: paths for suffix, paths in by_suffix.items() if paths}
     if not found:
         raise ValueError(
-            f"`history` must be a folder with some of {', '.join(CHECKPOINTS)} files. Received "
+            f"`history` must be a folder with some of {', '.join(suffixes)} files. Received "
             f"{str(folder)!r}, which has none."
         )
-    return sorted(found, key=natural)
+    if len(found) > 1:
+        raise ValueError(
+            f"`history` must be a folder with one kind of files, for the order of several is not "
+            f"known. Received {str(folder)!r}, which has {', '.join(found)}. Pass a list of files."
+        )
+    (paths,) = found.values()
+    return sorted(paths, key=natural)
 
 
 def _read(model, entry):
     if isinstance(entry, keras.Model):
-        return [to_numpy(weight) for weight in entry.weights]
-    path = Path(entry)
+        return _arrays(entry)
+    with refusing("history", entry, "files with weights of `model`"):
+        return _read_file(model, Path(entry))
+
+
+def _read_file(model, path):
     if path.suffix == ".npz":
         with np.load(path) as arrays:
             return [arrays[name] for name in arrays.files]
     if path.suffix == ".keras":
-        return _read(model, keras.saving.load_model(path, compile=False))
+        return _arrays(keras.saving.load_model(path, compile=False))
     with preserved(model):
         model.load_weights(path)
-        return _read(model, model)
+        return _arrays(model)
+
+
+def _arrays(model):
+    """Copies of all weights, exactly."""
+    return [_to_array(weight) for weight in model.weights]
+
+
+def _to_array(weight):
+    array = np.array(ops.convert_to_numpy(weight))
+    if not keras.backend.is_float_dtype(weight.dtype):
+        return array
+    # NumPy's files do not know every type of half precision.
+    return array.astype(keras.backend.result_type(weight.dtype, "float32"))
+
+
+def _digest(arrays):
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.digest()
+
+
+def _are_same(arrays, others):
+    return len(arrays) == len(others) and all(
+        np.array_equal(*pair, equal_nan=True) for pair in zip(arrays, others, strict=True)
+    )
 
 
 def _until_the_end(model, names, records):
     """The records and, where training went on after the last of them, the model itself."""
-    end = _read(model, model)
-    are_same = all(np.array_equal(*pair) for pair in zip(records[-1], end, strict=True))
-    if not are_same:
+    end = _arrays(model)
+    if not _are_same(records[-1], end):
         names, records = [*names, model.name], [*records, end]
     if len(records) < 4:
         raise ValueError(
@@ -290,16 +407,41 @@ def _until_the_end(model, names, records):
     return names, records
 
 
-def _steps_to_the_end(model, records):
-    """The trainable weights of each record minus those at the end."""
-    order = {id(weight): index for index, weight in enumerate(model.weights)}
-    positions = [order[id(weight)] for weight in model.trainable_variables]
+def _trained_positions(model):
+    """The positions of the weights that training moves, and of those that are frozen now."""
+    position = {id(weight): index for index, weight in enumerate(model.weights)}
+    trained = [position[id(weight)] for weight in model.trainable_variables]
+    ever = {
+        position[id(weight)]
+        for layer in flatten_layers(model)
+        for weight in own_trainable_variables(layer)
+        if id(weight) in position
+    }
+    return trained, sorted(ever.difference(trained))
+
+
+def _check_finite(names, records, positions):
+    """Refuses a training that diverged, for there is no plane through NaN."""
+    for index, (name, record) in enumerate(zip(names, records, strict=True)):
+        if not all(np.isfinite(record[position]).all() for position in positions):
+            raise ValueError(
+                f"`history` must hold finite weights. Received NaN or inf in {name!r}, the first "
+                f"such record of {len(records)}: training diverged there. To see the {index} "
+                "records before it, set `model` to the last of these and pass them as a list."
+            )
+
+
+def _steps_to_the_end(records, positions):
+    """Some weights of each record minus those at the end."""
     end = records[-1]
     return [[record[position] - end[position] for position in positions] for record in records]
 
 
 def _principal_plane(model, steps, ignore):
-    """The two main directions of a path, its coordinates along them and what they explain."""
+    """The two main directions of a path, its coordinates along them and what they explain.
+
+    The fourth result are the metadata that tell where the directions come from.
+    """
     linalg = import_extra("scipy.linalg", "analysis")
     moves = [ignore is None or entry.axes is not None for entry in filters(model)]
     matrix = np.stack(
@@ -308,18 +450,71 @@ def _principal_plane(model, steps, ignore):
             for step in steps
         ]
     )
+    is_moving = np.repeat(moves, [array.size for array in steps[0]])
+    length = _check_path(matrix, is_moving, ignore)
     # The components of the steps, without the one of length 0 at the end, as in the paper.
     centered = matrix[:-1] - matrix[:-1].mean(axis=0)
     _, lengths, components = linalg.svd(centered, full_matrices=False)
+    shares = np.square(lengths, dtype=float) / max(np.sum(np.square(lengths, dtype=float)), 1e-300)
+    number = min(np.count_nonzero(lengths > ROUNDING * length), 2)
+    components, is_random = _completed(components[:number], matrix, is_moving, ROUNDING * length)
     # Their sign is arbitrary: training comes from the upper right.
-    signs = np.where(components[:2] @ matrix[0] < 0, -1, 1)
-    components = signs[:, np.newaxis] * components[:2]
+    signs = np.where(components @ matrix[0] < 0, -1, 1)
+    components = signs[:, np.newaxis] * components
     ends = np.cumsum([array.size for array in steps[0]])[:-1]
     directions = [
         [part.reshape(array.shape) for part, array in zip(parts, steps[0], strict=True)]
         for parts in (np.split(component, ends) for component in components)
     ]
-    return directions, matrix @ components.T, (lengths**2 / np.sum(lengths**2))[:2]
+    origin = {"directions": "PCA"} | ({"second_axis": "random"} if is_random else {})
+    explained = np.append(shares[:number], [1.0, 0.0][number:])
+    return directions, matrix @ components.T, explained, origin
+
+
+def _check_path(matrix, is_moving, ignore):
+    """The distance of the record that is farthest from the end; refuses what makes no plane."""
+    left = "" if ignore is None else f" `ignore={ignore!r}` leaves out what else may have moved."
+    if np.count_nonzero(is_moving) < 2:
+        raise ValueError(
+            "`model` must have two parameters that may move, or there is no plane. Received one "
+            f"with {np.count_nonzero(is_moving)}: use `evaluate_line`.{left}"
+        )
+    length = np.linalg.norm(matrix.astype(float), axis=1).max()
+    if length == 0:
+        raise ValueError(
+            f"`history` must hold a path. In all {len(matrix)} records the trainable weights are "
+            f"those of `model`: was the learning rate 0, or were the layers frozen?{left}"
+        )
+    return length
+
+
+def _completed(components, matrix, is_moving, tolerance):
+    """Two axes, where a path has fewer components, and whether the second one is random."""
+    generator, is_random = np.random.default_rng(0), False
+    while len(components) < 2:
+        # A path may run beside its end, which is no part of the components.
+        rests = matrix - matrix @ components.T @ components
+        axis = rests[np.argmax(np.linalg.norm(rests, axis=1))]
+        if np.linalg.norm(axis) <= tolerance:
+            is_random = True
+            axis = generator.standard_normal(len(is_moving)) * is_moving
+            axis -= axis @ components.T @ components
+        axis = (axis / np.linalg.norm(axis)).astype(matrix.dtype)
+        components = np.concatenate([components, axis[np.newaxis]])
+    return components, is_random
+
+
+def _distances(steps, frozen_steps, directions, path):
+    """How far each record is off the plane, in all weights that are or were trained."""
+    distances = []
+    for step, frozen, (alpha, beta) in zip(steps, frozen_steps, path, strict=True):
+        rests = [
+            array - alpha * first - beta * second
+            for array, first, second in zip(step, *directions, strict=True)
+        ]
+        squares = [np.sum(np.square(rest, dtype=float)) for rest in (*rests, *frozen)]
+        distances.append(np.sqrt(sum(squares)))
+    return np.array(distances)
 
 
 def _around(values, margin):

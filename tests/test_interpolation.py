@@ -3,10 +3,16 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 from quadratic import Quadratic, quadratic_model
 
-from losslandscape import evaluate_interpolation, evaluate_plane
+from losslandscape import (
+    direction_between,
+    evaluate_interpolation,
+    evaluate_lines,
+    evaluate_plane,
+)
 
 ONES = np.ones((4, 1), "float32")
 
@@ -102,6 +108,242 @@ def test_statistics_are_estimated_anew_from_the_data(data):
     assert first.layers[0].momentum == 0.99
 
 
+def normalizing(*, seed, **options):
+    """A network whose first layer is `BatchNormalization` with these options."""
+    keras.utils.set_random_seed(seed)
+    normalization = layers.BatchNormalization(**options)
+    model = keras.Sequential([keras.Input((4,)), normalization, layers.Dense(3)])
+    model.compile("sgd", "mse")
+    return model
+
+
+def with_statistics(model, mean, variance):
+    """A copy of a model of `normalizing` with other moving statistics."""
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    copy.compile("sgd", "mse")
+    copy.layers[0].moving_mean.assign(mean)
+    copy.layers[0].moving_variance.assign(variance)
+    return copy
+
+
+@pytest.mark.parametrize("name", ["log_variance", "moving_variance", "kernel"])
+def test_names_of_weights_do_not_decide(name, data):
+    class Scaled(layers.Layer):
+        def build(self, _):
+            self.factor = self.add_weight(name=name, shape=(1,), initializer="zeros")
+            self.offset = self.add_weight(
+                name=name, shape=(1,), initializer="zeros", trainable=False
+            )
+
+        def call(self, x):
+            return keras.ops.exp(-self.factor) * x + self.offset
+
+    def network(seed, factor, offset):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(3), Scaled()])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        model.layers[1].set_weights([np.array([factor]), np.array([offset])])
+        return model
+
+    first, second = network(0, -1.5, -2), network(1, 0.7, -2)
+    (line,) = evaluate_interpolation(first, second, data, 3, extent=(0, 1), verbose=0)
+    half = network(0, 0, 0)
+    half.set_weights(
+        [(a + b) / 2 for a, b in zip(first.get_weights(), second.get_weights(), strict=True)]
+    )
+    expected = [network.evaluate(*data, verbose=0) for network in (first, half, second)]
+    np.testing.assert_allclose(line.values["loss"], [expected], rtol=1e-5)
+    # What is no statistic lies on the straight line, which a direction follows.
+    direction = [direction_between(first, second)]
+    (straight,) = evaluate_lines(first, data, 3, directions=direction, extent=(0, 1), verbose=0)
+    np.testing.assert_allclose(line.values["loss"], straight.values["loss"], rtol=1e-5)
+
+
+def test_channels_of_little_variance_count_with_their_epsilon(data):
+    x, y = data[0], data[0][:, :3]
+    first, second = (
+        with_statistics(normalizing(seed=0, epsilon=0.01), [0.5] * 4, variance)
+        for variance in ([0, 1, 4, 0], [2, 0.005, 1, 0])
+    )
+    (line,) = evaluate_interpolation(first, second, (x, y), 5, verbose=0)
+    for column, share in enumerate(line.alphas):
+        logarithms = [np.log([0.01, 1.01, 4, 0.01]), np.log([2.01, 0.015, 1, 0.01])]
+        mixed = np.exp((1 - share) * logarithms[0] + share * logarithms[1])
+        variance = np.maximum(mixed - [0.01, 0.01, 0, 0.01], 0)
+        expected = with_statistics(first, [0.5] * 4, variance).evaluate(x, y, verbose=0)
+        np.testing.assert_allclose(line.values["loss"][0, column], expected, rtol=1e-5)
+
+
+def test_renormalization_is_mixed_but_not_estimated(data):
+    models = [normalizing(seed=seed, renorm=True) for seed in (0, 1)]
+    for factor, model in zip((1, 4), models, strict=True):
+        model.layers[0].moving_variance.assign(factor * np.ones(4))
+    x, y = data[0], data[0][:, :3]
+    (line,) = evaluate_interpolation(*models, (x, y), 3, extent=(0, 1), verbose=0)
+    expected = [model.evaluate(x, y, verbose=0) for model in models]
+    np.testing.assert_allclose(line.values["loss"][0, [0, 2]], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="`statistics='estimate'` is not for.*renorm.*in `model`"):
+        evaluate_interpolation(*models, (x, y), statistics="estimate")
+
+
+def test_frozen_weights_are_mixed_and_integers_stay(data):
+    class Counting(layers.Layer):
+        def build(self, _):
+            self.count = self.add_weight(
+                name="count", shape=(), dtype="int32", initializer="zeros", trainable=False
+            )
+
+        def call(self, x):
+            return x * keras.ops.cast(self.count, "float32")
+
+    def network(seed, count):
+        keras.utils.set_random_seed(seed)
+        frozen = layers.Dense(5, trainable=False)
+        model = keras.Sequential([keras.Input((4,)), frozen, Counting(), layers.Dense(3)])
+        model.compile("sgd", "mse")
+        model.layers[1].count.assign(count)
+        return model
+
+    x, y = data[0], data[0][:, :3]
+    first, second = network(0, 2), network(1, 7)
+    (line,) = evaluate_interpolation(first, second, (x, y), 3, extent=(0, 1), verbose=0)
+    expected = [first.evaluate(x, y, verbose=0)]
+    second.layers[1].count.assign(2)
+    expected.append(second.evaluate(x, y, verbose=0))
+    np.testing.assert_allclose(line.values["loss"][0, [0, 2]], expected, rtol=1e-5)
+
+
+def test_a_model_without_share_does_not_show(data):
+    x, y = data[0], data[0][:, :3]
+    first, second = (normalizing(seed=seed) for seed in (0, 1))
+    second.layers[1].bias.assign([np.nan, np.inf, 1])
+    (line,) = evaluate_interpolation(first, second, (x, y), 3, extent=(0, 1), verbose=0)
+    np.testing.assert_allclose(
+        line.values["loss"][0, 0], first.evaluate(x, y, verbose=0), rtol=1e-5
+    )
+    assert np.isnan(line.values["loss"][0, 1:]).all()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.9999])
+@pytest.mark.parametrize("kind", ["x", "x and y", "dict"])
+def test_estimates_are_the_mean_over_batches_of_any_structure(momentum, kind, data):
+    class Encoder(keras.Model):
+        def __init__(self, seed):
+            super().__init__()
+            keras.utils.set_random_seed(seed)
+            self.normalization = layers.BatchNormalization(momentum=momentum)
+            self.dense = layers.Dense(4)
+            self(data[0])
+            self.compile("sgd")
+
+        def call(self, inputs, training=False):
+            x = inputs["x"] if isinstance(inputs, dict) else inputs
+            return self.dense(self.normalization(x, training=training))
+
+        def compute_loss(self, _x, _y, y_pred, *_):
+            return keras.ops.mean(keras.ops.square(y_pred - 1))
+
+    x = 3 + 2 * data[0]
+    pipeline = {"x": x, "x and y": (x, x), "dict": {"x": x}}[kind]
+    batches = tf.data.Dataset.from_tensor_slices(pipeline).batch(24)
+    first, second = Encoder(0), Encoder(1)
+    (line,) = evaluate_interpolation(
+        first, second, batches, 3, extent=(0, 1), statistics="estimate", verbose=0
+    )
+    # Two batches of 24 samples, and one of 16.
+    parts = x[:24], x[24:48], x[48:]
+    mean, variance = (
+        np.average([moment(part, axis=0) for part in parts], axis=0, weights=[24, 24, 16])
+        for moment in (np.mean, np.var)
+    )
+    normalized = (x - mean) / np.sqrt(variance + 1e-3)
+    for share, loss in zip(line.alphas, line.values["loss"][0], strict=True):
+        kernel, bias = (
+            (1 - share) * np.array(a) + share * np.array(b)
+            for a, b in zip(first.dense.weights, second.dense.weights, strict=True)
+        )
+        batch_losses = [
+            np.mean((part @ kernel + bias - 1) ** 2) for part in np.split(normalized, [24, 48])
+        ]
+        expected = np.average(batch_losses, weights=[24, 24, 16])
+        np.testing.assert_allclose(loss, expected, rtol=2e-5)
+    assert first.normalization.momentum == momentum
+
+
+def test_a_layer_called_twice_has_the_mean_of_both_calls(data):
+    x, y = data[0], data[0][:, :1]
+
+    def network(seed):
+        keras.utils.set_random_seed(seed)
+        normalization = layers.BatchNormalization()
+        inputs = keras.Input((4,))
+        outputs = layers.Dense(1)(normalization(3 * normalization(inputs) + 1))
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", "mse")
+        return model
+
+    first, second = network(0), network(1)
+    (line,) = evaluate_interpolation(
+        first, second, (x, y), 2, extent=(0, 1), statistics="estimate", batch_size=64, verbose=0
+    )
+    once = 3 * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3) + 1
+    normalization = first.layers[1]
+    normalization.moving_mean.assign((x.mean(axis=0) + once.mean(axis=0)) / 2)
+    normalization.moving_variance.assign((x.var(axis=0) + once.var(axis=0)) / 2)
+    expected = first.evaluate(x, y, verbose=0)
+    np.testing.assert_allclose(line.center["loss"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("why", ["frozen", "momentum", "in inference"])
+def test_what_training_would_not_change_is_not_estimated(why, data):
+    x, y = data[0], data[0][:, :3]
+
+    class Inferring(layers.Wrapper):
+        def call(self, x):
+            return self.layer(x, training=False)
+
+    def network(seed, factor):
+        keras.utils.set_random_seed(seed)
+        normalization = layers.BatchNormalization(
+            momentum=1.0 if why == "momentum" else 0.9, trainable=why != "frozen"
+        )
+        inputs = keras.Input((4,))
+        normalize = Inferring(normalization) if why == "in inference" else normalization
+        normalized = normalize(inputs)
+        # Spectral normalization changes its kernel when it is called in training.
+        outputs = layers.SpectralNormalization(layers.Dense(3))(normalized)
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", "mse")
+        normalization.moving_variance.assign(factor * np.ones(4))
+        return model
+
+    models = network(0, 2), network(1, 5)
+    estimated, mixed = (
+        evaluate_interpolation(*models, (x, y), 3, extent=(0, 1), statistics=statistics, verbose=0)[
+            0
+        ].values["loss"]
+        for statistics in ("estimate", "interpolate")
+    )
+    np.testing.assert_array_equal(estimated, mixed)
+    expected = [model.evaluate(x, y, verbose=0) for model in models]
+    np.testing.assert_allclose(mixed[0, [0, 2]], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float16", "mixed_float16", "bfloat16", "float64"])
+def test_statistics_of_other_precisions_are_estimated(policy, data):
+    x, y = data[0], data[0][:, :3]
+    precision = {"float16": 1e-2, "bfloat16": 5e-2, "mixed_float16": 1e-2, "float64": 1e-5}[policy]
+    models = [normalizing(seed=seed, dtype=policy) for seed in (0, 1)]
+    (line,) = evaluate_interpolation(
+        *models, (x, y), 2, extent=(0, 1), statistics="estimate", batch_size=64, verbose=0
+    )
+    for model, loss in zip(models, line.values["loss"][0], strict=True):
+        model.layers[0].moving_mean.assign(x.mean(axis=0))
+        model.layers[0].moving_variance.assign(x.var(axis=0))
+        np.testing.assert_allclose(loss, model.evaluate(x, y, verbose=0), rtol=precision)
+
+
 def test_the_models_are_left_alone(model, others, data):
     networks = [model, *others]
     variables = [
@@ -158,3 +400,50 @@ def test_what_cannot_be_mixed_is_refused(model, others, data):
         evaluate_plane([model, others[0]], *data)
     with pytest.raises(ValueError, match="must not lie on one line"):
         evaluate_plane([model, others[0], model], *data)
+
+
+def test_models_that_differ_in_more_than_trained_weights_are_refused(data):
+    def network(shift, size=1):
+        class Shifted(layers.Layer):
+            def build(self, _):
+                self.by = self.add_weight(shape=(size,), initializer="zeros", trainable=False)
+
+            def call(self, x):
+                return x + self.by
+
+        normalization = layers.Normalization()
+        normalization.adapt(data[0] + shift)
+        model = keras.Sequential([keras.Input((4,)), normalization, Shifted(), layers.Dense(3)])
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        return model
+
+    with pytest.raises(
+        ValueError, match="`other` must normalize its inputs.*another mean in layer"
+    ):
+        evaluate_interpolation(network(0), network(1), data)
+    with pytest.raises(
+        ValueError, match=r"`models\[2\]` must normalize its inputs as `models\[0\]`"
+    ):
+        evaluate_plane([network(0), network(0), network(1)], *data)
+    with pytest.raises(ValueError, match=r"the shapes of all its weights must be .*\(1,\).*\(4,\)"):
+        evaluate_interpolation(network(0), network(0, size=4), data)
+    (line,) = evaluate_interpolation(network(0), network(0), data, 2, verbose=0)
+    assert np.isfinite(line.values["loss"]).all()
+
+
+def test_statistics_in_a_graph_are_refused(data):
+    class Compiled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.normalization = layers.BatchNormalization()
+            self(data[0])
+            self.compile("sgd", "mse")
+
+        @tf.function
+        def call(self, x, training=False):
+            return self.normalization(x, training=training)
+
+    with pytest.raises(ValueError, match="inside a `tf.function`.*moving_mean.*'interpolate'"):
+        evaluate_interpolation(
+            Compiled(), Compiled(), (data[0], data[0]), statistics="estimate", verbose=0
+        )
