@@ -62,8 +62,10 @@ def differentiator(model, signature):
 
     if model.run_eagerly:
         return differentiate
-    # Of any batch size, so that there is one graph for all.
-    return tf.function(differentiate, input_signature=[signature, vector], autograph=False)
+    # Of any batch size, so that there is one graph for all; made now, since TensorFlow warns of
+    # functions that are traced often, as that of many calls is.
+    traceable = tf.function(differentiate, input_signature=[signature, vector], autograph=False)
+    return traceable.get_concrete_function()
 
 
 def precise_dtypes(model):

@@ -133,14 +133,30 @@ def evaluator(model, interrupt):
 
 def _evaluate(model, batches, callbacks):
     options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
-    if model.test_function is None:
+    with _untold_retracing():
+        if model.test_function is None:
+            return model.evaluate(batches, **options)
+        try:
+            return model.evaluate(batches, **options)
+        except Exception:
+            # The graph of an earlier call may fail on data of another rank; a new one does not.
+            model.test_function = None
         return model.evaluate(batches, **options)
+
+
+@contextlib.contextmanager
+def _untold_retracing():
+    """Keeps TensorFlow from warning of graphs made often: each call makes one and drops it."""
+
+    def is_other(record):
+        return "triggered tf.function retracing" not in record.getMessage()
+
+    logger = tf.get_logger()
+    logger.addFilter(is_other)
     try:
-        return model.evaluate(batches, **options)
-    except Exception:
-        # The graph of an earlier call may fail on data of another rank, where a new one does not.
-        model.test_function = None
-    return model.evaluate(batches, **options)
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def compiled_engine(state, data, interrupt):

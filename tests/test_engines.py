@@ -9,7 +9,13 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape import evaluate_line, evaluate_lines, evaluate_surface, random_directions
+from losslandscape import (
+    evaluate_line,
+    evaluate_lines,
+    evaluate_surface,
+    hessian_trace,
+    random_directions,
+)
 
 
 def dense(kind=keras.Sequential, **options):
@@ -357,3 +363,13 @@ def test_what_fails_in_a_graph_is_evaluated():
         for engine in ("auto", "evaluate")
     )
     np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
+
+
+def test_many_calls_bring_no_warnings_of_retracing(caplog):
+    model = compiled(dense())
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        for _ in range(6):
+            evaluate_line(model, X, Y, 2, engine="evaluate", verbose=0)
+            evaluate_line(model, X, Y, 2, engine="compiled", verbose=0)
+            hessian_trace(model, X, Y, 2)
+    assert not [record for record in caplog.records if "retracing" in record.getMessage()]
