@@ -359,7 +359,8 @@ def _read(model, entry):
 
 def _read_file(model, path):
     if path.suffix == ".npz":
-        with np.load(path) as arrays:
+        # Opened here, since NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file) as arrays:
             return [arrays[name] for name in arrays.files]
     if path.suffix == ".keras":
         return _arrays(keras.saving.load_model(path, compile=False))
@@ -455,7 +456,7 @@ def _principal_plane(model, steps, ignore):
     # The components of the steps, without the one of length 0 at the end, as in the paper.
     centered = matrix[:-1] - matrix[:-1].mean(axis=0)
     _, lengths, components = linalg.svd(centered, full_matrices=False)
-    shares = np.square(lengths, dtype=float) / max(np.sum(np.square(lengths, dtype=float)), 1e-300)
+    squares = np.square(lengths, dtype=float)
     number = min(np.count_nonzero(lengths > ROUNDING * length), 2)
     components, is_random = _completed(components[:number], matrix, is_moving, ROUNDING * length)
     # Their sign is arbitrary: training comes from the upper right.
@@ -467,7 +468,7 @@ def _principal_plane(model, steps, ignore):
         for parts in (np.split(component, ends) for component in components)
     ]
     origin = {"directions": "PCA"} | ({"second_axis": "random"} if is_random else {})
-    explained = np.append(shares[:number], [1.0, 0.0][number:])
+    explained = np.append(squares[:number] / np.sum(squares), [1.0, 0.0][number:])
     return directions, matrix @ components.T, explained, origin
 
 
@@ -479,7 +480,7 @@ def _check_path(matrix, is_moving, ignore):
             "`model` must have two parameters that may move, or there is no plane. Received one "
             f"with {np.count_nonzero(is_moving)}: use `evaluate_line`.{left}"
         )
-    length = np.linalg.norm(matrix.astype(float), axis=1).max()
+    length = max(np.linalg.norm(row.astype(float)) for row in matrix)
     if length == 0:
         raise ValueError(
             f"`history` must hold a path. In all {len(matrix)} records the trainable weights are "

@@ -46,6 +46,169 @@ def test_steps_are_recorded(model, data, tmp_path):
     assert read_history(model, history)[0] == ["step-0.npz", "step-3.npz", "step-6.npz"]
 
 
+class Truth(keras.callbacks.Callback):
+    """All weights at the start of each fit, and after each epoch and each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.starts, self.epochs, self.batches = [], [], []
+
+    def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
+        if len(self.starts) == len(self.epochs) == 0:
+            self.starts.append(flat(self.model.get_weights()))
+
+    def on_train_batch_end(self, batch, logs=None):  # noqa: ARG002
+        self.batches.append(flat(self.model.get_weights()))
+
+    def on_epoch_end(self, epoch, logs=None):  # noqa: ARG002
+        self.epochs.append(flat(self.model.get_weights()))
+
+
+def assert_records(model, history, expected):
+    """Compares the records with pairs of a name and weights, in order; returns the names."""
+    names, records = read_history(model, history)
+    assert names == [name for name, _ in expected]
+    for record, (_, weights) in zip(records, expected, strict=True):
+        np.testing.assert_array_equal(flat(record), weights)
+
+
+@pytest.mark.parametrize("resume", ["the same", "another"])
+def test_several_fits_make_one_history(resume, model, data, tmp_path):
+    truth, history = Truth(), WeightHistory(tmp_path / "history")
+    model.fit(*data, epochs=3, callbacks=[history, truth], verbose=0)
+    # Fewer epochs than before, then counted from where they were, then with another optimizer.
+    for options in ({"epochs": 2}, {"initial_epoch": 5, "epochs": 7}, {"epochs": 4}):
+        if resume == "another":
+            history = WeightHistory(tmp_path / "history", append=True)
+        model.fit(*data, callbacks=[history, truth], verbose=0, **options)
+        model.compile("sgd", model.loss)
+    names = [f"epoch-{number}.npz" for number in range(12)]
+    assert_records(model, history, list(zip(names, truth.starts + truth.epochs, strict=True)))
+
+
+def test_steps_are_counted_over_all_fits(model, data, tmp_path):
+    truth, history = Truth(), WeightHistory(tmp_path / "history", every=3)
+    # Four steps per epoch.
+    fit = {"batch_size": 16, "callbacks": [history, truth], "verbose": 0}
+    model.fit(*data, epochs=2, **fit)
+    model.compile("sgd", model.loss)
+    model.fit(*data, epochs=1, **fit)
+    steps = {0: truth.starts[0]} | {step: truth.batches[step - 1] for step in (3, 6, 9, 12)}
+    assert_records(model, history, [(f"step-{step}.npz", steps[step]) for step in steps])
+    # A later process knows the records only: it counts from the last of them.
+    fit["callbacks"][0] = history = WeightHistory(tmp_path / "history", every=5, append=True)
+    model.fit(*data, epochs=1, **fit)
+    steps[15] = truth.batches[14]
+    assert_records(model, history, [(f"step-{step}.npz", steps[step]) for step in steps])
+
+
+def test_steps_that_run_at_once_are_recorded_when_they_are_seen(model, data, tmp_path):
+    model.compile("sgd", model.loss, steps_per_execution=3)
+    truth, history = Truth(), WeightHistory(tmp_path / "history", every=2)
+    # Four steps per epoch: three at once, and the fourth.
+    model.fit(*data, batch_size=16, epochs=2, callbacks=[history, truth], verbose=0)
+    weights = [*truth.starts, *truth.batches]
+    names = [f"step-{step}.npz" for step in (0, 3, 4, 7, 8)]
+    assert_records(model, history, list(zip(names, weights, strict=True)))
+
+
+@pytest.mark.parametrize("every", ["epoch", 1])
+def test_a_fit_from_other_weights_records_where_it_starts(every, model, data, tmp_path):
+    def fail(*_, **__):
+        raise RuntimeError("the machine went down")
+
+    history, truth = WeightHistory(tmp_path / "history", every), Truth()
+    first = flat(model.get_weights())
+    fit = {"callbacks": [history, truth], "batch_size": 64, "verbose": 0}
+    model.fit(*data, epochs=1, **fit)
+    starts, crash = [], keras.callbacks.LambdaCallback(on_train_batch_begin=fail)
+    for factor in (0.5, 2):
+        model.set_weights([factor * weight for weight in model.get_weights()])
+        starts.append(flat(model.get_weights()))
+        with pytest.raises(RuntimeError, match="the machine went down"):
+            model.fit(*data, epochs=1, **fit | {"callbacks": [history, truth, crash]})
+    model.fit(*data, epochs=1, **fit)
+    unit = "epoch" if every == "epoch" else "step"
+    expected = [
+        (f"{unit}-0.npz", first),
+        (f"{unit}-1.npz", truth.epochs[0]),
+        (f"{unit}-1_start-1.npz", starts[0]),
+        (f"{unit}-1_start-2.npz", starts[1]),
+        (f"{unit}-2.npz", truth.epochs[1]),
+    ]
+    assert_records(model, history, expected)
+
+
+def test_a_training_resumed_from_an_earlier_epoch_goes_back(model, data, tmp_path):
+    folder, truth = tmp_path / "history", Truth()
+    saved = keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.weights.h5", save_weights_only=True)
+    model.fit(*data, epochs=3, callbacks=[WeightHistory(folder), truth, saved], verbose=0)
+    model.load_weights(tmp_path / "2.weights.h5")
+    resumed = WeightHistory(folder, append=True)
+    model.fit(*data, initial_epoch=2, epochs=3, callbacks=[resumed, truth], verbose=0)
+    names = [f"epoch-{number}.npz" for number in range(4)]
+    expected = list(zip(names, truth.starts + truth.epochs[:3], strict=True))
+    expected += [("epoch-3_start-1.npz", truth.epochs[1]), ("epoch-4.npz", truth.epochs[3])]
+    assert_records(model, resumed, expected)
+
+
+@pytest.mark.parametrize("keep_records", [True, False])
+def test_what_another_callback_restores_is_where_training_starts(
+    keep_records, model, data, tmp_path
+):
+    def stop(epoch, _):
+        if epoch == 2:
+            raise RuntimeError
+
+    def callbacks(folder):
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+        return [WeightHistory(tmp_path / folder, append=True), backup, truth]
+
+    truth = Truth()
+    stopping = keras.callbacks.LambdaCallback(on_epoch_begin=stop)
+    with pytest.raises(RuntimeError):
+        model.fit(*data, epochs=4, callbacks=[*callbacks("history"), stopping], verbose=0)
+    # A new process begins with a new model.
+    model.set_weights([np.ones(weight.shape) for weight in model.weights])
+    folder = "history" if keep_records else "another"
+    model.fit(*data, epochs=4, callbacks=callbacks(folder), verbose=0)
+    weights = truth.starts + truth.epochs if keep_records else truth.epochs[1:]
+    names = [f"epoch-{number}.npz" for number in range(len(weights))]
+    assert_records(model, tmp_path / folder, list(zip(names, weights, strict=True)))
+
+
+def test_the_end_is_the_model_that_early_stopping_restores(model, data, tmp_path):
+    history, truth = WeightHistory(tmp_path / "history"), Truth()
+    worsen = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(score=-epoch)
+    )
+    stopping = keras.callbacks.EarlyStopping("score", restore_best_weights=True, mode="max")
+    model.fit(*data, epochs=4, callbacks=[worsen, stopping, history, truth], verbose=0)
+    best = flat(model.get_weights())
+    np.testing.assert_array_equal(best, truth.epochs[0])
+    model.fit(*data, epochs=3, callbacks=[history, truth], verbose=0)
+    names, records = read_history(model, history)
+    position = names.index(f"epoch-{len(truth.epochs) - 3}_start-1.npz")
+    np.testing.assert_array_equal(flat(records[position]), best)
+    trajectory = evaluate_trajectory(model, history, *data, 2, verbose=0)
+    assert trajectory.metadata["records"] == names
+    np.testing.assert_allclose(trajectory.path[position], trajectory.path[1], atol=1e-6)
+
+
+def test_folders_of_earlier_versions_are_read_and_appended_to(model, data, tmp_path):
+    arrays = [np.array(weight) for weight in model.weights]
+    for number in (0, 2, 10):
+        np.savez(tmp_path / f"epoch-{number}.npz", *(arrays if number == 10 else arrays[::-1]))
+    # What a kill left.
+    (tmp_path / "epoch-11.partial").write_bytes(b"half")
+    history = WeightHistory(tmp_path, append=True)
+    model.fit(*data, epochs=2, callbacks=[history], verbose=0)
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == [f"epoch-{number}.npz" for number in (0, 10, 11, 12, 2)]
+    with pytest.raises(ValueError, match="`every` must count what.*Received 5 .*by epoch"):
+        model.fit(*data, callbacks=[WeightHistory(tmp_path, every=5, append=True)], verbose=0)
+
+
 def test_recording_does_not_change_training(data, tmp_path):
     def train(callbacks):
         keras.utils.set_random_seed(1)
@@ -86,6 +249,7 @@ def test_a_crash_while_writing_leaves_no_record(model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         history.on_train_begin()
     assert not list(tmp_path.glob("*.npz"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_intervals_are_checked(tmp_path):
@@ -126,6 +290,58 @@ def test_histories_that_do_not_fit_are_refused(model, tmp_path):
         read_history(model, tmp_path)
     with pytest.raises(TypeError, match="Received int"):
         read_history(model, 3)
+
+
+def test_files_of_several_kinds_and_damaged_ones_are_refused(trained, tmp_path):
+    model, history = trained
+    # Checkpoints may lie beside the records of a callback, but a folder has no order then.
+    model.save(history.folder / "best.keras")
+    assert len(read_history(model, history)[0]) == 7
+    with pytest.raises(ValueError, match=r"one kind of files.*\.npz, \.keras.*list of files"):
+        read_history(model, history.folder)
+    damaged = tmp_path / "damaged.npz"
+    damaged.write_bytes((history.folder / "epoch-1.npz").read_bytes()[:500])
+    for name in ("npz", "keras", "weights.h5"):
+        path = damaged.rename(tmp_path / f"damaged.{name}")
+        with pytest.raises(ValueError, match=f"`history` must be files.*damaged.{name}.*be read"):
+            read_history(model, [path])
+        damaged = path
+    with pytest.raises(FileNotFoundError, match="`history` must be files.*none.npz.*not exist"):
+        read_history(model, [tmp_path / "none.npz"])
+
+
+@pytest.mark.parametrize("policy", ["float64", "bfloat16", "float16"])
+def test_records_are_exact(policy, data, tmp_path):
+    class Counting(layers.Layer):
+        def build(self, _):
+            self.count = self.add_weight(
+                name="count", shape=(), dtype="int64", initializer="zeros", trainable=False
+            )
+
+        def call(self, x):
+            return x + keras.ops.cast(self.count % 10, x.dtype)
+
+    network = keras.Sequential(
+        [keras.Input((4,)), Counting(), layers.Dense(3, dtype=policy), layers.Dense(1)]
+    )
+    network.compile(keras.optimizers.SGD(0.01), "mse")
+    network.layers[0].count.assign(2**53 + 1)
+    history, seen = WeightHistory(tmp_path / "history"), []
+    keep = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda *_: seen.append(network.get_weights())
+    )
+    x, y = data[0], data[0][:, :1]
+    network.fit(x, y, epochs=4, callbacks=[history, keep], verbose=0)
+    records = read_history(network, history)[1][1:]
+    for record, weights in zip(records, seen, strict=True):
+        for array, weight in zip(record, weights, strict=True):
+            np.testing.assert_array_equal(array, weight.astype(array.dtype))
+        assert int(record[0]) == 2**53 + 1
+    trajectory = evaluate_trajectory(network, history, x, y, 2, verbose=0)
+    assert int(network.layers[0].count) == 2**53 + 1
+    for weights, value in zip(seen, trajectory.true_values["loss"][1:], strict=True):
+        network.set_weights(weights)
+        np.testing.assert_allclose(network.evaluate(x, y, verbose=0), value, rtol=1e-5)
 
 
 def test_the_plane_and_path_of_a_quadratic_are_exact(tmp_path):
@@ -236,6 +452,121 @@ def test_too_short_histories_are_refused(trained, data):
         evaluate_trajectory(model, files, *data)
     with pytest.raises(ValueError, match="`margin` must be greater than 0"):
         evaluate_trajectory(model, history, *data, margin=0)
+
+
+def line_of(*points):
+    """Models of a `Quadratic` at some points, the last one to be the end."""
+    models = []
+    for point in points:
+        models.append(quadratic_model())
+        models[-1].layers[0].w.assign(np.reshape(point, (3, 1)))
+    return models
+
+
+def test_a_training_that_diverged_names_the_record(tmp_path):
+    model = quadratic_model()
+    model.compile(keras.optimizers.SGD(1e20), model.loss)
+    history = WeightHistory(tmp_path / "history")
+    model.fit(*DATA, epochs=6, callbacks=[history], verbose=0)
+    names, records = read_history(model, history)
+    first = next(index for index, record in enumerate(records) if not np.isfinite(record).all())
+    with pytest.raises(ValueError, match=f"finite weights.*{names[first]}.*the {first} records"):
+        evaluate_trajectory(model, history, *DATA, verbose=0)
+
+
+def test_statistics_that_diverged_are_measured_as_they_are(trained, data):
+    model, history = trained
+    _, records = read_history(model, history)
+    copies = [keras.models.clone_model(model) for _ in records]
+    for copy, record in zip(copies, records, strict=True):
+        copy.set_weights(record)
+    copies[1].layers[1].moving_mean.assign(np.full(8, np.nan))
+    trajectory = evaluate_trajectory(model, copies, *data, 2, verbose=0)
+    is_finite = np.isfinite(trajectory.true_values["loss"])
+    np.testing.assert_array_equal(is_finite, np.arange(7) != 1)
+    assert np.isfinite(trajectory.plane_values["loss"]).all()
+
+
+def test_a_training_that_went_nowhere_is_refused(model, data, tmp_path):
+    model.compile(keras.optimizers.SGD(0.0), model.loss)
+    history = WeightHistory(tmp_path / "history")
+    model.fit(*data, epochs=4, callbacks=[history], verbose=0)
+    # Moving statistics moved, but they are no axes.
+    with pytest.raises(ValueError, match="must hold a path.*5 records.*learning rate 0"):
+        evaluate_trajectory(model, history, *data)
+    only_biases = [keras.models.clone_model(model) for _ in range(4)]
+    for index, other in enumerate(only_biases):
+        other.set_weights(model.get_weights())
+        other.layers[0].bias.assign_add(np.full(8, index + 1.0))
+    with pytest.raises(ValueError, match="must hold a path.*`ignore='biasbn'` leaves out"):
+        evaluate_trajectory(model, only_biases, *data, ignore="biasbn")
+    evaluate_trajectory(model, only_biases, *data, 2, verbose=0)
+
+
+def test_a_model_of_one_parameter_is_refused(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    history = WeightHistory(tmp_path / "history")
+    model.fit(np.ones((4, 1)), np.ones((4, 1)), epochs=4, callbacks=[history], verbose=0)
+    with pytest.raises(ValueError, match="two parameters that may move.*one with 1: use `eval"):
+        evaluate_trajectory(model, history, np.ones((4, 1)), np.ones((4, 1)))
+
+
+@pytest.mark.parametrize(
+    ("points", "path", "explained", "is_random"),
+    [
+        # Along one straight line to the end.
+        ([(4, 0, 0), (3, 0, 0), (1, 0, 0)], [(4, 0), (3, 0), (1, 0)], [1, 0], True),
+        # On a straight line that passes the end.
+        ([(4, 2, 0), (3, 2, 0), (1, 2, 0)], [(4, 2), (3, 2), (1, 2)], [1, 0], False),
+        # All in one place, but for the end.
+        ([(3, 4, 0), (3, 4, 0), (3, 4, 0)], [(5, 0), (5, 0), (5, 0)], [1, 0], True),
+        # Over and across: a plane of its own.
+        ([(4, 0, 0), (0, 3, 0), (2, 1, 0)], None, None, False),
+    ],
+)
+def test_paths_of_fewer_dimensions_have_a_right_picture(points, path, explained, is_random):
+    end = np.array([1.0, -2, 0.5])
+    *records, model = line_of(*(end + point for point in points), end)
+    trajectory = evaluate_trajectory(model, records, *DATA, (4, 3), verbose=0)
+    assert ("second_axis" in trajectory.metadata) == is_random
+    if path:
+        np.testing.assert_allclose(trajectory.path, [*path, (0, 0)], atol=1e-6)
+        np.testing.assert_allclose(trajectory.explained, explained)
+    np.testing.assert_allclose(trajectory.distances, 0, atol=1e-6)
+    np.testing.assert_allclose(
+        trajectory.plane_values["loss"], trajectory.true_values["loss"], rtol=1e-5, atol=1e-5
+    )
+    assert np.ptp(trajectory.alphas) > 0
+    assert np.ptp(trajectory.betas) > 0
+    # Both axes are lengths: the middle of the plane's rows is off the line by the random axis.
+    assert np.ptp(trajectory.values["loss"], axis=0).min() > 0
+
+
+def test_layers_frozen_at_the_end_lie_off_the_plane(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(32, 4)), rng.normal(size=(32, 1))
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3), layers.Dense(1)])
+    model.compile("sgd", "mse")
+    history = WeightHistory(tmp_path / "history")
+    model.fit(x, y, epochs=2, callbacks=[history], verbose=0)
+    model.layers[0].trainable = False
+    model.compile("sgd", "mse")
+    model.fit(x, y, epochs=4, callbacks=[history], verbose=0)
+    trajectory = evaluate_trajectory(model, history, x, y, 2, verbose=0)
+    _, records = read_history(model, history)
+    frozen, trained = (
+        np.array([flat(record[part]) for record in records]) for part in (slice(2), slice(2, 4))
+    )
+    steps = trained - trained[-1]
+    components = PCA(2, svd_solver="full").fit(steps[:-1]).components_
+    off_plane = np.hstack([steps - steps @ components.T @ components, frozen - frozen[-1]])
+    expected = np.linalg.norm(off_plane, axis=1)
+    assert expected[0] > 0.01
+    np.testing.assert_allclose(trajectory.distances, expected, rtol=1e-4, atol=1e-6)
+    for record, value in zip(records, trajectory.true_values["loss"], strict=True):
+        model.set_weights(record)
+        np.testing.assert_allclose(model.evaluate(x, y, verbose=0), value, rtol=1e-5)
 
 
 def test_the_model_is_left_alone(trained, data):
