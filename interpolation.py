@@ -341,16 +341,28 @@ def _has_renorm(layer):
 
 def _estimate_statistics(model, batches, interrupt):
     """Gives normalization layers the mean over batches of what they see in training."""
-    normalizations = [
-        layer for layer in _normalizations(model) if layer.trainable and layer.momentum < 1
-    ]
-    with _BatchStatistics(normalizations) as statistics:
+    with _BatchStatistics(_updating(model, next(iter(batches)))) as statistics:
         for batch in batches:
-            x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             statistics.samples = batch_size_of(batch)
-            model(x, training=True)
+            _call_in_training(model, batch)
             interrupt()
     statistics.assign()
+
+
+def _updating(model, batch):
+    """The normalization layers whose statistics training changes: the others need theirs."""
+    with _BatchStatistics([]) as updates:
+        _call_in_training(model, batch)
+    return [
+        layer
+        for layer in _normalizations(model)
+        if layer.momentum < 1 and updates.get_current_value(layer.moving_mean) is not None
+    ]
+
+
+def _call_in_training(model, batch):
+    x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
+    model(x, training=True)
 
 
 class _BatchStatistics(keras.StatelessScope):
@@ -384,13 +396,14 @@ class _BatchStatistics(keras.StatelessScope):
     def add_update(self, update):
         """Keeps the update of a statistic, and leaves the statistic at 0."""
         variable, value = update
+        if tf.is_symbolic_tensor(value):
+            # The graph would be kept, and never again update what it should.
+            raise ValueError(
+                "`statistics='estimate'` reads the statistics of each batch, which a layer "
+                f"inside a `tf.function` does not give. Received {variable.path!r} in one. "
+                "Take the decorator off the model's `call`, or use 'interpolate'."
+            )
         if id(variable) in self._gains:
-            if tf.is_symbolic_tensor(value):
-                raise ValueError(
-                    "`statistics='estimate'` reads the statistics of each batch, which a layer "
-                    f"inside a `tf.function` does not give. Received {variable.path!r} in one. "
-                    "Take the decorator off the model's `call`, or use 'interpolate'."
-                )
             _, gain = self._gains[id(variable)]
             batch = ops.convert_to_numpy(value).astype("float64") / gain
             self._sums[id(variable)] += self.samples * batch

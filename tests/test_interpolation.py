@@ -330,6 +330,35 @@ def test_what_training_would_not_change_is_not_estimated(why, data):
     np.testing.assert_allclose(mixed[0, [0, 2]], expected, rtol=1e-5)
 
 
+def test_layers_called_in_inference_keep_their_statistics_for_the_layers_after_them(data):
+    x, y = data[0], data[0][:, :1]
+
+    class HalfFrozen(keras.Model):
+        def __init__(self, seed):
+            super().__init__()
+            keras.utils.set_random_seed(seed)
+            self.first, self.second = layers.BatchNormalization(), layers.BatchNormalization()
+            self.dense = layers.Dense(1)
+            self(x)
+            self.first.moving_mean.assign([1, -1, 2, 0])
+            self.first.moving_variance.assign([4, 0.5, 1, 2])
+            self.compile("sgd", "mse")
+
+        def call(self, inputs, training=False):
+            kept = self.first(inputs, training=False)
+            return self.dense(self.second(kept, training=training))
+
+    first, second = HalfFrozen(0), HalfFrozen(1)
+    (line,) = evaluate_interpolation(
+        first, second, (x, y), 2, extent=(0, 1), statistics="estimate", batch_size=64, verbose=0
+    )
+    kept = (x - [1, -1, 2, 0]) / np.sqrt(np.array([4, 0.5, 1, 2]) + 1e-3)
+    for model, loss in zip((first, second), line.values["loss"][0], strict=True):
+        model.second.moving_mean.assign(kept.mean(axis=0))
+        model.second.moving_variance.assign(kept.var(axis=0))
+        np.testing.assert_allclose(loss, model.evaluate(x, y, verbose=0), rtol=1e-5)
+
+
 @pytest.mark.parametrize("policy", ["float16", "mixed_float16", "bfloat16", "float64"])
 def test_statistics_of_other_precisions_are_estimated(policy, data):
     x, y = data[0], data[0][:, :3]
@@ -447,3 +476,29 @@ def test_statistics_in_a_graph_are_refused(data):
         evaluate_interpolation(
             Compiled(), Compiled(), (data[0], data[0]), statistics="estimate", verbose=0
         )
+
+
+def test_a_refused_graph_leaves_the_model_able_to_train(data):
+    class Encoder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dropout, self.normalization = layers.Dropout(0.5), layers.BatchNormalization()
+            self(data[0])
+            self.compile("sgd", "mse")
+
+        @tf.function
+        def encode(self, x, training):
+            return self.dropout(x, training=training)
+
+        def call(self, x, training=False):
+            return self.normalization(self.encode(x, training), training=training)
+
+    model = Encoder()
+    with pytest.raises(ValueError, match="inside a `tf.function`"):
+        evaluate_interpolation(
+            model, Encoder(), (data[0], data[0]), statistics="estimate", verbose=0
+        )
+    # A graph made on the way would be kept, and draw the same numbers for ever.
+    seed = np.array(model.dropout.seed_generator.state)
+    model(data[0], training=True)
+    assert not np.array_equal(seed, np.array(model.dropout.seed_generator.state))
