@@ -389,10 +389,11 @@ def _to_tensors(batch):
 def _to_tensor(array):
     if tf.is_tensor(array):
         return array
-    if hasattr(array, "indices"):
+    if hasattr(array, "detach"):
+        # Of Torch.
+        array = array.detach().cpu()
+    elif hasattr(array, "indices"):
         # A sparse array of JAX.
         return tf.SparseTensor(array.indices, array.data, array.shape)
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
     # What TensorFlow makes of a NumPy array holds the memory twice; a copy of it does not.
     return tf.identity(tf.convert_to_tensor(np.asarray(array)))
