@@ -17,10 +17,9 @@ from losslandscape.derivatives import (
     check_derivatives,
     check_loss,
     differentiator,
-    precise_dtypes,
 )
 from losslandscape.directions import resolve_seed
-from losslandscape.engines import as_arrays, evaluator, mover, to_tensors
+from losslandscape.engines import as_arrays, evaluator, mover, precise_dtypes, to_tensors
 from losslandscape.evaluation import (
     check_evaluation,
     choose_directions,
@@ -93,10 +92,8 @@ def hessian_product(model, x, y=None, *, batch_size=None):
 
     def product(direction):
         nonlocal is_checked
-        vector = [
-            tf.cast(array, dtype)
-            for array, dtype in zip(direction, precise_dtypes(model), strict=True)
-        ]
+        dtypes = precise_dtypes(model.trainable_variables)
+        vector = [tf.cast(array, dtype) for array, dtype in zip(direction, dtypes, strict=True)]
         # Where derivatives are not finite no check can decide, so it is left to a later product.
         if is_checked:
             return _mean_product(model, differentiate, data, vector)[1]

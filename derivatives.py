@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from losslandscape.engines import precise_dtypes
 from losslandscape.internals import flatten_layers
 from losslandscape.state import evaluated
 
@@ -52,7 +53,7 @@ def differentiator(model, signature):
         A function of a batch and a direction that returns `Derivatives`. Beside
         its metrics, it changes what the model's own test step would change.
     """
-    dtypes = precise_dtypes(model)
+    dtypes = precise_dtypes(model.trainable_variables)
     shapes = [weight.shape for weight in model.trainable_variables]
     vector = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
 
@@ -66,12 +67,6 @@ def differentiator(model, signature):
     # functions that are traced often, as that of many calls is.
     traceable = tf.function(differentiate, input_signature=[signature, vector], autograph=False)
     return traceable.get_concrete_function()
-
-
-def precise_dtypes(model):
-    """The type of each trainable weight's derivatives: single precision, or the weight's own."""
-    weights = model.trainable_variables
-    return [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
 
 
 def check_loss(model, loss, reported):
@@ -186,7 +181,7 @@ def _resizer(original):
 
 def _differentiate(model, batch, direction):
     weights = [weight.value for weight in model.trainable_variables]
-    dtypes = precise_dtypes(model)
+    dtypes = precise_dtypes(model.trainable_variables)
     with tf.GradientTape() as outer:
         # Persistent, to ask it also where the loss and the state come from.
         with tf.GradientTape(persistent=True) as inner:
@@ -369,8 +364,8 @@ def _difference_of_gradients(model, differentiate, batch, direction, step):
 
 def _random_direction(model, generator):
     """A direction that is, in each weight, as long as the weight itself."""
-    direction = []
-    for weight, dtype in zip(model.trainable_variables, precise_dtypes(model), strict=True):
+    direction, weights = [], model.trainable_variables
+    for weight, dtype in zip(weights, precise_dtypes(weights), strict=True):
         size = np.sqrt(np.mean(np.square(weight.numpy().astype(float)))) or 0.1
         direction.append(tf.constant(size * generator.normal(size=weight.shape), dtype))
     return direction

@@ -304,7 +304,7 @@ def _jax_graph(origin, dataset):
     jax, model = import_extra("jax", "jax"), origin.model
     data = map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
     batch_size, dtype, regularized = dataset.batch_size, keras.config.floatx(), _regularized(model)
-    dtypes = _precise_dtypes(model.trainable_variables)
+    dtypes = precise_dtypes(model.trainable_variables)
     last = (dataset.size - 1) // batch_size
 
     def test_step(state, start, size, tensors):
@@ -374,7 +374,7 @@ def mover(state):
     Nothing accumulates: neither where a point lies nor what is measured there
     depends on the points before.
     """
-    weights, dtypes = state.trainable, _precise_dtypes(state.trainable)
+    weights, dtypes = state.trainable, precise_dtypes(state.trainable)
     origins = [state.value(weight) for weight in weights]
 
     def move(directions, point):
@@ -387,8 +387,8 @@ def mover(state):
     return move
 
 
-def _precise_dtypes(weights):
-    """Half precision would round a step away before it is added."""
+def precise_dtypes(weights):
+    """The type to compute each weight in: half precision would round a step away."""
     return [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
 
 

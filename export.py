@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from losslandscape.checks import check_path, import_extra
-from losslandscape.plotting import SCALES, _drawable, value_label
+from losslandscape.plotting import SCALES, _drawable, point_notes, value_label
 from losslandscape.surfaces import (
     LossLine,
     LossSurface,
@@ -268,14 +268,7 @@ def _models(surface, values, center):
 
 def _layout(surface, metric, scale, values):
     """What changes on the page from one metric or scale to another, beside the traces."""
-    is_missing = missing_points(surface)
-    missing, holes = np.count_nonzero(is_missing), np.count_nonzero(np.isnan(values) & ~is_missing)
-    notes = []
-    if missing:
-        notes.append(f"preview: {values.size - missing} of {values.size} points")
-    if holes:
-        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
-        notes.append(f"{holes} of {values.size} points {reason}")
+    notes = point_notes([surface], [values], scale)
     place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "showarrow": False}
     return {
         "scene.zaxis.type": scale,

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from losslandscape.checks import check_choice
+from losslandscape.surfaces import missing_points
 
 SCALES = ("linear", "log")
 # The width of a column in most two-column papers, in inches, and a height that suits it.
@@ -103,7 +104,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     ax.set(xlabel=_plain("α"))
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    note = _annotate(ax, _notes(lines, values, scale))
+    note = _annotate(ax, point_notes(lines, values, scale))
     legend = _draw_legend(ax, labels, values)
     _keep_clear(ax, note, legend)
     return ax
@@ -682,7 +683,7 @@ def _dress_plane(ax, surface, values, scale, label=None):
         for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
             if _holds(surface, alpha, beta):
                 ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
-    _annotate(ax, _notes([surface], [values], scale))
+    _annotate(ax, point_notes([surface], [values], scale))
     if label is not None:
         _take_literally(ax.set_title(label, fontsize="medium"))
 
@@ -734,7 +735,7 @@ def _on_scale(values, scale):
 
 def _filled(value, values):
     """Values of a surface, with those not measured yet interpolated between the others."""
-    is_missing = _missing(value, values)
+    is_missing = missing_points(value)
     if not is_missing.any() or not hasattr(value, "betas"):
         return values
     alphas, betas = np.meshgrid(value.alphas, value.betas)
@@ -746,18 +747,9 @@ def _filled(value, values):
     return np.where(is_missing, between.filled(np.nan), values)
 
 
-def _missing(value, values):
-    """Which of a checkpoint's values are not measured yet."""
-    is_missing = np.zeros(values.size, bool)
-    positions = np.array(value.metadata.get("missing", []), int)
-    # The points of a path come after those of the surface.
-    is_missing[positions[positions < values.size]] = True
-    return is_missing.reshape(values.shape)
-
-
-def _notes(measured, values, scale):
+def point_notes(measured, values, scale):
     """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
-    is_missing = [_missing(*pair) for pair in zip(measured, values, strict=True)]
+    is_missing = [missing_points(value) for value in measured]
     are_holes = [
         np.isnan(array) & ~missing for array, missing in zip(values, is_missing, strict=True)
     ]
