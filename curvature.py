@@ -10,27 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import check_choice, check_compiled, check_integer, import_extra
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import (
-    check_derivatives,
-    check_loss,
-    differentiator,
-)
+from losslandscape.derivatives import check_derivatives, check_loss, differentiator
 from losslandscape.directions import resolve_seed
 from losslandscape.engines import as_arrays, evaluator, mover, precise_dtypes, to_tensors
-from losslandscape.evaluation import (
-    check_evaluation,
-    choose_directions,
-    coarse_to_fine,
-    collect,
-    coordinates,
-    describe,
-    grid_points,
-    per_axis,
-    surface_assembler,
-)
+from losslandscape.evaluation import Evaluation
+from losslandscape.grids import Grid
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.measures import confidence_interval
 from losslandscape.state import evaluated
@@ -297,14 +283,19 @@ def evaluate_convexity(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
     """
-    check_evaluation(model, "evaluate", None, verbose)
-    axes = zip(*per_axis(number_of_points, extent), strict=True)
-    alphas, betas = (coordinates(number, ends) for number, ends in axes)
-    saved = Checkpoint(checkpoint, LossSurface)
-    directions, origin = choose_directions(model, directions, 2, seed, saved=saved, exactly=True)
-    data = read_dataset(model, one_dataset(x, y), batch_size)
-    product = hessian_product(model, data.batches)
-    saved.identify(model, [data], directions=directions, coordinates=[alphas, betas])
+    grid = Grid.of(number_of_points, extent)
+    call = Evaluation(
+        model,
+        [one_dataset(x, y)],
+        LossSurface,
+        metric="convexity",
+        batch_size=batch_size,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    directions, origin = call.choose(directions, 2, seed, exactly=True)
+    product = hessian_product(model, call.data[0].batches)
+    call.identify(directions=directions, coordinates=grid.axes)
     start = origin.get("seed", 0)
 
     def extremes():
@@ -315,7 +306,7 @@ def evaluate_convexity(
         return [_with_ratio(*found)]
 
     with patient_interrupts() as interrupt, evaluated(model) as state:
-        move, tensors, points = mover(state), to_tensors(directions), grid_points(alphas, betas)
+        move, tensors, points = mover(state), to_tensors(directions), grid.points
 
         def measure(missing):
             for position in missing:
@@ -323,10 +314,10 @@ def evaluate_convexity(
                 yield [position], as_arrays(extremes())
                 interrupt()
 
-        assemble = surface_assembler(alphas, betas, describe(model, data, origin))
-        order = coarse_to_fine(len(betas), len(alphas))
-        options = {"metric": "convexity", "verbose": verbose, "order": order}
-        return collect(measure, len(points), extremes(), assemble, saved, **options)[0]
+        (surface,) = call.collect(
+            measure, len(points), extremes(), grid.surface, origin, order=grid.order
+        )
+    return surface
 
 
 def _with_ratio(largest, smallest):

@@ -6,7 +6,6 @@ gets back every bit it had.
 
 import dataclasses
 import functools
-import numbers
 
 import keras
 import numpy as np
@@ -26,10 +25,12 @@ from losslandscape.engines import (
     ENGINES,
     as_arrays,
     evaluate_engine,
+    evaluator,
     measure_center,
     start,
     to_tensors,
 )
+from losslandscape.grids import Grid, coordinates, is_automatic, line
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
@@ -137,29 +138,26 @@ def evaluate_lines(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    check_evaluation(model, engine, executor, verbose)
-    is_auto = _is_auto(extent)
-    alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
+    alphas = coordinates(number_of_points, extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
-    saved = Checkpoint(checkpoint, LossLine, len(split_datasets(datasets)))
-    directions, origin = choose_directions(
-        model, directions, number_of_directions, seed, saved=saved
+    call = Evaluation(
+        model,
+        datasets,
+        LossLine,
+        metric=metric,
+        batch_size=batch_size,
+        engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
+        verbose=verbose,
     )
-    data = read_datasets(model, datasets, batch_size)
-    if is_auto:
-        alphas *= _radius(model, data, directions)
-    saved.identify(model, data, directions=directions, coordinates=alphas)
-    shape = len(directions), len(alphas)
-    metadata = [describe(model, dataset, origin) for dataset in data]
-
-    def assemble(index, walk, center):
-        values = {name: array.reshape(shape) for name, array in walk.items()}
-        return LossLine(alphas, values, center, metadata[index])
-
+    directions, origin = call.choose(directions, number_of_directions, seed)
+    if is_automatic(extent):
+        alphas *= call.radius(directions)
+    call.identify(directions=directions, coordinates=alphas)
     # One direction after the other: all of them at once might not fit on the device.
     legs = [([direction], alphas[:, np.newaxis]) for direction in directions]
-    options = {"metric": metric, "engine": engine, "executor": executor, "verbose": verbose}
-    return measure_points(model, data, legs, assemble, saved, **options)
+    return call.along(legs, functools.partial(line, alphas), origin)
 
 
 def evaluate_surface(
@@ -218,129 +216,269 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    check_evaluation(model, engine, executor, verbose)
-    is_auto = _is_auto(extent)
-    axes = zip(*per_axis(number_of_points, (-1, 1) if is_auto else extent), strict=True)
-    alphas, betas = (coordinates(number, ends) for number, ends in axes)
-    saved = Checkpoint(checkpoint, LossSurface)
-    directions, origin = choose_directions(model, directions, 2, seed, saved=saved, exactly=True)
-    data = read_datasets(model, [one_dataset(x, y)], batch_size)
-    if is_auto:
-        radius = _radius(model, data, directions)
-        alphas, betas = radius * alphas, radius * betas
-    saved.identify(model, data, directions=directions, coordinates=[alphas, betas])
+    grid = Grid.of(number_of_points, extent)
+    call = Evaluation(
+        model,
+        [one_dataset(x, y)],
+        LossSurface,
+        metric=metric,
+        batch_size=batch_size,
+        engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    directions, origin = call.choose(directions, 2, seed, exactly=True)
+    if is_automatic(extent):
+        grid = grid.scaled(call.radius(directions))
+    call.identify(directions=directions, coordinates=grid.axes)
     # One by one, since large ones should not lie on the host and the device together.
     if executor is None:
         directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
-    return measure_points(
-        model,
-        data,
-        [(directions, grid_points(alphas, betas))],
-        surface_assembler(alphas, betas, describe(model, data[0], origin)),
-        saved,
-        metric=metric,
-        engine=engine,
-        executor=executor,
-        verbose=verbose,
-        order=coarse_to_fine(len(betas), len(alphas)),
-    )[0]
+    (surface,) = call.along([(directions, grid.points)], grid.surface, origin, order=grid.order)
+    return surface
 
 
-def measure_points(
-    model, data, legs, assemble, checkpoint, *, metric, engine, executor, verbose, order=None
-):
-    """Measures a model at any points along directions; it is left as it was.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """One evaluating call: a model, its data, and how it is measured.
 
-    Args:
-        model: A compiled and built `keras.Model`.
-        data: List of `Dataset`.
-        legs: List of pairs of directions and points along them, an array of
-            shape `(number of points, number of directions)`.
-        assemble: As in `collect`.
-        checkpoint: A `Checkpoint`.
-        metric: As in `evaluate_lines`.
-        engine: As in `evaluate_lines`.
-        executor: As in `evaluate_lines`.
-        verbose: As in `evaluate_lines`.
-        order: As in `collect`.
+    The methods are the steps of every such call, in this order: `choose` the
+    directions, find the `radius` of an automatic extent, `identify` what the values
+    depend on, then measure: `along` directions, `at` places of any kind, or whatever
+    else `collect` is given.
 
-    Returns:
-        A list with what `assemble` made of each dataset.
+    Attributes:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
+        kind: The class of what is measured, such as `LossSurface`.
+        metric: The metric that the progress bar shows; it must be one that is
+            measured. Defaults to `"loss"`.
+        batch_size: Samples per batch, for arrays. `None` (the default) chooses one.
+        engine: `"auto"` (the default) or one of `ENGINES`.
+        executor: A `concurrent.futures.Executor` whose workers measure. Defaults to
+            `None`, this process.
+        checkpoint: Path of the file that keeps what is measured. Defaults to `None`.
+        verbose: `"auto"` (the default) or 1 for a progress bar, 2 for one line at the
+            end, 0 for nothing.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the model cannot be evaluated, or not in this way.
     """
-    number = sum(len(points) for _, points in legs)
-    begin = start if executor is None else functools.partial(distribute, executor)
-    with patient_interrupts() as interrupt, evaluated(model) as state:
-        measure, centers, how = begin(
-            engine, number, state, data, directions=legs[0][0], interrupt=interrupt
-        )
 
-        def measure_missing(missing):
-            yield from _along(measure, legs, centers, missing)
-            if len(missing):
-                _check_state(measure_center(measure, legs[0][0]), centers)
+    model: keras.Model
+    datasets: object
+    kind: type
+    metric: str = "loss"
+    batch_size: int | None = None
+    engine: str = "auto"
+    executor: object = None
+    checkpoint: object = None
+    verbose: object = "auto"
 
-        def assemble_with_engine(index, walk, center):
-            value = assemble(index, walk, center)
-            return dataclasses.replace(value, metadata=value.metadata | how)
+    def __post_init__(self):
+        check_compiled(self.model)
+        if self.executor is not None:
+            check_executor(self.executor)
+        check_choice("engine", self.engine, ("auto", *ENGINES))
+        check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
 
-        return collect(
-            measure_missing,
-            number,
-            centers,
-            assemble_with_engine,
-            checkpoint,
-            metric=metric,
-            verbose=verbose,
-            order=order,
-        )
+    @functools.cached_property
+    def data(self):
+        """List of `Dataset`, read once."""
+        return read_datasets(self.model, self.datasets, self.batch_size)
+
+    @functools.cached_property
+    def _saved(self):
+        return Checkpoint(self.checkpoint, self.kind, len(split_datasets(self.datasets)))
+
+    def choose(self, directions, number, seed, *, exactly=False):
+        """Checks the directions that were given, or draws random ones.
+
+        Args:
+            directions: List of directions, or `None` for random ones.
+            number: How many random directions to draw.
+            seed: Integer for random directions. `None` draws one, or resumes with that
+                of the checkpoint.
+            exactly: Whether given directions must be `number` many, too. Defaults to
+                `False`.
+
+        Returns:
+            A list of directions, and a dict for the metadata that says where they come
+            from.
+        """
+        if directions is None:
+            seed = resolve_seed(self._saved.seed if seed is None else seed)
+            origin = {
+                "directions": "random",
+                "seed": seed,
+                "normalize": "filter",
+                "ignore": "biasbn",
+            }
+            return random_directions(self.model, number, seed=seed), origin
+        if seed is not None:
+            raise ValueError(
+                "`seed` is for random directions, but `directions` were given. Received "
+                f"seed={seed!r}. Leave it out, or pass it to `random_directions`."
+            )
+        check_directions(self.model, directions, number if exactly else None)
+        return list(directions), {"directions": "given"}
+
+    def radius(self, directions):
+        """Finds how far the loss stays low along all directions, rounded down to two digits."""
+        with patient_interrupts() as interrupt, evaluated(self.model) as state:
+            measure = evaluate_engine(state, self.data[:1], interrupt)
+            ((loss,),) = _losses(measure, directions[:1], [0.0])
+            if not 0 < loss < np.inf:
+                raise ValueError(
+                    "`extent='auto'` needs a model with a loss above 0. Received one with "
+                    f"{loss:g}. Give the first and last coordinate, such as (-1, 1)."
+                )
+
+            def is_low(exponent):
+                ends = [-(2.0**exponent), 2.0**exponent]
+                return (_losses(measure, directions, ends) <= RISE * loss).all()
+
+            exponent = _highest(is_low)
+        digits = 1 - int(np.floor(np.log10(2.0**exponent)))
+        return np.floor(2.0**exponent * 10.0**digits) / 10.0**digits
+
+    def identify(self, **parts):
+        """Refuses a checkpoint that belongs to other values.
+
+        Args:
+            **parts: Arrays, or nested lists of them, on which the values depend, by
+                the name to call them in errors. Model and data are compared anyway.
+        """
+        self._saved.identify(self.model, self.data, **parts)
+
+    def along(self, legs, assemble, origin, *, order=None):
+        """Measures the points along directions.
+
+        Args:
+            legs: List of pairs of directions and points along them, an array of shape
+                `(number of points, number of directions)`.
+            assemble: As in `collect`.
+            origin: As in `collect`.
+            order: As in `collect`.
+
+        Returns:
+            A list with what `assemble` made of each dataset.
+        """
+        number = sum(len(points) for _, points in legs)
+        begin = start if self.executor is None else functools.partial(distribute, self.executor)
+        with patient_interrupts() as interrupt, evaluated(self.model) as state:
+            measure, centers, how = begin(
+                self.engine, number, state, self.data, directions=legs[0][0], interrupt=interrupt
+            )
+
+            def measure_missing(missing):
+                yield from _along(measure, legs, centers, missing)
+                if len(missing):
+                    _check_state(measure_center(measure, legs[0][0]), centers)
+
+            def assemble_with_engine(values, center, metadata):
+                # Workers report their engine only when they have begun.
+                return assemble(values, center, metadata | how)
+
+            return self.collect(
+                measure_missing, number, centers, assemble_with_engine, origin, order=order
+            )
+
+    def at(self, place, points, assemble, origin, *, center, order=None):
+        """Measures with `model.evaluate` wherever a function puts the model.
+
+        Args:
+            place: A function of a point and of one to call after each batch; it gives
+                the model its weights.
+            points: Sequence of points.
+            assemble: As in `collect`.
+            origin: As in `collect`.
+            center: The point of the unperturbed model.
+            order: As in `collect`.
+
+        Returns:
+            A list with what `assemble` made of each dataset.
+        """
+        with patient_interrupts() as interrupt, evaluated(self.model) as state:
+            evaluate = evaluator(self.model, interrupt)
+
+            def measure_at(point):
+                state.restore()
+                place(point, interrupt)
+                return [evaluate(dataset) for dataset in self.data]
+
+            def measure_missing(missing):
+                for position in missing:
+                    yield [position], as_arrays(measure_at(points[position]))
+                if len(missing):
+                    _check_state(measure_at(center), centers)
+
+            centers = measure_at(center)
+            return self.collect(
+                measure_missing, len(points), centers, assemble, origin, order=order
+            )
+
+    def collect(self, measure, number, centers, assemble, origin, *, order=None):
+        """Measures what the checkpoint does not hold yet, and keeps it there.
+
+        Args:
+            measure: A function of the positions still missing that yields positions
+                and their results, as an engine does.
+            number: How many positions there are.
+            centers: List with a dict of floats per dataset, the values at the
+                unperturbed weights.
+            assemble: A function of a dict of arrays with a value per position, a dict
+                of floats of the center, and the metadata; it returns what is saved,
+                such as a `LossSurface`.
+            origin: Dict for the metadata, which says where the points come from.
+            order: All positions in the order to measure. Defaults to `None`, as they
+                come.
+
+        Returns:
+            A list with what `assemble` made of each dataset.
+        """
+        check_choice("metric", self.metric, tuple(centers[0]))
+        walks, is_missing = self._saved.restore(number, centers)
+        metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
+        order = np.arange(number) if order is None else order
+        missing = order[is_missing[order]]
+        progress = Progress(len(missing), self.metric, self.verbose)
+
+        def values():
+            return [assemble(*parts) for parts in zip(walks, centers, metadata, strict=True)]
+
+        try:
+            for positions, results in measure(missing):
+                for walk, arrays in zip(walks, results, strict=True):
+                    for name, array in arrays.items():
+                        walk[name][positions] = array
+                is_missing[positions] = False
+                progress.advance(len(positions), results[0][self.metric][-1])
+                if self._saved.is_due():
+                    self._saved.write(values(), is_missing)
+        finally:
+            # Also when interrupted, or when a worker is lost.
+            self._saved.write(values(), is_missing)
+        return values()
 
 
-def collect(measure, number, centers, assemble, checkpoint, *, metric, verbose, order=None):
-    """Measures what a checkpoint does not hold yet, and keeps it there.
-
-    Args:
-        measure: A function of the positions still missing that yields
-            positions and their results, as an engine does.
-        number: How many positions there are.
-        centers: List with a dict of floats per dataset, the values at the
-            unperturbed weights.
-        assemble: A function of the index of a dataset, a dict of arrays with a
-            value per position, and a dict of floats of the center; it returns
-            what is saved, such as a `LossSurface`.
-        checkpoint: A `Checkpoint`.
-        metric: As in `evaluate_lines`.
-        verbose: As in `evaluate_lines`.
-        order: All positions in the order to measure. Defaults to `None`, as
-            they come.
-
-    Returns:
-        A list with what `assemble` made of each dataset.
-    """
-    check_choice("metric", metric, tuple(centers[0]))
-    walks, is_missing = checkpoint.restore(number, centers)
-    order = np.arange(number) if order is None else order
-    missing = order[is_missing[order]]
-    progress = Progress(len(missing), metric, verbose)
-
-    def values():
-        return [
-            assemble(index, walk, center)
-            for index, (walk, center) in enumerate(zip(walks, centers, strict=True))
-        ]
-
-    try:
-        for positions, results in measure(missing):
-            for walk, arrays in zip(walks, results, strict=True):
-                for name, array in arrays.items():
-                    walk[name][positions] = array
-            is_missing[positions] = False
-            progress.advance(len(positions), results[0][metric][-1])
-            if checkpoint.is_due():
-                checkpoint.write(values(), is_missing)
-    finally:
-        # Also when interrupted, or when a worker is lost.
-        checkpoint.write(values(), is_missing)
-    return values()
+def _describe(model, dataset, origin):
+    """The metadata of a measurement, after what says where its points come from."""
+    return {
+        **origin,
+        "model": model.name,
+        "parameters": model.count_params(),
+        "dataset_size": dataset.size,
+        "batch_size": dataset.batch_size,
+        "backend": keras.backend.backend(),
+        "versions": {
+            "losslandscape": __version__,
+            # Of the modules, for TensorFlow is installed under many names.
+            **{module.__name__: module.__version__ for module in (keras, np, tf)},
+        },
+    }
 
 
 def _check_state(now, then):
@@ -361,39 +499,18 @@ def _check_state(now, then):
             return
 
 
-def _is_auto(extent):
-    if not isinstance(extent, str):
-        return False
-    check_choice("extent", extent, ("auto",))
-    return True
-
-
-def _radius(model, data, directions):
-    """How far the loss stays low along all directions, rounded down to two digits."""
-    with patient_interrupts() as interrupt, evaluated(model) as state:
-        measure = evaluate_engine(state, data[:1], interrupt)
-        ((loss,),) = _losses(measure, directions[:1], [0.0])
-        if not 0 < loss < np.inf:
-            raise ValueError(
-                f"`extent='auto'` needs a model with a loss above 0. Received one with {loss:g}. "
-                "Give the first and last coordinate, such as (-1, 1)."
-            )
-
-        def is_low(exponent):
-            ends = [-(2.0**exponent), 2.0**exponent]
-            return (_losses(measure, directions, ends) <= RISE * loss).all()
-
-        lowest, highest = EXPONENTS
-        exponent = 0.0
-        while exponent < highest and is_low(exponent):
-            exponent += 1
-        while exponent > lowest and not is_low(exponent):
-            exponent -= 1
-        # It is low there, and no more so at twice the distance: halve the difference.
-        for step in (0.5, 0.25, 0.125):
-            exponent += step * (exponent < highest and is_low(exponent + step))
-    digits = 1 - int(np.floor(np.log10(2.0**exponent)))
-    return np.floor(2.0**exponent * 10.0**digits) / 10.0**digits
+def _highest(is_low):
+    """The highest exponent at which something is low, to an eighth."""
+    lowest, highest = EXPONENTS
+    exponent = 0.0
+    while exponent < highest and is_low(exponent):
+        exponent += 1
+    while exponent > lowest and not is_low(exponent):
+        exponent -= 1
+    # It is low there, and no more so at twice the distance: halve the difference.
+    for step in (0.5, 0.25, 0.125):
+        exponent += step * (exponent < highest and is_low(exponent + step))
+    return exponent
 
 
 def _losses(measure, directions, alphas):
@@ -440,106 +557,3 @@ class Progress:
         """Counts points, and shows the metric's value at the last one."""
         self._done += number
         self._bar.update(self._done, [(self._metric, value)])
-
-
-def choose_directions(model, directions, number, seed, *, saved, exactly=False):
-    """The directions to follow, and the metadata that say where they come from."""
-    if directions is None:
-        # Without a seed a checkpoint goes on along its own directions.
-        seed = resolve_seed(saved.seed if seed is None else seed)
-        origin = {"directions": "random", "seed": seed, "normalize": "filter", "ignore": "biasbn"}
-        return random_directions(model, number, seed=seed), origin
-    if seed is not None:
-        raise ValueError(
-            f"`seed` is for random directions, but `directions` were given. Received seed={seed!r}."
-            " Leave it out, or pass it to `random_directions`."
-        )
-    check_directions(model, directions, number if exactly else None)
-    return list(directions), {"directions": "given"}
-
-
-def describe(model, dataset, origin):
-    """The metadata of a measurement, after what tells where its directions come from."""
-    return {
-        **origin,
-        "model": model.name,
-        "parameters": model.count_params(),
-        "dataset_size": dataset.size,
-        "batch_size": dataset.batch_size,
-        "backend": keras.backend.backend(),
-        "versions": {
-            "losslandscape": __version__,
-            # Of the modules, for TensorFlow is installed under many names.
-            **{module.__name__: module.__version__ for module in (keras, np, tf)},
-        },
-    }
-
-
-def check_evaluation(model, engine, executor, verbose):
-    """Refuses what cannot be evaluated, and how."""
-    check_compiled(model)
-    if executor is not None:
-        check_executor(executor)
-    check_choice("engine", engine, ("auto", *ENGINES))
-    check_choice("verbose", verbose, ("auto", 0, 1, 2))
-
-
-def grid_points(alphas, betas):
-    """The points of a grid, row by row: an array of shape `(m·n, 2)`."""
-    return np.stack([axis.ravel() for axis in np.meshgrid(alphas, betas)], axis=1)
-
-
-def surface_assembler(alphas, betas, metadata):
-    """The function that makes a `LossSurface` of values at `grid_points`; see `collect`."""
-    shape = len(betas), len(alphas)
-
-    def assemble(_, walk, center):
-        values = {name: array.reshape(shape) for name, array in walk.items()}
-        return LossSurface(alphas, betas, values, center, metadata)
-
-    return assemble
-
-
-def coarse_to_fine(rows, columns):
-    """The positions of a grid's points in an order in which the first ones show most.
-
-    The corners come first, then the middles between them, and so on.
-    """
-    rows, columns = _ranks(rows), _ranks(columns)
-    return np.argsort(np.maximum.outer(rows, columns), axis=None, kind="stable")
-
-
-def _ranks(number):
-    """For each point of an axis, how often the axis is halved before it is reached."""
-    ranks = np.full(number, -1)
-    for rank in range(number.bit_length() + 1):
-        reached = np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)
-        ranks[reached] = np.where(ranks[reached] < 0, rank, ranks[reached])
-    return ranks
-
-
-def per_axis(number_of_points, extent):
-    """The number of points and the extent of alpha and of beta."""
-    is_single = isinstance(number_of_points, numbers.Integral)
-    numbers_of_points = [number_of_points] * 2 if is_single else number_of_points
-    extents = extent if np.ndim(extent) == 2 else [extent] * 2
-    for name, value in (("number_of_points", numbers_of_points), ("extent", extents)):
-        if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
-            raise TypeError(
-                f"`{name}` must be for both axes, or a pair for alpha and beta. Received {value!r}."
-            )
-    return numbers_of_points, extents
-
-
-def coordinates(number_of_points, extent):
-    """The points along one axis; refuses what makes none."""
-    check_integer("number_of_points", number_of_points, minimum=2)
-    is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
-    if not is_pair or not all(isinstance(end, numbers.Real) for end in extent):
-        raise TypeError(f"`extent` must be two numbers, such as (-1, 1). Received {extent!r}.")
-    if not np.isfinite(extent).all() or extent[0] >= extent[1]:
-        raise ValueError(
-            "`extent` must be two finite numbers, the smaller first, such as (-1, 1). Received "
-            f"{extent!r}."
-        )
-    return np.linspace(*extent, number_of_points)

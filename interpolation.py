@@ -8,29 +8,18 @@ frozen ones would make a barrier of any path.
 """
 
 import collections
+import functools
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import check_choice, check_same_weights
-from losslandscape.datasets import batch_size_of, one_dataset, read_datasets, split_datasets
-from losslandscape.engines import as_arrays, evaluator
-from losslandscape.evaluation import (
-    check_evaluation,
-    coarse_to_fine,
-    collect,
-    coordinates,
-    describe,
-    grid_points,
-    per_axis,
-    surface_assembler,
-)
+from losslandscape.datasets import batch_size_of, one_dataset
+from losslandscape.evaluation import Evaluation
+from losslandscape.grids import Grid, coordinates, line
 from losslandscape.internals import flatten_layers
-from losslandscape.interrupts import patient_interrupts
-from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface
 
 STATISTICS = ("interpolate", "estimate")
@@ -93,20 +82,20 @@ def evaluate_interpolation(
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
     """
     models = [model, other]
-    _check(models, ["model", "other"], statistics, verbose)
     alphas = coordinates(number_of_points, extent)
-    saved = Checkpoint(checkpoint, LossLine, len(split_datasets(datasets)))
-    data = read_datasets(model, datasets, batch_size)
-    origin = _origin(models, statistics) | {"positions": [0, 1]}
-    metadata = [describe(model, dataset, origin) for dataset in data]
-
-    def assemble(index, walk, center):
-        values = {name: array[np.newaxis] for name, array in walk.items()}
-        return LossLine(alphas, values, center, metadata[index])
-
+    call = Evaluation(
+        model,
+        datasets,
+        LossLine,
+        metric=metric,
+        batch_size=batch_size,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    _check(models, ["model", "other"], statistics)
     shares = np.stack([1 - alphas, alphas], axis=1)
-    options = {"statistics": statistics, "metric": metric, "verbose": verbose}
-    return _measure_mixtures(models, data, shares, assemble, saved, **options)
+    origin = _origin(models, statistics, [0, 1])
+    return _measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
 def evaluate_plane(
@@ -156,27 +145,27 @@ def evaluate_plane(
     """
     if not isinstance(models, (list, tuple)) or len(models) != 3:
         raise ValueError(f"`models` must be a list of three models. Received {models!r}.")
-    _check(models, [f"models[{index}]" for index in range(3)], statistics, verbose)
-    axes = zip(*per_axis(number_of_points, extent), strict=True)
-    alphas, betas = (coordinates(number, ends) for number, ends in axes)
+    grid = Grid.of(number_of_points, extent)
+    call = Evaluation(
+        models[0],
+        [one_dataset(x, y)],
+        LossSurface,
+        metric=metric,
+        batch_size=batch_size,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    _check(models, [f"models[{index}]" for index in range(3)], statistics)
     third = _coordinates_of_third(models)
-    saved = Checkpoint(checkpoint, LossSurface)
-    data = read_datasets(models[0], [one_dataset(x, y)], batch_size)
-    grid = grid_points(alphas, betas)
-    of_third = grid[:, 1] / third[1]
-    of_second = grid[:, 0] - of_third * third[0]
+    of_third = grid.points[:, 1] / third[1]
+    of_second = grid.points[:, 0] - of_third * third[0]
     shares = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
-    positions = {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
-    metadata = describe(models[0], data[0], _origin(models, statistics) | positions)
-    assemble = surface_assembler(alphas, betas, metadata)
-    options = {"statistics": statistics, "metric": metric, "verbose": verbose}
-    order = coarse_to_fine(len(betas), len(alphas))
-    return _measure_mixtures(models, data, shares, assemble, saved, order=order, **options)[0]
+    origin = _origin(models, statistics, [[0.0, 0.0], [1.0, 0.0], third])
+    return _measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
-def _check(models, names, statistics, verbose):
+def _check(models, names, statistics):
     first, *others = models
-    check_evaluation(first, "auto", None, verbose)
     check_choice("statistics", statistics, STATISTICS)
     for other, name in zip(others, names[1:], strict=True):
         check_same_weights(first, other, name)
@@ -223,9 +212,14 @@ def _check_no_renorm(model, name):
         )
 
 
-def _origin(models, statistics):
+def _origin(models, statistics, positions):
     names = [model.name for model in models]
-    return {"directions": "between models", "models": names, "statistics": statistics}
+    return {
+        "directions": "between models",
+        "models": names,
+        "statistics": statistics,
+        "positions": positions,
+    }
 
 
 def _coordinates_of_third(models):
@@ -249,32 +243,20 @@ def _coordinates_of_third(models):
     return [float(alpha), float(np.sqrt(across / unit))]
 
 
-def _measure_mixtures(
-    models, data, shares, assemble, saved, *, statistics, metric, verbose, order=None
-):
+def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     """Measures every dataset at every mixture, and at the first model."""
-    model = models[0]
-    others = [other.weights for other in models[1:]]
-    saved.identify(model, data, models=others, coordinates=shares, statistics=statistics)
-    place = _mixer(models)
-    with patient_interrupts() as interrupt, evaluated(model) as state:
-        evaluate = evaluator(model, interrupt)
+    weights, statistics = [other.weights for other in models[1:]], origin["statistics"]
+    call.identify(models=weights, coordinates=shares, statistics=statistics)
+    mix = _mixer(models)
 
-        def measure_at(mixture):
-            state.restore()
-            place(mixture)
-            if statistics == "estimate":
-                _estimate_statistics(model, data[0].batches, interrupt)
-            return [evaluate(dataset) for dataset in data]
+    def place(mixture, interrupt):
+        mix(mixture)
+        if statistics == "estimate":
+            _estimate_statistics(models[0], call.data[0].batches, interrupt)
 
-        def measure(missing):
-            for position in missing:
-                yield [position], as_arrays(measure_at(shares[position]))
-
-        # The first model is the first mixture.
-        centers = measure_at(np.eye(len(models))[0])
-        options = {"metric": metric, "verbose": verbose, "order": order}
-        return collect(measure, len(shares), centers, assemble, saved, **options)
+    # The first model is the first mixture.
+    center = np.eye(len(models))[0]
+    return call.at(place, shares, assemble, origin, center=center, order=order)
 
 
 def _mixer(models):

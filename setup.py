@@ -23,6 +23,7 @@ SIBLINGS = (
     "engines",
     "evaluation",
     "export",
+    "grids",
     "internals",
     "interpolation",
     "interrupts",

@@ -15,20 +15,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import check_choice, check_integer, import_extra
-from losslandscape.datasets import one_dataset, read_dataset
+from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.engines import evaluator
-from losslandscape.evaluation import (
-    check_evaluation,
-    coarse_to_fine,
-    coordinates,
-    describe,
-    grid_points,
-    measure_points,
-    per_axis,
-)
+from losslandscape.evaluation import Evaluation
+from losslandscape.grids import Grid
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated, preserved
@@ -238,49 +230,49 @@ def evaluate_trajectory(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
     """
-    check_evaluation(model, engine, executor, verbose)
+    numbers = Grid.of(number_of_points, (-1, 1)).shape[::-1]
     check_choice("ignore", ignore, IGNORE_RULES)
     if not margin > 0:
         raise ValueError(f"`margin` must be greater than 0. Received {margin}.")
-    axes = zip(*per_axis(number_of_points, (-1, 1)), strict=True)
-    numbers = [len(coordinates(number, ends)) for number, ends in axes]
+    call = Evaluation(
+        model,
+        [one_dataset(x, y)],
+        LossTrajectory,
+        metric=metric,
+        batch_size=batch_size,
+        engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
     names, records = _until_the_end(model, *read_history(model, history))
     trained, frozen = _trained_positions(model)
     _check_finite(names, records, [*trained, *frozen])
     steps, frozen_steps = (_steps_to_the_end(records, part) for part in (trained, frozen))
     directions, path, explained, origin = _principal_plane(model, steps, ignore)
     distances = _distances(steps, frozen_steps, directions, path)
-    alphas, betas = (
-        np.linspace(*_around(path[:, axis], margin * np.ptp(path, axis=0).max()), numbers[axis])
-        for axis in range(2)
-    )
-    saved = Checkpoint(checkpoint, LossTrajectory)
-    data = read_dataset(model, one_dataset(x, y), batch_size)
-    grid = grid_points(alphas, betas)
-    points = np.concatenate([grid, path])
-    saved.identify(model, [data], directions=directions, coordinates=points, records=records)
-    true_values = _measure_records(model, records, data, metric)
-    metadata = describe(model, data, {**origin, "ignore": ignore, "records": names})
-    shape = len(betas), len(alphas)
+    grid = _grid_around(path, margin, numbers)
+    points = np.concatenate([grid.points, path])
+    call.identify(directions=directions, coordinates=points, records=records)
+    true_values = _measure_records(call, records)
 
-    def assemble(_, walk, center):
+    def assemble(values, center, metadata):
+        on_grid, on_path = (
+            {name: array[part] for name, array in values.items()}
+            for part in np.split(np.arange(len(points)), [len(grid.points)])
+        )
         return LossTrajectory(
-            alphas,
-            betas,
-            {name: array[: len(grid)].reshape(shape) for name, array in walk.items()},
-            center,
-            metadata,
+            **vars(grid.surface(on_grid, center, metadata)),
             path=path,
             explained=explained,
             distances=distances,
-            plane_values={name: array[len(grid) :] for name, array in walk.items()},
+            plane_values=on_path,
             true_values=true_values,
         )
 
-    options = {"metric": metric, "engine": engine, "executor": executor, "verbose": verbose}
-    order = np.append(coarse_to_fine(*shape), np.arange(len(grid), len(points)))
-    legs = [(directions, points)]
-    (trajectory,) = measure_points(model, [data], legs, assemble, saved, order=order, **options)
+    order = np.append(grid.order, np.arange(len(grid.points), len(points)))
+    origin |= {"ignore": ignore, "records": names}
+    (trajectory,) = call.along([(directions, points)], assemble, origin, order=order)
     return trajectory
 
 
@@ -518,12 +510,16 @@ def _distances(steps, frozen_steps, directions, path):
     return np.array(distances)
 
 
-def _around(values, margin):
-    return values.min() - margin, values.max() + margin
+def _grid_around(path, margin, numbers):
+    """The grid that holds a path and some space around it."""
+    space = margin * np.ptp(path, axis=0).max()
+    ends = zip(path.min(axis=0) - space, path.max(axis=0) + space, numbers, strict=True)
+    return Grid(*(np.linspace(*axis) for axis in ends))
 
 
-def _measure_records(model, records, data, metric):
+def _measure_records(call, records):
     """The values of the model at each record itself, off the plane, with all its weights."""
+    model, (data,) = call.model, call.data
     with patient_interrupts() as interrupt, evaluated(model) as state:
         evaluate = evaluator(model, interrupt)
         results = []
@@ -532,5 +528,5 @@ def _measure_records(model, records, data, metric):
             for weight, value in zip(model.weights, record, strict=True):
                 weight.assign(value)
             results.append(evaluate(data))
-            check_choice("metric", metric, tuple(results[0]))
+            check_choice("metric", call.metric, tuple(results[0]))
     return {name: np.array([result[name] for result in results]) for name in results[0]}
