@@ -3,10 +3,14 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart test test-torch lint format benchmark benchmark-workers baselines clean
+.PHONY: quickstart develop test test-torch lint format benchmark benchmark-workers baselines clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
+
+# Go-to-definition and completion in editors (jedi, pyright); again after a module is added.
+develop: .venv/test
+	$(BIN)/python setup.py --quiet editors
 
 test: lint
 	$(BIN)/python -m pytest

@@ -3,7 +3,78 @@
 `plot_loss` draws the loss along random directions in weight space,
 `plot_loss_3D` over the plane of two. Both evaluate, draw and hand back a
 `LossDisplay` with the figures and the numbers in them.
+
+Example:
+
+>>> plot_loss(model, (x_test, y_test))
+>>> display = plot_loss_3D(model, ("levels", "3d"), x_test, y_test)
+>>> display.surface.save("landscape.h5")
 """
+
+__all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes first
+    # Draw a model's landscape
+    "plot_loss",
+    "plot_loss_3D",
+    "LossDisplay",
+    # Training, and several models
+    "plot_trajectory",
+    "WeightHistory",
+    "read_history",
+    "evaluate_trajectory",
+    "plot_interpolation",
+    "evaluate_interpolation",
+    "evaluate_plane",
+    # Measure without drawing
+    "evaluate_line",
+    "evaluate_lines",
+    "evaluate_surface",
+    # Values: saved, loaded, drawn again
+    "LossLine",
+    "LossSurface",
+    "LossTrajectory",
+    # Draw what was measured
+    "plot_line",
+    "plot_levels",
+    "plot_surface",
+    "plot_metrics",
+    "plot_path",
+    "plot_path_fidelity",
+    "animate_path",
+    # Directions
+    "random_directions",
+    "direction_between",
+    "filters",
+    "print_filters",
+    "register_filters",
+    # Curvature
+    "hessian_eigenvalues",
+    "hessian_spectrum",
+    "Spectrum",
+    "plot_spectrum",
+    "hessian_trace",
+    "hessian_product",
+    "evaluate_convexity",
+    "plot_convexity",
+    # Single numbers
+    "report",
+    "Finding",
+    "half_widths",
+    "confidence_interval",
+    "Estimate",
+    "loss_rise",
+    "epsilon_sharpness",
+    "convex_radius",
+    "convex_level",
+    "non_convexity",
+    # Files of other tools
+    "write_html",
+    "write_mesh",
+    "write_reference",
+    "read_reference",
+    # State
+    "preserved",
+    "__version__",
+]
 
 import io
 import sys
@@ -68,61 +139,6 @@ from losslandscape.plotting import (
 from losslandscape.state import preserved
 from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
-
-__all__ = [
-    "Estimate",
-    "Finding",
-    "LossDisplay",
-    "LossLine",
-    "LossSurface",
-    "LossTrajectory",
-    "Spectrum",
-    "WeightHistory",
-    "__version__",
-    "animate_path",
-    "confidence_interval",
-    "convex_level",
-    "convex_radius",
-    "direction_between",
-    "epsilon_sharpness",
-    "evaluate_convexity",
-    "evaluate_interpolation",
-    "evaluate_line",
-    "evaluate_lines",
-    "evaluate_plane",
-    "evaluate_surface",
-    "evaluate_trajectory",
-    "filters",
-    "half_widths",
-    "hessian_eigenvalues",
-    "hessian_product",
-    "hessian_spectrum",
-    "hessian_trace",
-    "loss_rise",
-    "non_convexity",
-    "plot_convexity",
-    "plot_interpolation",
-    "plot_levels",
-    "plot_line",
-    "plot_loss",
-    "plot_loss_3D",
-    "plot_metrics",
-    "plot_path",
-    "plot_path_fidelity",
-    "plot_spectrum",
-    "plot_surface",
-    "plot_trajectory",
-    "preserved",
-    "print_filters",
-    "random_directions",
-    "read_history",
-    "read_reference",
-    "register_filters",
-    "report",
-    "write_html",
-    "write_mesh",
-    "write_reference",
-]
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.

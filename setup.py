@@ -6,6 +6,8 @@ user's own modules.
 """
 
 import re
+import shutil
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -50,6 +52,7 @@ TEST = [
     *PARAVIEW,
     "build",
     "ipykernel",
+    "jedi",
     "matplotlib==3.11.*",
     "nbclient",
     "pandas",
@@ -72,6 +75,22 @@ class BuildFlatPackage(build_py):
         return [package, ("losslandscape", "__main__", "cli.py"), *siblings]
 
 
+class LinkForEditors(BuildFlatPackage):
+    """Links the flat modules as a package, for editors, which do not run `__path__`."""
+
+    description = __doc__
+
+    def run(self):
+        """Makes one folder of links for pyright (see pyproject.toml) and one for jedi."""
+        # Jedi prefers the checkout's `losslandscape.py` to any package but one of stubs.
+        stubs = Path(sysconfig.get_path("purelib"), "losslandscape-stubs")
+        for folder, suffix in ((ROOT / "build/editors/losslandscape", ".py"), (stubs, ".pyi")):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            for _, name, file in self.find_modules():
+                (folder / name).with_suffix(suffix).symlink_to(ROOT / file)
+
+
 setup(
     name="losslandscape",
     version=re.search('__version__ = "(.*)"', (ROOT / "surfaces.py").read_text())[1],
@@ -83,7 +102,7 @@ setup(
     python_requires=">=3.11",
     py_modules=["losslandscape"],
     entry_points={"console_scripts": ["losslandscape = losslandscape.cli:main"]},
-    cmdclass={"build_py": BuildFlatPackage},
+    cmdclass={"build_py": BuildFlatPackage, "editors": LinkForEditors},
     install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
     extras_require={
         "analysis": ANALYSIS,

@@ -1,12 +1,14 @@
 """Installation: one package, whatever the user's own modules are called."""
 
 import os
+import shutil
 import subprocess
 import sys
 import venv
 import zipfile
 from pathlib import Path
 
+import jedi
 import nbclient
 import nbformat
 import pytest
@@ -63,19 +65,21 @@ def run_script(folder, python, **variables):
     return Path(run.stdout.rpartition("from ")[2].strip())
 
 
-def fresh_environment(folder, *install):
-    """A new environment with losslandscape; TensorFlow and all else come from this one."""
+def fresh_environment(folder):
+    """A new environment without losslandscape; TensorFlow and all else come from this one."""
     venv.create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
     # A folder appended this way does not bring its own editable installs along.
     ours = [path for path in sys.path if path.endswith("site-packages")]
     lines = [f"import sys; sys.path.append({path!r})" for path in ours]
     (packages / "ours.pth").write_text("\n".join(lines))
-    python = folder / "bin" / "python"
+    return folder / "bin" / "python"
+
+
+def install(python, *what):
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed"]
-    command = [sys.executable, "-m", "pip", "--python", python, "install", *options, *install]
+    command = [sys.executable, "-m", "pip", "--python", python, "install", *options, *what]
     subprocess.run(command, cwd=ROOT, check=True)
-    return python
 
 
 def test_the_interface_works_beside_modules_of_the_same_names(user_folder):
@@ -84,7 +88,8 @@ def test_the_interface_works_beside_modules_of_the_same_names(user_folder):
 
 
 def test_an_editable_install_works_beside_modules_of_the_same_names(user_folder, tmp_path):
-    python = fresh_environment(tmp_path / "venv", "--editable", ".")
+    python = fresh_environment(tmp_path / "venv")
+    install(python, "--editable", ".")
     assert run_script(user_folder, python) == ROOT / "losslandscape.py"
 
 
@@ -100,11 +105,45 @@ def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
         "losslandscape",
         "-".join(wheel.name.split("-")[:2]) + ".dist-info",
     }
-    python = fresh_environment(tmp_path / "venv", wheel)
+    python = fresh_environment(tmp_path / "venv")
+    install(python, wheel)
     assert run_script(user_folder, python).is_relative_to(tmp_path / "venv")
     for command in ([python, "-m", "losslandscape"], [python.parent / "losslandscape"]):
         run = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, check=True)
         assert b"usage: losslandscape" in run.stdout
+
+
+@pytest.fixture
+def linked_checkout(tmp_path):
+    """A copy of the checkout and its environment after `make develop`."""
+    for path in [*ROOT.glob("*.py"), ROOT / "README.md", ROOT / "LICENSE"]:
+        shutil.copy(path, tmp_path)
+    python = fresh_environment(tmp_path / ".venv")
+    subprocess.run([python, "setup.py", "--quiet", "editors"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_editors_find_definitions_and_complete(linked_checkout):
+    code = "from losslandscape.evaluation import evaluate_line\nevaluate_line(1).cen"
+    project = jedi.Project(linked_checkout, environment_path=linked_checkout / ".venv")
+    script = jedi.Script(code, path=linked_checkout / "script.py", project=project)
+    (definition,) = script.goto(1, code.index("evaluate_line") + 1, follow_imports=True)
+    assert definition.module_path.resolve() == linked_checkout / "evaluation.py"
+    source = (ROOT / "evaluation.py").read_text().splitlines()
+    assert source[definition.line - 1].startswith("def evaluate_line(")
+    names = [completion.name for completion in script.complete(1, code.index("_line"))]
+    assert {"evaluate_line", "evaluate_lines", "evaluate_surface"} <= set(names)
+    assert [completion.name for completion in script.complete()] == ["center"]
+
+
+def test_links_for_editors_are_one_for_each_module_and_never_imported(linked_checkout):
+    links = (linked_checkout / "build" / "editors" / "losslandscape").glob("*.py")
+    assert {link.stem for link in links} == MODULES | {"__init__", "__main__"}
+    python = linked_checkout / ".venv" / "bin" / "python"
+    command = [python, "-c", "import importlib.util as u; print(u.find_spec('losslandscape'))"]
+    for folder, found in ((linked_checkout, "losslandscape.py"), (linked_checkout / "build", None)):
+        run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        assert str(found and linked_checkout / found) in run.stdout
 
 
 def test_the_notebook_runs_and_shows_each_figure_once():
