@@ -248,7 +248,7 @@ def evaluate_convexity(
     batch_size=None,
     checkpoint=None,
     verbose="auto",
-):
+) -> LossSurface:
     """Measures how far the loss is from convex over a plane.
 
     A plane may look convex where the loss is not: this takes the extreme

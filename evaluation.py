@@ -44,7 +44,7 @@ EXPONENTS = (-10, 4)
 CENTER_TOLERANCE = 1e-5
 
 
-def evaluate_line(model, x, y=None, number_of_points=21, **options):
+def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
     """Measures the loss of a model along random directions, on one dataset.
 
     Args:
@@ -85,7 +85,7 @@ def evaluate_lines(
     executor=None,
     checkpoint=None,
     verbose="auto",
-):
+) -> list[LossLine]:
     """Measures the loss along the same directions on one or several datasets.
 
     Args:
@@ -175,7 +175,7 @@ def evaluate_surface(
     executor=None,
     checkpoint=None,
     verbose="auto",
-):
+) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
 
     Args:

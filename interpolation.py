@@ -37,7 +37,7 @@ def evaluate_interpolation(
     batch_size=None,
     checkpoint=None,
     verbose="auto",
-):
+) -> list[LossLine]:
     """Measures the loss on the line from one model to another.
 
     Args:
@@ -110,7 +110,7 @@ def evaluate_plane(
     batch_size=None,
     checkpoint=None,
     verbose="auto",
-):
+) -> LossSurface:
     """Measures the loss on the plane through three models.
 
     The axes are at right angles and have one unit, the distance from the first

@@ -183,7 +183,7 @@ def evaluate_trajectory(
     executor=None,
     checkpoint=None,
     verbose="auto",
-):
+) -> LossTrajectory:
     """Measures the loss on the plane that holds most of a training's path.
 
     The plane goes through the weights of `model`, the end of training, along the
