@@ -14,13 +14,14 @@ from losslandscape.checks import check_choice, check_compiled, check_integer, im
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, differentiator
 from losslandscape.directions import resolve_seed
-from losslandscape.engines import as_arrays, evaluator, mover, precise_dtypes, to_tensors
+from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.measures import confidence_interval
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossSurface, Spectrum
+from losslandscape.walks import mover, precise_dtypes
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
 # Up to this many parameters the Hessian itself is small, and all its eigenvalues are cheap.

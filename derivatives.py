@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from losslandscape.engines import precise_dtypes
 from losslandscape.internals import flatten_layers
 from losslandscape.state import evaluated
+from losslandscape.walks import precise_dtypes
 
 # How many samples the checks take: few, so that a small step crosses few kinks of ReLUs.
 SAMPLES = 4

@@ -1,6 +1,6 @@
 """Engines: the ways to measure a model at many points.
 
-Both assign the weights `θ + α·d1 + β·d2` and measure every dataset there. The
+Both put the model at a point of a walk and measure every dataset there. The
 `evaluate` engine asks `model.evaluate` at each point and works for whatever
 that accepts. The `compiled` engine puts the model's own `test_step`, the loop
 over batches and the loop over points into one TensorFlow graph.
@@ -22,6 +22,7 @@ from keras import ops, tree
 from losslandscape.checks import import_extra
 from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
 from losslandscape.internals import build_symbolically
+from losslandscape.walks import locator, mover
 
 # What may lie on the device at once for the compiled engine, in bytes.
 DATA_BUDGET = 2**31
@@ -64,13 +65,19 @@ def start(engine, number_of_points, state, data, *, directions, interrupt):
     return *_start(last, state, data, directions, interrupt), {"engine": last, **reason}
 
 
+def start_adjusted(adjust, engine, number_of_points, state, data, *, directions, interrupt):  # noqa: ARG001
+    """Starts the engine that can adjust the model at each point, as `start` does."""
+    measure = evaluate_engine(state, data, interrupt, adjust)
+    return measure, measure_center(measure, directions), {"engine": "evaluate"}
+
+
 def measure_center(measure, directions):
     """Measures where the model is; returns a dict of floats per dataset."""
     ((_, chunk),) = measure(directions, np.zeros((1, len(directions))))
     return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
 
-def evaluate_engine(state, data, interrupt):
+def evaluate_engine(state, data, interrupt, adjust=None):
     """Measures point by point with `model.evaluate`.
 
     Args:
@@ -78,6 +85,8 @@ def evaluate_engine(state, data, interrupt):
         data: List of `Dataset`.
         interrupt: A function to call now and then; it raises `KeyboardInterrupt`
             if one is due.
+        adjust: A function of `interrupt` to call at each point before measuring, such
+            as to estimate statistics. Defaults to `None`.
 
     Returns:
         An engine.
@@ -95,6 +104,8 @@ def evaluate_engine(state, data, interrupt):
         for position, point in enumerate(points):
             state.rewind()
             place(tensors, ops.convert_to_tensor(point))
+            if adjust is not None:
+                adjust(interrupt)
             results = [evaluate(dataset) for dataset in data]
             yield [position], as_arrays(results)
 
@@ -304,7 +315,7 @@ def _jax_graph(origin, dataset):
     jax, model = import_extra("jax", "jax"), origin.model
     data = map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
     batch_size, dtype, regularized = dataset.batch_size, keras.config.floatx(), _regularized(model)
-    dtypes = precise_dtypes(model.trainable_variables)
+    locate = locator(origin)
     last = (dataset.size - 1) // batch_size
 
     def test_step(state, start, size, tensors):
@@ -319,16 +330,16 @@ def _jax_graph(origin, dataset):
             return _report(model, logs, regularized)
 
     def measure_at(tensors, variables, directions, point):
-        origins, *others = variables
-        values = _moved(origins, dtypes, directions, point)
-        trainable = [
-            _cast(value, origin.dtype) for origin, value in zip(origins, values, strict=True)
-        ]
+        values = dict(zip(identities, tree.flatten(variables), strict=True))
+        centers = [values[id(weight)] for weight in origin.moved]
+        moved = locate(centers, directions, point)
+        values |= dict(zip(map(id, origin.moved), moved, strict=True))
+        there = tree.pack_sequence_as(variables, [values[key] for key in identities])
         state = jax.lax.fori_loop(
             0,
             last,
             lambda index, state: test_step(state, index * batch_size, batch_size, tensors)[1],
-            (trainable, *others),
+            there,
         )
         return _in_a_row(last_step(state, tensors), dtype)
 
@@ -346,7 +357,8 @@ def _jax_graph(origin, dataset):
     model.reset_metrics()
     groups = model.trainable_variables, model.non_trainable_variables, model.metrics_variables
     values = [[origin.value(variable) for variable in group] for group in groups[:2]]
-    variables = [*values, [ops.copy(variable) for variable in model.metrics_variables]]
+    variables = (*values, [ops.copy(variable) for variable in model.metrics_variables])
+    identities = [id(variable) for variable in tree.flatten(groups)]
     # In order, for JAX sorts them.
     names = _result_names(_in_order(jax.eval_shape(last_step, variables, data)))
     return names, functools.partial(measure_all, data, variables)
@@ -366,59 +378,6 @@ def _report(model, logs, regularized):
 
 def _in_a_row(logs, dtype):
     return ops.concatenate([ops.reshape(ops.cast(value, dtype), [-1]) for value in logs.values()])
-
-
-def mover(state):
-    """Makes the function that puts a model at a point, always from the same state.
-
-    Nothing accumulates: neither where a point lies nor what is measured there
-    depends on the points before.
-    """
-    weights, dtypes = state.trainable, precise_dtypes(state.trainable)
-    origins = [state.value(weight) for weight in weights]
-
-    def move(directions, point):
-        for variable in state.others:
-            state.put_back(variable)
-        values = _moved(origins, dtypes, directions, point)
-        for weight, value in zip(weights, values, strict=True):
-            weight.assign(_cast(value, weight.dtype))
-
-    return move
-
-
-def precise_dtypes(weights):
-    """The type to compute each weight in: half precision would round a step away."""
-    return [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
-
-
-def _moved(origins, dtypes, directions, point):
-    """Yields each weight at a point, precise as `dtypes` are."""
-    coordinates = {
-        dtype: [_cast(point[index], dtype) for index in range(len(directions))]
-        for dtype in set(dtypes)
-    }
-    value = point
-    for origin, dtype, *steps in zip(origins, dtypes, *directions, strict=True):
-        with _after(value):
-            value = _cast(origin, dtype)
-            for coordinate, step in zip(coordinates[dtype], steps, strict=True):
-                # Not `+=`, with which Torch would move the origin itself.
-                value = value + coordinate * _cast(step, dtype)
-        yield value
-
-
-def _cast(tensor, dtype):
-    # Without a change of type a cast would still take time, for each weight at each point.
-    same = keras.backend.standardize_dtype(tensor.dtype) == dtype
-    return tensor if same else ops.cast(tensor, dtype)
-
-
-def _after(value):
-    """One weight after the other: TensorFlow would compute, and store, them all at once."""
-    if keras.backend.backend() == "tensorflow":
-        return tf.control_dependencies([value])
-    return contextlib.nullcontext()
 
 
 def _regularized(model, but_for=()):

@@ -25,15 +25,16 @@ from losslandscape.engines import (
     ENGINES,
     as_arrays,
     evaluate_engine,
-    evaluator,
     measure_center,
     start,
+    start_adjusted,
     to_tensors,
 )
 from losslandscape.grids import Grid, coordinates, is_automatic, line
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
+from losslandscape.walks import along_directions
 from losslandscape.workers import check_executor, distribute
 
 # How far an automatic extent goes: to so many times the loss of the model, but not beyond
@@ -245,8 +246,7 @@ class Evaluation:
 
     The methods are the steps of every such call, in this order: `choose` the
     directions, find the `radius` of an automatic extent, `identify` what the values
-    depend on, then measure: `along` directions, `at` places of any kind, or whatever
-    else `collect` is given.
+    depend on, then measure `along` them, or whatever else `collect` is given.
 
     Attributes:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -353,8 +353,8 @@ class Evaluation:
         """
         self._saved.identify(self.model, self.data, **parts)
 
-    def along(self, legs, assemble, origin, *, order=None):
-        """Measures the points along directions.
+    def along(self, legs, assemble, origin, *, order=None, walk=along_directions, adjust=None):
+        """Measures the points of a walk.
 
         Args:
             legs: List of pairs of directions and points along them, an array of shape
@@ -362,13 +362,16 @@ class Evaluation:
             assemble: As in `collect`.
             origin: As in `collect`.
             order: As in `collect`.
+            walk: Which variables move, and how; see `walks`. Defaults to the trainable
+                ones along directions.
+            adjust: As in `evaluate_engine`, the only one that takes it.
 
         Returns:
             A list with what `assemble` made of each dataset.
         """
         number = sum(len(points) for _, points in legs)
-        begin = start if self.executor is None else functools.partial(distribute, self.executor)
-        with patient_interrupts() as interrupt, evaluated(self.model) as state:
+        with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
+            begin = self._beginning(adjust)
             measure, centers, how = begin(
                 self.engine, number, state, self.data, directions=legs[0][0], interrupt=interrupt
             )
@@ -386,39 +389,10 @@ class Evaluation:
                 measure_missing, number, centers, assemble_with_engine, origin, order=order
             )
 
-    def at(self, place, points, assemble, origin, *, center, order=None):
-        """Measures with `model.evaluate` wherever a function puts the model.
-
-        Args:
-            place: A function of a point and of one to call after each batch; it gives
-                the model its weights.
-            points: Sequence of points.
-            assemble: As in `collect`.
-            origin: As in `collect`.
-            center: The point of the unperturbed model.
-            order: As in `collect`.
-
-        Returns:
-            A list with what `assemble` made of each dataset.
-        """
-        with patient_interrupts() as interrupt, evaluated(self.model) as state:
-            evaluate = evaluator(self.model, interrupt)
-
-            def measure_at(point):
-                state.restore()
-                place(point, interrupt)
-                return [evaluate(dataset) for dataset in self.data]
-
-            def measure_missing(missing):
-                for position in missing:
-                    yield [position], as_arrays(measure_at(points[position]))
-                if len(missing):
-                    _check_state(measure_at(center), centers)
-
-            centers = measure_at(center)
-            return self.collect(
-                measure_missing, len(points), centers, assemble, origin, order=order
-            )
+    def _beginning(self, adjust):
+        if adjust is not None:
+            return functools.partial(start_adjusted, adjust)
+        return start if self.executor is None else functools.partial(distribute, self.executor)
 
     def collect(self, measure, number, centers, assemble, origin, *, order=None):
         """Measures what the checkpoint does not hold yet, and keeps it there.

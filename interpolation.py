@@ -35,6 +35,8 @@ def evaluate_interpolation(
     statistics="interpolate",
     metric="loss",
     batch_size=None,
+    engine="auto",
+    executor=None,
     checkpoint=None,
     verbose="auto",
 ) -> list[LossLine]:
@@ -61,6 +63,8 @@ def evaluate_interpolation(
             `training=False`, or with a momentum of 1) keep the mixed ones.
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: Samples per batch, for arrays; see `evaluate_lines`.
+        engine: As in `evaluate_lines`; statistics are estimated with `"evaluate"` only.
+        executor: As in `evaluate_lines`; not where statistics are estimated.
         checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
@@ -89,10 +93,12 @@ def evaluate_interpolation(
         LossLine,
         metric=metric,
         batch_size=batch_size,
+        engine=engine,
+        executor=executor,
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, ["model", "other"], statistics)
+    _check(models, ["model", "other"], statistics, call)
     shares = np.stack([1 - alphas, alphas], axis=1)
     origin = _origin(models, statistics, [0, 1])
     return _measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
@@ -108,6 +114,8 @@ def evaluate_plane(
     statistics="interpolate",
     metric="loss",
     batch_size=None,
+    engine="auto",
+    executor=None,
     checkpoint=None,
     verbose="auto",
 ) -> LossSurface:
@@ -129,6 +137,8 @@ def evaluate_plane(
         statistics: As in `evaluate_interpolation`.
         metric: As in `evaluate_interpolation`.
         batch_size: As in `evaluate_lines`.
+        engine: As in `evaluate_interpolation`.
+        executor: As in `evaluate_interpolation`.
         checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
@@ -152,10 +162,12 @@ def evaluate_plane(
         LossSurface,
         metric=metric,
         batch_size=batch_size,
+        engine=engine,
+        executor=executor,
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, [f"models[{index}]" for index in range(3)], statistics)
+    _check(models, [f"models[{index}]" for index in range(3)], statistics, call)
     third = _coordinates_of_third(models)
     of_third = grid.points[:, 1] / third[1]
     of_second = grid.points[:, 0] - of_third * third[0]
@@ -164,7 +176,7 @@ def evaluate_plane(
     return _measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
-def _check(models, names, statistics):
+def _check(models, names, statistics, call):
     first, *others = models
     check_choice("statistics", statistics, STATISTICS)
     for other, name in zip(others, names[1:], strict=True):
@@ -173,6 +185,7 @@ def _check(models, names, statistics):
         _check_inputs(first, other, names[0], name)
     if statistics == "estimate":
         _check_no_renorm(first, names[0])
+        _check_here(call)
 
 
 def _check_other_weights(model, other, name, other_name):
@@ -212,6 +225,16 @@ def _check_no_renorm(model, name):
         )
 
 
+def _check_here(call):
+    """Refuses ways to measure that cannot estimate statistics on the way."""
+    if call.engine == "compiled" or call.executor is not None:
+        raise ValueError(
+            "`statistics='estimate'` needs this process and the `evaluate` engine. Received "
+            f"engine={call.engine!r}, executor={call.executor!r}. Leave them out, or use "
+            "'interpolate'."
+        )
+
+
 def _origin(models, statistics, positions):
     names = [model.name for model in models]
     return {
@@ -245,56 +268,65 @@ def _coordinates_of_third(models):
 
 def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     """Measures every dataset at every mixture, and at the first model."""
-    weights, statistics = [other.weights for other in models[1:]], origin["statistics"]
+    model, *others = models
+    statistics = origin["statistics"]
+    weights = [other.weights for other in others]
     call.identify(models=weights, coordinates=shares, statistics=statistics)
-    mix = _mixer(models)
 
-    def place(mixture, interrupt):
-        mix(mixture)
-        if statistics == "estimate":
-            _estimate_statistics(models[0], call.data[0].batches, interrupt)
+    def estimate(interrupt):
+        _estimate_statistics(model, call.data[0].batches, interrupt)
 
-    # The first model is the first mixture.
-    center = np.eye(len(models))[0]
-    return call.at(place, shares, assemble, origin, center=center, order=order)
+    # Copies, for one model may stand in several places.
+    directions = [
+        [ops.copy(weight) for weight in each if keras.backend.is_float_dtype(weight.dtype)]
+        for each in weights
+    ]
+    # The first model has what the others leave.
+    legs = [(directions, shares[:, 1:])]
+    way = {"walk": between_models, "adjust": estimate if statistics == "estimate" else None}
+    return call.along(legs, assemble, origin, order=order, **way)
 
 
-def _mixer(models):
-    """A function that gives the first model the weights of a mixture of all."""
-    epsilons = _epsilons(models[0])
-    parts = [
-        (first, [ops.convert_to_numpy(part).astype("float64") for part in (first, *others)])
-        for first, *others in zip(*(model.weights for model in models), strict=True)
-        if keras.backend.is_float_dtype(first.dtype)
+def between_models(model):
+    """The walk in the space of all floating-point weights, whose directions are other models.
+
+    The coordinates are the shares of these; the model has the rest.
+    """
+    epsilons = _epsilons(model)
+    return [
+        (
+            weight,
+            functools.partial(_mix_variances, epsilons[id(weight)])
+            if id(weight) in epsilons
+            else _mix,
+        )
+        for weight in model.weights
+        if keras.backend.is_float_dtype(weight.dtype)
     ]
 
-    def place(shares):
-        # A weight too large for its type is inf, and measured as such.
-        with np.errstate(all="ignore"):
-            for weight, values in parts:
-                if id(weight) in epsilons:
-                    mixed = _mix_variances(values, shares, epsilons[id(weight)])
-                else:
-                    mixed = _mix(values, shares)
-                weight.assign(mixed)
 
-    return place
-
-
-def _mix(values, shares):
+def _mix(value, others, shares):
+    rest = 1 - sum(shares)
+    pairs = zip((rest, *shares), (value, *others), strict=True)
     # What is NaN or inf in one model must not show where that model has no share.
-    return sum(share * value for share, value in zip(shares, values, strict=True) if share)
+    return sum(ops.where(share == 0, 0.0, share * part) for share, part in pairs)
 
 
-def _mix_variances(values, shares, epsilon):
+def _mix_variances(epsilon, value, others, shares):
     """Mixes by logarithms, so that no share leads below 0."""
-    lowest = np.min(values, axis=0)
+    values = [value, *others]
+    lowest = functools.reduce(ops.minimum, values)
     # A channel that hardly varies counts as its layer counts it, which adds epsilon.
-    offset = np.where(lowest < epsilon, epsilon, 0)
+    offset = epsilon * ops.cast(lowest < epsilon, lowest.dtype)
     is_positive = lowest + offset > 0
-    logarithms = [np.log(np.where(is_positive, value + offset, 1)) for value in values]
-    mixed = np.maximum(np.exp(_mix(logarithms, shares)) - offset, np.minimum(lowest, 0))
-    return np.where(is_positive, mixed, _mix(values, shares))
+    logarithms = [ops.log(ops.where(is_positive, part + offset, 1.0)) for part in values]
+    mixed = ops.exp(_mix(logarithms[0], logarithms[1:], shares)) - offset
+    mixed = ops.maximum(mixed, ops.minimum(lowest, 0.0))
+    mixed = ops.where(is_positive, mixed, _mix(value, others, shares))
+    # A logarithm and back would not give the models themselves, bit by bit.
+    for share, part in zip((1 - sum(shares), *shares), values, strict=True):
+        mixed = ops.where(share == 1, part, mixed)
+    return mixed
 
 
 def _epsilons(model):

@@ -415,6 +415,8 @@ def plot_interpolation(
     statistics="interpolate",
     scale="linear",
     batch_size=None,
+    engine="auto",
+    executor=None,
     checkpoint=None,
     path=None,
     show=False,
@@ -437,6 +439,8 @@ def plot_interpolation(
             `evaluate_interpolation`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
         batch_size: As in `plot_loss`.
+        engine: As in `evaluate_interpolation`.
+        executor: As in `evaluate_interpolation`.
         checkpoint: As in `plot_loss`.
         path: Where to save the figure. Defaults to `None`, not saved.
         show: Whether to call `plt.show()`. Defaults to `False`.
@@ -472,6 +476,8 @@ def plot_interpolation(
         extent=extent,
         statistics=statistics,
         batch_size=batch_size,
+        engine=engine,
+        executor=executor,
         checkpoint=checkpoint,
         verbose=verbose,
     )

@@ -34,6 +34,7 @@ SIBLINGS = (
     "state",
     "surfaces",
     "trajectory",
+    "walks",
     "workers",
 )
 

@@ -24,6 +24,7 @@ from losslandscape.internals import (
     global_seed_generator,
     has_global_seed_generator,
 )
+from losslandscape.walks import along_directions
 
 # Nothing in these packages holds a user's state, and following their functions would never end.
 LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
@@ -54,7 +55,7 @@ def preserved(model):
 
 
 @contextlib.contextmanager
-def evaluated(model):
+def evaluated(model, walk=along_directions):
     """Gives a model back as `preserved` does, at less memory, after a block that evaluates it.
 
     The optimizer, whose moments may take twice the memory of the weights, is
@@ -63,12 +64,14 @@ def evaluated(model):
 
     Args:
         model: A built `keras.Model`.
+        walk: Which variables move, and how; see `walks`. Defaults to the trainable
+            ones along directions.
 
     Yields:
         The `State` at the beginning of the block.
     """
     has_own_step = type(model).test_step is not keras.Model.test_step
-    with _given_back(State(model, with_optimizer=has_own_step)) as state:
+    with _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
         yield state
 
 
@@ -77,14 +80,17 @@ class State:
 
     Attributes:
         model: The `keras.Model`.
-        trainable: List of the model's trainable variables.
+        walk: How a point becomes weights.
+        moved: List of the variables that a point gives values to.
+        moves: List of the functions that compute these; see `walks`.
         others: List of all other variables that an evaluation may change, except
             the metrics', which every evaluation resets by itself.
     """
 
-    def __init__(self, model, *, with_optimizer):
-        self.model = model
-        self.trainable = model.trainable_variables
+    def __init__(self, model, walk=along_directions, *, with_optimizer):
+        self.model, self.walk = model, walk
+        pairs = walk(model)
+        self.moved, self.moves = [weight for weight, _ in pairs], [move for _, move in pairs]
         # Another graph would serve the user's next data worse than none.
         self._test_function = model.test_function
         metrics = model.metrics_variables
@@ -101,7 +107,7 @@ class State:
         pairs = [pair for pair in pairs if _fits(*pair)]
         # With the variables, so that they live as long as their ids are used.
         self._values = {id(variable): (variable, value) for variable, value in pairs}
-        moved = {id(variable) for variable in (*self.trainable, *metrics)}
+        moved = {id(variable) for variable in (*self.moved, *metrics)}
         self.others = [variable for variable, _ in pairs if id(variable) not in moved]
 
     def value(self, variable):

@@ -67,7 +67,7 @@ def distribute(executor, engine, number_of_points, state, data, *, directions, i
         What `start` returns. The engine yields points as they are done, in any
         order, and the metadata are complete once it has.
     """
-    contents = pickle.dumps((engine, number_of_points, state.model, data))
+    contents = pickle.dumps((engine, number_of_points, state.model, state.walk, data))
     setup = uuid.uuid4(), contents
     centers = measure_center(evaluate_engine(state, data, interrupt), directions)
     state.restore()
@@ -180,9 +180,9 @@ def _work(keys, contents, points):
 
 
 def _begin(setup, directions):
-    engine, number, model, data = pickle.loads(setup)  # noqa: S301
+    engine, number, model, walk, data = pickle.loads(setup)  # noqa: S301
     # Of the worker's own copy, which nobody wants back.
-    state = State(model, with_optimizer=False)
+    state = State(model, walk, with_optimizer=False)
     measure, centers, metadata = start(
         engine, number, state, data, directions=directions, interrupt=_ignore
     )

@@ -1,5 +1,7 @@
 """Interpolation: ends that are the models themselves, and a way that is told."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 import pytest
@@ -502,3 +504,75 @@ def test_a_refused_graph_leaves_the_model_able_to_train(data):
     seed = np.array(model.dropout.seed_generator.state)
     model(data[0], training=True)
     assert not np.array_equal(seed, np.array(model.dropout.seed_generator.state))
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_engines_measure_mixtures_of_all_weights(engine):
+    first, second, (x, y) = *trained_pair(), small_data()
+    options = {"engine": engine, "number_of_points": 9, "verbose": 0}
+    (line,) = evaluate_interpolation(first, second, (x, y), **options)
+    assert line.metadata["engine"] == engine
+    mixture = trained_pair()[0]
+    variance = 3
+    for column, alpha in enumerate(line.alphas):
+        pairs = zip(first.get_weights(), second.get_weights(), strict=True)
+        mixed = [(1 - alpha) * one + alpha * other for one, other in pairs]
+        # `moving_variance` is last but for the second Dense layer's two.
+        position = len(mixed) - variance
+        ends = first.get_weights()[position], second.get_weights()[position]
+        mixed[position] = ends[0] ** (1 - alpha) * ends[1] ** alpha
+        mixture.set_weights(mixed)
+        expected = mixture.evaluate(x, y, verbose=0)
+        np.testing.assert_allclose(line.values["loss"][0, column], expected, rtol=1e-4)
+
+
+def test_auto_compiles_mixtures_where_it_pays():
+    first, second = trained_pair()
+    (line,) = evaluate_interpolation(first, second, small_data(), verbose=0)
+    assert line.metadata["engine"] == "compiled"
+
+
+def test_workers_measure_mixtures():
+    first, second = trained_pair()
+    options = {"number_of_points": 5, "engine": "evaluate", "verbose": 0}
+    (line,) = evaluate_interpolation(first, second, small_data(), **options)
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        (other,) = evaluate_interpolation(first, second, small_data(), executor=executor, **options)
+    np.testing.assert_array_equal(other.values["loss"], line.values["loss"])
+
+
+@pytest.mark.parametrize("way", [{"engine": "compiled"}, {"executor": True}])
+def test_statistics_are_estimated_in_this_process_point_by_point(way):
+    first, second = trained_pair()
+    with concurrent.futures.ThreadPoolExecutor(1) as executor:
+        way = {"executor": executor} if "executor" in way else way
+        with pytest.raises(ValueError, match="needs this process and the `evaluate` engine"):
+            evaluate_interpolation(
+                first, second, small_data(), statistics="estimate", verbose=0, **way
+            )
+
+
+def small_data():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(48, 4)).astype("float32")
+    return x, (x[:, 0] + x[:, 1] > 0).astype("float32")
+
+
+def trained_pair():
+    """Two small networks whose moving variances are far from each other's and from 0."""
+    models = []
+    for seed in range(2):
+        keras.utils.set_random_seed(seed)
+        model = keras.Sequential(
+            [
+                keras.Input((4,)),
+                layers.Dense(6),
+                layers.BatchNormalization(),
+                layers.ReLU(),
+                layers.Dense(1),
+            ]
+        )
+        model.compile("sgd", "mse")
+        model.layers[1].moving_variance.assign(np.linspace(0.5, 2 + 3 * seed, 6))
+        models.append(model)
+    return models

@@ -1,0 +1,96 @@
+"""Walks: how a point of a landscape becomes the weights of a model.
+
+A walk is a function of a model. It returns the variables that move, each with the
+function that computes its value: of the value at the center, the values in the
+directions, and the coordinates along these.
+"""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+
+def along_directions(model):
+    """The walk in the space of the trainable weights, `θ + α·d1 + β·d2 + …`."""
+    return [(weight, _straight) for weight in model.trainable_variables]
+
+
+def mover(state):
+    """Makes the function that puts a model at a point, always from the same state.
+
+    Nothing accumulates: neither where a point lies nor what is measured there
+    depends on the points before.
+
+    Args:
+        state: A `State`.
+
+    Returns:
+        A function of directions, a list of lists of tensors like the variables that
+        move, and a point, the coordinates along these.
+    """
+    locate = locator(state)
+    origins = [state.value(weight) for weight in state.moved]
+
+    def move(directions, point):
+        for variable in state.others:
+            state.put_back(variable)
+        values = locate(origins, directions, point)
+        for weight, value in zip(state.moved, values, strict=True):
+            weight.assign(value)
+
+    return move
+
+
+def locator(state):
+    """Makes the function that computes the weights at a point.
+
+    Args:
+        state: A `State`.
+
+    Returns:
+        A function of the values at the center, of directions and a point, that yields
+        the value of each variable that moves.
+    """
+    dtypes = precise_dtypes(state.moved)
+
+    def locate(origins, directions, point):
+        coordinates = {
+            dtype: [_cast(point[index], dtype) for index in range(len(directions))]
+            for dtype in set(dtypes)
+        }
+        value = point
+        moves = zip(state.moved, state.moves, dtypes, origins, *directions, strict=True)
+        for weight, move, dtype, origin, *steps in moves:
+            with _after(value):
+                steps = [_cast(step, dtype) for step in steps]  # noqa: PLW2901
+                value = move(_cast(origin, dtype), steps, coordinates[dtype])
+            yield _cast(value, weight.dtype)
+
+    return locate
+
+
+def precise_dtypes(weights):
+    """The type to compute each weight in: half precision would round a step away."""
+    return [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
+
+
+def _straight(value, steps, coordinates):
+    for coordinate, step in zip(coordinates, steps, strict=True):
+        # Not `+=`, with which Torch would move the origin itself.
+        value = value + coordinate * step
+    return value
+
+
+def _cast(tensor, dtype):
+    # Without a change of type a cast would still take time, for each weight at each point.
+    same = keras.backend.standardize_dtype(tensor.dtype) == dtype
+    return tensor if same else ops.cast(tensor, dtype)
+
+
+def _after(value):
+    """One weight after the other: TensorFlow would compute, and store, them all at once."""
+    if keras.backend.backend() == "tensorflow":
+        return tf.control_dependencies([value])
+    return contextlib.nullcontext()
