@@ -104,11 +104,10 @@ class Checkpoint:
                 is_missing[:] = True
                 continue
             measured = _measurements(saved)
-            missing = saved.metadata.get("missing", [])
-            _check_points(path, measured, missing, walk)
+            _check_points(path, measured, saved.missing_numbers, walk)
             _check_center(path, saved, center)
             walk.update(measured)
-            is_missing[missing] = True
+            is_missing[saved.missing_numbers] = True
         return walks, is_missing
 
     def is_due(self):

@@ -18,7 +18,6 @@ from losslandscape.plotting import SCALES, _drawable, point_notes, value_label
 from losslandscape.surfaces import (
     LossLine,
     LossSurface,
-    missing_points,
     read_array,
     refusing,
     replace_file,
@@ -27,6 +26,7 @@ from losslandscape.surfaces import (
 )
 
 PARTS = ("train", "test")
+AXES = ("xcoordinates", "ycoordinates")
 # What the reference implementation writes for a point that is not computed yet.
 MISSING = -1
 # XML attributes have no such characters, and VTK has no empty names.
@@ -73,9 +73,8 @@ def write_reference(path, train=None, test=None):
                 f"`{name}` must have the coordinates of `train`: {first!r}. Received {part!r}."
             )
     with replacing(path) as file:
-        file["xcoordinates"] = first.alphas
-        if _is_surface(first):
-            file["ycoordinates"] = first.betas
+        for name, axis in zip(AXES, first.axes, strict=False):
+            file[name] = axis
         for name, part in parts.items():
             loss = "data_loss" if "data_loss" in part.values else "loss"
             file[f"{name}_loss"] = _array_of(part, loss)
@@ -103,8 +102,7 @@ def read_reference(path):
     with refusing("path", path, expected), h5py.File(path, "r") as file:
         found = [name for name in PARTS if f"{name}_loss" in file]
         if "xcoordinates" in file and found:
-            names = [name for name in ("xcoordinates", "ycoordinates") if name in file]
-            axes = [read_array(file[name]) for name in names]
+            axes = [read_array(file[name]) for name in AXES if name in file]
             return {name: _read_part(file, name, axes) for name in found}
         present = sorted(file)
     raise ValueError(f"`path` must be {expected}. Received {str(path)!r}, which has {present}.")
@@ -254,10 +252,10 @@ def _traces(graphs, surface, metric, scale, values):
 
 def _models(surface, values, center):
     """Alpha, beta and value of each model on the surface."""
-    for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
+    for alpha, beta in surface.models:
         inside = [
             axis[0] <= position <= axis[-1]
-            for axis, position in ((surface.alphas, alpha), (surface.betas, beta))
+            for axis, position in zip(surface.axes, (alpha, beta), strict=True)
         ]
         # The grid may miss the center, but that was measured.
         column = [np.interp(alpha, surface.alphas, row) for row in values]
@@ -287,19 +285,12 @@ def _on_scale(values, scale):
 
 
 def _share_coordinates(one, other):
-    names = ("alphas", "betas") if _is_surface(one) else ("alphas",)
-    return _is_surface(one) == _is_surface(other) and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in names
-    )
-
-
-def _is_surface(part):
-    return isinstance(part, LossSurface)
+    return len(one.axes) == len(other.axes) and all(map(np.array_equal, one.axes, other.axes))
 
 
 def _array_of(part, metric, factor=1):
-    values = np.where(missing_points(part), MISSING, factor * part.values[metric])
-    return values if _is_surface(part) else values[0]
+    values = np.where(part.missing, MISSING, factor * part.values[metric])
+    return values if len(part.axes) == 2 else values[0]
 
 
 def _read_part(file, name, axes):

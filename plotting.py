@@ -21,7 +21,6 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from losslandscape.checks import check_choice
-from losslandscape.surfaces import missing_points
 
 SCALES = ("linear", "log")
 # The width of a column in most two-column papers, in inches, and a height that suits it.
@@ -541,7 +540,7 @@ def _draw_curve(ax, line, curves, label, scale):
 
 def _mark_models(ax, line, mean, center, scale):
     """Marks the model's own point, and the other's where a line leads to one."""
-    for position in line.metadata.get("positions", [0]):
+    for (position,) in line.models:
         # The grid may miss the center, but that was measured.
         height = center if position == 0 else np.interp(position, line.alphas, mean)
         if _spans(line.alphas, position) and np.isfinite(_on_scale(height, scale)):
@@ -680,7 +679,7 @@ def _dress_plane(ax, surface, values, scale, label=None):
     else:
         ax.set_aspect("auto" if _is_strip(surface) else "equal")
     if ax.name != "3d":
-        for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
+        for alpha, beta in surface.models:
             if _holds(surface, alpha, beta):
                 ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
     _annotate(ax, point_notes([surface], [values], scale))
@@ -735,26 +734,25 @@ def _on_scale(values, scale):
 
 def _filled(value, values):
     """Values of a surface, with those not measured yet interpolated between the others."""
-    is_missing = missing_points(value)
-    if not is_missing.any() or not hasattr(value, "betas"):
+    if not value.missing.any() or len(value.axes) == 1:
         return values
-    alphas, betas = np.meshgrid(value.alphas, value.betas)
-    is_known = ~is_missing & np.isfinite(values)
+    alphas, betas = np.meshgrid(*value.axes)
+    is_known = ~value.missing & np.isfinite(values)
     if min(len(np.unique(axis[is_known])) for axis in (alphas, betas)) < 2:
         return values
     mesh = tri.Triangulation(alphas[is_known], betas[is_known])
     between = tri.LinearTriInterpolator(mesh, values[is_known])(alphas, betas)
-    return np.where(is_missing, between.filled(np.nan), values)
+    return np.where(value.missing, between.filled(np.nan), values)
 
 
 def point_notes(measured, values, scale):
     """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
-    is_missing = [missing_points(value) for value in measured]
     are_holes = [
-        np.isnan(array) & ~missing for array, missing in zip(values, is_missing, strict=True)
+        np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
     ]
     number = sum(array.size for array in values)
-    missing, holes = (sum(map(np.count_nonzero, masks)) for masks in (is_missing, are_holes))
+    missing = sum(np.count_nonzero(value.missing) for value in measured)
+    holes = sum(map(np.count_nonzero, are_holes))
     notes = []
     if missing:
         notes.append(f"preview: {number - missing} of {number} points")
@@ -766,7 +764,7 @@ def point_notes(measured, values, scale):
 
 def _where(measured, are_holes):
     """In how many of several directions there are holes."""
-    if hasattr(measured[0], "betas") or max(map(len, are_holes)) == 1:
+    if len(measured[0].axes) == 2 or max(map(len, are_holes)) == 1:
         return ""
     affected = np.concatenate([holes.any(axis=1) for holes in are_holes])
     return f",\nin {np.count_nonzero(affected)} of {len(affected)} directions"

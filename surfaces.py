@@ -41,10 +41,7 @@ ABANDONED = 24 * 60 * 60
 
 
 class _Saved:
-    """HDF5 reading and writing, the same for lines and surfaces."""
-
-    # The fields with a value per point, in the order in which points are numbered.
-    measured: ClassVar = ("values",)
+    """HDF5 reading and writing, the same for all values."""
 
     def save(self, path):
         """Writes everything to an HDF5 file.
@@ -91,8 +88,35 @@ class _Saved:
         return read_saved(cls, path, "path", f"a file written by `{cls.__name__}.save`")
 
 
+class _Landscape(_Saved):
+    """What lines and surfaces know of themselves beyond their fields."""
+
+    # The fields with a value per point, in the order in which points are numbered.
+    measured: ClassVar = ("values",)
+
+    @property
+    def missing(self):
+        """Boolean array, shaped as the values: the points of a checkpoint not measured yet."""
+        is_missing = np.zeros(next(iter(self.values.values())).shape, bool)
+        numbers = np.array(self.missing_numbers, int)
+        # The points of a path come after those of its surface.
+        is_missing.flat[numbers[numbers < is_missing.size]] = True
+        return is_missing
+
+    @property
+    def missing_numbers(self):
+        """List of ints: the same points numbered row by row, then those of a trajectory's path."""
+        return self.metadata.get("missing", [])
+
+    @property
+    def models(self):
+        """Float array of shape `(k, len(axes))`: where the models lie, by default at the origin."""
+        origin = [0.0] * len(self.axes)
+        return np.array(self.metadata.get("positions", origin), float).reshape(-1, len(self.axes))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class LossLine(_Saved):
+class LossLine(_Landscape):
     """Losses along one or several directions, `values["loss"][k, j] = L(θ + alphas[j]·d_k)`.
 
     Attributes:
@@ -116,6 +140,11 @@ class LossLine(_Saved):
     def __post_init__(self):
         _check_shapes(self.values, (None, len(self.alphas)))
 
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: `(alphas,)`."""
+        return (self.alphas,)
+
     def __repr__(self):
         directions = len(next(iter(self.values.values())))
         return (
@@ -125,7 +154,7 @@ class LossLine(_Saved):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LossSurface(_Saved):
+class LossSurface(_Landscape):
     """Losses over a plane, `values["loss"][i, j] = L(θ + alphas[j]·d1 + betas[i]·d2)`.
 
     Rows go along beta and columns along alpha, as `np.meshgrid(alphas, betas)`
@@ -153,6 +182,11 @@ class LossSurface(_Saved):
     def __post_init__(self):
         _check_shapes(self.values, (len(self.betas), len(self.alphas)))
 
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis, `(alphas, betas)`; values run the other way."""
+        return self.alphas, self.betas
+
     def slice(self, *, alpha=None, beta=None):
         """Cuts the surface along one axis.
 
@@ -162,7 +196,8 @@ class LossSurface(_Saved):
 
         Returns:
             A `LossLine` along the other axis, interpolated linearly between
-            grid lines. Its `center` is the point where that axis is 0.
+            grid lines. Its `center` is the point where that axis is 0. Of a
+            checkpoint, points next to a missing one are missing.
 
         Raises:
             ValueError: If not just one of both is given, or it lies beyond the
@@ -177,24 +212,27 @@ class LossSurface(_Saved):
                 f"Either `alpha` or `beta` must be given. Received alpha={alpha}, beta={beta}."
             )
         name, position = ("alpha", alpha) if beta is None else ("beta", beta)
-        along, across = (self.betas, self.alphas) if beta is None else (self.alphas, self.betas)
+        along, across = self.axes[::-1] if beta is None else self.axes
         if not across[0] <= position <= across[-1]:
             raise ValueError(
                 f"`{name}` must lie between {across[0]:g} and {across[-1]:g}. Received {position}."
             )
-        rows = {key: array if beta is None else array.T for key, array in self.values.items()}
-        values = {
-            key: np.array([[np.interp(position, across, row) for row in each]])
-            for key, each in rows.items()
-        }
+
+        def cut(array):
+            rows = array if beta is None else array.T
+            return np.array([[np.interp(position, across, row) for row in rows]])
+
+        values = {key: cut(array) for key, array in self.values.items()}
         center = {key: float(np.interp(0, along, each[0])) for key, each in values.items()}
         if position == 0:
             center = dict(self.center)
-        # The positions of missing points would be others; they are NaN.
         metadata = {key: entry for key, entry in self.metadata.items() if key != "missing"}
+        missing = np.flatnonzero(cut(self.missing) > 0)
+        if missing.size:
+            metadata["missing"] = missing.tolist()
         if "positions" in metadata:
-            pairs = [pair if beta is None else pair[::-1] for pair in metadata["positions"]]
-            metadata["positions"] = [there for cut, there in pairs if cut == position]
+            pairs = [pair if beta is None else pair[::-1] for pair in self.models.tolist()]
+            metadata["positions"] = [there for off, there in pairs if off == position]
         return LossLine(along, values, center, metadata | {"slice": {name: position}})
 
     def __repr__(self):
@@ -261,16 +299,6 @@ def _check_shapes(values, shape):
             raise ValueError(
                 f"values[{name!r}] must have shape {expected}. Received {array.shape}."
             )
-
-
-def missing_points(value):
-    """Which points of a checkpoint are not measured yet: a boolean array, shaped as its values."""
-    shape = next(iter(value.values.values())).shape
-    is_missing = np.zeros(shape, bool)
-    positions = np.array(value.metadata.get("missing", []), int)
-    # The points of a path come after those of its surface.
-    is_missing.flat[positions[positions < is_missing.size]] = True
-    return is_missing
 
 
 def read_saved(kind, path, name, expected):

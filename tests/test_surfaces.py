@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 import pytest
 
-from losslandscape import LossLine, LossSurface
+from losslandscape import LossLine, LossSurface, LossTrajectory, half_widths
 
 # Whatever a metric may be called; some of them would be the same where a format cuts them short.
 NAMES = [
@@ -111,6 +111,76 @@ def test_slices_hold_the_models_that_lie_on_them(surface):
     assert surface.slice(beta=0).metadata["positions"] == [0, 1]
     assert surface.slice(alpha=-0.5).metadata["positions"] == [0.5]
     assert surface.slice(beta=0.25).metadata["positions"] == []
+
+
+def unfinished_trajectory(surface, missing):
+    """A checkpoint of a path of three records over the surface."""
+    path, on_path = np.zeros((3, 2)), {name: np.zeros(3) for name in surface.values}
+    return LossTrajectory(
+        surface.alphas, surface.betas, surface.values, surface.center, {"missing": missing},
+        path, path[0], path[:, 0], on_path, on_path,
+    )  # fmt: skip
+
+
+def test_a_value_reports_which_points_are_missing(surface, line, tmp_path):
+    for value in (surface, line):
+        assert not value.missing.any()
+        assert value.missing.shape == (2, 3)
+        value.metadata["missing"] = [1, 5]
+        value.save(tmp_path / "value.h5")
+        expected = [[False, True, False], [False, False, True]]
+        loaded = type(value).load(tmp_path / "value.h5")
+        np.testing.assert_array_equal(loaded.missing, expected, strict=True)
+
+
+def test_the_points_of_a_path_are_numbered_after_those_of_its_surface(surface):
+    trajectory = unfinished_trajectory(surface, [2, 6, 8])
+    expected = [[False, False, True], [False, False, False]]
+    np.testing.assert_array_equal(trajectory.missing, expected)
+    assert trajectory.missing_numbers == [2, 6, 8]
+    # Cut along the row that is complete, and along the other one.
+    assert "missing" not in trajectory.slice(beta=0.5).metadata
+    np.testing.assert_array_equal(trajectory.slice(beta=0).missing, [[False, False, True]])
+
+
+def test_a_slice_of_a_checkpoint_lacks_the_points_next_to_missing_ones(surface):
+    surface.values["loss"][1, 0] = np.nan
+    surface.metadata["missing"] = [3]
+    for cut, expected in (
+        (surface.slice(beta=0), [False, False, False]),
+        (surface.slice(beta=0.25), [True, False, False]),
+        (surface.slice(beta=0.5), [True, False, False]),
+        (surface.slice(alpha=-0.5), [False, True]),
+        (surface.slice(alpha=0), [False, False]),
+    ):
+        np.testing.assert_array_equal(cut.missing, [expected])
+        assert np.isnan(cut.values["loss"][cut.missing]).all()
+    with pytest.raises(ValueError, match="must be complete, and 1 points are missing in LossLine"):
+        half_widths(surface.slice(beta=0.25))
+
+
+def test_a_value_reports_where_its_models_lie(surface, line):
+    np.testing.assert_array_equal(surface.models, [[0, 0]])
+    np.testing.assert_array_equal(line.models, [[0]])
+    line.metadata["positions"] = [0, 1]
+    np.testing.assert_array_equal(line.models, [[0], [1]])
+    surface.metadata["positions"] = [[0.0, 0.0], [1.0, 0.0], [-0.5, 0.5]]
+    np.testing.assert_array_equal(surface.models, [[0, 0], [1, 0], [-0.5, 0.5]])
+    np.testing.assert_array_equal(surface.slice(beta=0).models, [[0], [1]])
+    np.testing.assert_array_equal(surface.slice(alpha=-0.5).models, [[0.5]])
+    assert surface.slice(beta=0.25).models.shape == (0, 1)
+
+
+def test_a_value_has_an_axis_per_direction(surface, line):
+    for value, expected in (
+        (line, (line.alphas,)),
+        (surface, (surface.alphas, surface.betas)),
+        (unfinished_trajectory(surface, []), (surface.alphas, surface.betas)),
+        (surface.slice(alpha=0), (surface.betas,)),
+    ):
+        assert len(value.axes) == len(expected)
+        for axis, coordinates in zip(value.axes, expected, strict=True):
+            np.testing.assert_array_equal(axis, coordinates, strict=True)
 
 
 def test_slices_beyond_the_surface_are_refused(surface):
