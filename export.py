@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from losslandscape.checks import check_path, import_extra
-from losslandscape.plotting import SCALES, _drawable, point_notes, value_label
+from losslandscape.plotting import SCALES, drawable_values, point_notes, value_label
 from losslandscape.surfaces import (
     LossLine,
     LossSurface,
@@ -134,7 +134,7 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     """
     if check_path("path", path).suffix != ".vtp":
         raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
-    heights = _on_scale(_drawable(surface, metric, scale), scale)
+    heights = _on_scale(drawable_values(surface, metric, scale), scale)
     pyvista = import_extra("pyvista", "paraview")
     drawn = np.isfinite(heights)
     if not drawn.any():
@@ -186,7 +186,7 @@ def write_html(surface, path, *, title=None):
     path = check_path("path", path)
     graphs = import_extra("plotly.graph_objects", "html")
     views = [
-        (metric, scale, _drawable(surface, metric, scale))
+        (metric, scale, drawable_values(surface, metric, scale))
         for metric in surface.values
         for scale in SCALES
     ]
@@ -204,8 +204,8 @@ def write_html(surface, path, *, title=None):
     figure.update_layout(
         title=_escaped(surface.metadata.get("model", "") if title is None else title),
         scene={
-            "xaxis_title": "α",
-            "yaxis_title": "β",
+            "xaxis_title": surface.axis_names[0],
+            "yaxis_title": surface.axis_names[1],
             "camera_eye": {"x": 1.5, "y": 1.5, "z": 1.3},
         },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],

@@ -93,7 +93,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     """
     lines = _as_list(lines)
     labels = _check_labels(labels, lines)
-    values = [_drawable(line, metric, scale) for line in lines]
+    values = [drawable_values(line, metric, scale) for line in lines]
     (ax,) = _axes(ax)
     for line, curves, label in zip(lines, values, labels, strict=True):
         mean = _draw_curve(ax, line, curves, label, scale)
@@ -147,7 +147,7 @@ def plot_levels(
     >>> axes = plot_levels([resnet, vgg], labels=("ResNet-56", "VGG-like 56"), scale="log")
     """
     drawn, labels = _as_list(surfaces), _check_labels(labels, _as_list(surfaces))
-    values = [_drawable(surface, metric, scale) for surface in drawn]
+    values = [drawable_values(surface, metric, scale) for surface in drawn]
     levels = _round_levels(values, scale) if levels is None else _limits("levels", levels, scale)
     style = {"levels": levels, "norm": _norm(levels[0], levels[-1], scale)}
     names = dict(zip(levels, _short_names(levels), strict=True))
@@ -210,7 +210,7 @@ def plot_surface(
     >>> ax.view_init(elev=20, azim=45)
     """
     drawn, labels = _as_list(surfaces), _check_labels(labels, _as_list(surfaces))
-    values = [_drawable(surface, metric, scale) for surface in drawn]
+    values = [drawable_values(surface, metric, scale) for surface in drawn]
     limits = _finite_limits(values) if limits is None else _limits("limits", limits, scale)
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
     to_axis = np.log10 if scale == "log" else np.asarray
@@ -238,6 +238,9 @@ def plot_surface(
 def plot_path(trajectory, ax=None, *, metric="loss", scale="linear", levels=None, cmap="viridis"):
     """Draws the path of training over the contours of its plane.
 
+    The axes are named after the share of the path's variance along them. Where
+    the path is straight, the second one is a random direction.
+
     Args:
         trajectory: A `LossTrajectory`.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
@@ -261,11 +264,6 @@ def plot_path(trajectory, ax=None, *, metric="loss", scale="linear", levels=None
     """
     ax = plot_levels(trajectory, ax, metric=metric, scale=scale, levels=levels, cmap=cmap)
     ax.plot(*trajectory.path.T, **PATH_STYLE)
-    shares = [_plain(f"{share:.1%}") for share in trajectory.explained]
-    ax.set(
-        xlabel=f"1st principal component ({shares[0]})",
-        ylabel=f"2nd principal component ({shares[1]})",
-    )
     return ax
 
 
@@ -289,7 +287,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear"):
     Raises:
         ValueError: If `metric` or `scale` is unknown.
     """
-    _drawable(trajectory, metric, scale)
+    drawable_values(trajectory, metric, scale)
     (ax,) = _axes(ax)
     records = np.arange(len(trajectory.path))
     at_records, on_plane = (
@@ -409,7 +407,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis"):
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, figure 7.
     """
-    ratios = _drawable(surface, "convexity", "linear")
+    ratios = drawable_values(surface, "convexity", "linear")
     (ax,) = _axes(ax)
     # The scale of the paper's figure, for all, or two networks could not be compared.
     grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
@@ -449,6 +447,30 @@ def value_label(metric, scale="linear"):
     """The name of a metric's axis."""
     name = metric.replace("_", " ")
     return f"{name} (log scale)" if scale == "log" else name
+
+
+def drawable_values(value, metric, scale):
+    """The values of a metric with NaN where the scale has no place for them."""
+    check_choice("metric", metric, tuple(value.values))
+    check_choice("scale", scale, SCALES)
+    return _on_scale(_filled(value, value.values[metric]), scale)
+
+
+def point_notes(measured, values, scale):
+    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
+    are_holes = [
+        np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
+    ]
+    number = sum(array.size for array in values)
+    missing = sum(np.count_nonzero(value.missing) for value in measured)
+    holes = sum(map(np.count_nonzero, are_holes))
+    notes = []
+    if missing:
+        notes.append(f"preview: {number - missing} of {number} points")
+    if holes:
+        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
+        notes.append(f"{holes} of {number} points {reason}{_where(measured, are_holes)}")
+    return notes
 
 
 def check_axes(axes, projection="flat"):
@@ -668,7 +690,9 @@ def _cut(face, limit, side):
 
 def _dress_plane(ax, surface, values, scale, label=None):
     """Puts on a plane what all drawings of one share: names, ticks, marks, notes and title."""
-    ax.set(xlabel=_plain("α"), ylabel=_plain("β"))
+    # In space Matplotlib leaves no room for long names.
+    names = ("α", "β") if ax.name == "3d" else surface.axis_names
+    ax.set(xlabel=_plain(names[0]), ylabel=_plain(names[1]))
     sides = _sides(surface)
     for axis, side in zip((ax.xaxis, ax.yaxis), sides, strict=True):
         # As many as there is room for, the same number where the sides are as long.
@@ -720,13 +744,6 @@ def _color_bars(mappable, axes, **style):
     return bars
 
 
-def _drawable(value, metric, scale):
-    """The values of a metric with NaN where the scale has no place for them."""
-    check_choice("metric", metric, tuple(value.values))
-    check_choice("scale", scale, SCALES)
-    return _on_scale(_filled(value, value.values[metric]), scale)
-
-
 def _on_scale(values, scale):
     values = np.asarray(values, dtype=float)
     return np.where(np.isfinite(values) & ((values > 0) | (scale == "linear")), values, np.nan)
@@ -743,23 +760,6 @@ def _filled(value, values):
     mesh = tri.Triangulation(alphas[is_known], betas[is_known])
     between = tri.LinearTriInterpolator(mesh, values[is_known])(alphas, betas)
     return np.where(value.missing, between.filled(np.nan), values)
-
-
-def point_notes(measured, values, scale):
-    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
-    are_holes = [
-        np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
-    ]
-    number = sum(array.size for array in values)
-    missing = sum(np.count_nonzero(value.missing) for value in measured)
-    holes = sum(map(np.count_nonzero, are_holes))
-    notes = []
-    if missing:
-        notes.append(f"preview: {number - missing} of {number} points")
-    if holes:
-        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
-        notes.append(f"{holes} of {number} points {reason}{_where(measured, are_holes)}")
-    return notes
 
 
 def _where(measured, are_holes):

@@ -187,6 +187,11 @@ class LossSurface(_Landscape):
         """Tuple of the coordinates along each axis, `(alphas, betas)`; values run the other way."""
         return self.alphas, self.betas
 
+    @property
+    def axis_names(self):
+        """Tuple of the names of both axes, as drawings show them."""
+        return "α", "β"
+
     def slice(self, *, alpha=None, beta=None):
         """Cuts the surface along one axis.
 
@@ -264,6 +269,18 @@ class LossTrajectory(LossSurface):
     distances: np.ndarray
     plane_values: dict
     true_values: dict
+
+    @property
+    def axis_names(self):
+        """Tuple of the names of both axes, with the share of the path's variance along them."""
+        first, second = (
+            f"{order} principal component ({share:.1%})"
+            for order, share in zip(("1st", "2nd"), self.explained, strict=True)
+        )
+        if self.metadata.get("second_axis") == "random":
+            # A straight path has no second component.
+            second = "random direction at right angles"
+        return first, second
 
 
 @dataclass(frozen=True, eq=False, repr=False)

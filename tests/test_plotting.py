@@ -555,6 +555,25 @@ def test_a_path_is_drawn_over_its_plane_with_what_the_axes_explain():
     np.testing.assert_array_equal(ax.collections[-1].get_offsets(), [[0, 0]])
 
 
+def test_the_second_axis_of_a_straight_path_is_named_as_what_it_is():
+    straight = dataclasses.replace(
+        TRAJECTORY, explained=np.array([1.0, 0.0]), metadata={"second_axis": "random"}
+    )
+    ax = plot_path(straight)
+    assert ax.get_xlabel() == "1st principal component (100.0%)"
+    assert ax.get_ylabel() == "random direction at right angles"
+
+
+def test_levels_of_the_plane_of_a_path_are_named_as_the_path_is():
+    ax, other = plot_levels([TRAJECTORY, BOWL])
+    assert ax.get_xlabel() == "1st principal component (91.2%)"
+    assert ax.get_ylabel() == "2nd principal component (5.0%)"
+    assert (other.get_xlabel(), other.get_ylabel()) == ("α", "β")
+    # In space there is no room for that.
+    space = plot_surface(TRAJECTORY)
+    assert (space.get_xlabel(), space.get_ylabel()) == ("α", "β")
+
+
 def test_the_fidelity_of_a_path_shows_both_losses_and_the_distance():
     ax = plot_path_fidelity(TRAJECTORY, scale="log")
     true, seen = (line.get_ydata() for line in ax.lines)
