@@ -14,16 +14,9 @@ import h5py
 import numpy as np
 
 from losslandscape.checks import check_path, import_extra
+from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
 from losslandscape.plotting import SCALES, drawable_values, point_notes, value_label
-from losslandscape.surfaces import (
-    LossLine,
-    LossSurface,
-    read_array,
-    refusing,
-    replace_file,
-    replacing,
-    stand_in,
-)
+from losslandscape.surfaces import LossLine, LossSurface
 
 PARTS = ("train", "test")
 AXES = ("xcoordinates", "ycoordinates")

@@ -23,6 +23,7 @@ SIBLINGS = (
     "engines",
     "evaluation",
     "export",
+    "files",
     "internals",
     "interpolation",
     "interrupts",

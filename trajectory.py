@@ -29,10 +29,11 @@ from losslandscape.evaluation import (
     measure_points,
     per_axis,
 )
+from losslandscape.files import refusing
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated, preserved
-from losslandscape.surfaces import LossTrajectory, refusing
+from losslandscape.surfaces import LossTrajectory
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
