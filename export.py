@@ -15,7 +15,7 @@ import numpy as np
 
 from losslandscape.checks import check_path, import_extra
 from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
-from losslandscape.plotting import SCALES, drawable_values, point_notes, value_label
+from losslandscape.plotting import SCALES, drawable_values, model_points, point_notes, value_label
 from losslandscape.surfaces import LossLine, LossSurface
 
 PARTS = ("train", "test")
@@ -229,8 +229,7 @@ def _traces(graphs, surface, metric, scale, values):
         colorbar=bar,
         hovertemplate=hover,
     )
-    models = np.reshape([*_models(surface, values, surface.center[metric])], (-1, 3))
-    alphas, betas, found = models[(models[:, 2] > 0) | (scale == "linear")].T
+    alphas, betas, found = model_points(surface, values, metric, scale).T
     yield graphs.Scatter3d(
         x=alphas,
         y=betas,
@@ -241,20 +240,6 @@ def _traces(graphs, surface, metric, scale, values):
         hovertemplate=hover,
         showlegend=False,
     )
-
-
-def _models(surface, values, center):
-    """Alpha, beta and value of each model on the surface."""
-    for alpha, beta in surface.models:
-        inside = [
-            axis[0] <= position <= axis[-1]
-            for axis, position in zip(surface.axes, (alpha, beta), strict=True)
-        ]
-        # The grid may miss the center, but that was measured.
-        column = [np.interp(alpha, surface.alphas, row) for row in values]
-        value = np.interp(beta, surface.betas, column) if (alpha, beta) != (0, 0) else center
-        if all(inside) and np.isfinite(value):
-            yield alpha, beta, value
 
 
 def _layout(surface, metric, scale, values):

@@ -8,6 +8,7 @@ made here stay open until they are closed with `plt.close`.
 
 import io
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -97,7 +98,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     (ax,) = _axes(ax)
     for line, curves, label in zip(lines, values, labels, strict=True):
         mean = _draw_curve(ax, line, curves, label, scale)
-        _mark_models(ax, line, mean, line.center[metric], scale)
+        _mark(ax, model_points(line, mean, metric, scale))
         # Also where the curve itself ends earlier.
         ax.update_datalim([(line.alphas[0], 0), (line.alphas[-1], 0)], updatey=False)
     ax.set(xlabel=_plain("α"))
@@ -159,7 +160,7 @@ def plot_levels(
         filled = panel.contourf(*grid, cmap=light, extend="both", **style)
         lines = panel.contour(*grid, cmap=cmap, linewidths=1, **style)
         panel.clabel(lines, fontsize="x-small", fmt=names, colors="0.15")
-        _dress_plane(panel, surface, heights, scale, label)
+        _dress_plane(panel, surface, heights, metric, scale, label=label)
         contours.append((filled, lines))
     filled, lines = contours[0]
     size = _bar_size(drawn)
@@ -179,11 +180,11 @@ def plot_surface(
 
     Each face has the color of its own height, as the color bar has it: no light
     falls on it, lines along the axes show the relief. The model's own point is
-    marked above the origin. Several surfaces are drawn side by side with the
-    same height axis and colors. Points that are not
-    finite, or not positive on a log scale, are holes, and a note counts them;
-    those that a checkpoint has not measured yet are interpolated, and a note
-    says "preview".
+    marked above the origin, and other models where they lie on the surface.
+    Several surfaces are drawn side by side with the same height axis and colors.
+    Points that are not finite, or not positive on a log scale, are holes, and a
+    note counts them; those that a checkpoint has not measured yet are
+    interpolated, and a note says "preview".
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -221,14 +222,11 @@ def plot_surface(
     axes = _axes(ax, len(drawn), "3d")
     for panel, surface, heights, label in zip(axes, drawn, values, labels, strict=True):
         _draw_faces(panel, surface, to_axis(heights), mapped)
-        center = to_axis(surface.center[metric])
-        if _holds(surface, 0, 0) and low <= center <= high:
-            panel.scatter(0, 0, center, depthshade=False, zorder=3, **CENTER_STYLE)
         # Else the surface would hide the model's own point at its bottom.
         panel.computed_zorder = False
         panel.set(zlim=(low, high))
         _label_heights(panel, ticks, _axis_name(metric, scale))
-        _dress_plane(panel, surface, heights, scale, label)
+        _dress_plane(panel, surface, heights, metric, scale, label=label)
     for bar in _color_bars(mapped, axes, shrink=0.6, pad=0.2):
         bar.set_ticks(**ticks)
     return axes if _is_list(surfaces) else axes[0]
@@ -412,7 +410,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis"):
     # The scale of the paper's figure, for all, or two networks could not be compared.
     grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
     cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
-    _dress_plane(ax, surface, ratios, "linear")
+    _dress_plane(ax, surface, ratios, "convexity", "linear")
     (bar,) = _color_bars(cells, [ax], extend="max", **_bar_size([surface]))
     bar.set_label(_plain("|λmin / λmax|"))
     return ax
@@ -471,6 +469,17 @@ def point_notes(measured, values, scale):
         reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
         notes.append(f"{holes} of {number} points {reason}{_where(measured, are_holes)}")
     return notes
+
+
+def model_points(value, heights, metric, scale):
+    """Coordinates and height of each model that a drawing has a place for, one per row."""
+    points = []
+    for position in _models_within(value):
+        # The grid may miss the center, but that was measured.
+        height = _between(value, heights, position) if position.any() else value.center[metric]
+        if np.isfinite(_on_scale(height, scale)):
+            points.append([*position, height])
+    return np.reshape(points, (-1, len(value.axes) + 1))
 
 
 def check_axes(axes, projection="flat"):
@@ -560,13 +569,11 @@ def _draw_curve(ax, line, curves, label, scale):
     return from_axis(mean)
 
 
-def _mark_models(ax, line, mean, center, scale):
-    """Marks the model's own point, and the other's where a line leads to one."""
-    for (position,) in line.models:
-        # The grid may miss the center, but that was measured.
-        height = center if position == 0 else np.interp(position, line.alphas, mean)
-        if _spans(line.alphas, position) and np.isfinite(_on_scale(height, scale)):
-            ax.scatter(position, height, zorder=3, **CENTER_STYLE)
+def _mark(ax, points):
+    """Marks points, one per row, that are models."""
+    style = CENTER_STYLE | ({"depthshade": False} if ax.name == "3d" else {})
+    for point in points:
+        ax.scatter(*point, zorder=3, **style)
 
 
 def _draw_legend(ax, labels, values):
@@ -688,7 +695,7 @@ def _cut(face, limit, side):
     return np.array(kept).reshape(-1, 3)
 
 
-def _dress_plane(ax, surface, values, scale, label=None):
+def _dress_plane(ax, surface, values, metric, scale, *, label=None):
     """Puts on a plane what all drawings of one share: names, ticks, marks, notes and title."""
     # In space Matplotlib leaves no room for long names.
     names = ("α", "β") if ax.name == "3d" else surface.axis_names
@@ -700,15 +707,21 @@ def _dress_plane(ax, surface, values, scale, label=None):
     if ax.name == "3d":
         # Matplotlib's own box is 4 by 4 by 3.
         ax.set_box_aspect((*(4 * sides), 3))
+        _mark(ax, _points_in_box(ax, model_points(surface, values, metric, scale), scale))
     else:
         ax.set_aspect("auto" if _is_strip(surface) else "equal")
-    if ax.name != "3d":
-        for alpha, beta in surface.models:
-            if _holds(surface, alpha, beta):
-                ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
+        _mark(ax, _models_within(surface))
     _annotate(ax, point_notes([surface], [values], scale))
     if label is not None:
         _take_literally(ax.set_title(label, fontsize="medium"))
+
+
+def _points_in_box(ax, points, scale):
+    """The points that lie between the limits of the height axis, in its units."""
+    *position, heights = points.T
+    heights = np.log10(heights) if scale == "log" else heights
+    low, high = ax.get_zlim()
+    return np.stack([*position, heights], axis=1)[(low <= heights) & (heights <= high)]
 
 
 def _sides(surface):
@@ -882,12 +895,18 @@ def _label_values(ax, metric, scale):
         ax.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _holds(surface, alpha, beta):
-    return _spans(surface.alphas, alpha) and _spans(surface.betas, beta)
+def _models_within(value):
+    """The coordinates of the models that lie within the axes, one per row."""
+    low, high = ([axis[end] for axis in value.axes] for end in (0, -1))
+    return value.models[((low <= value.models) & (value.models <= high)).all(axis=1)]
 
 
-def _spans(coordinates, position):
-    return coordinates[0] <= position <= coordinates[-1]
+def _between(value, values, position):
+    """The value at a position, interpolated linearly between points of the grid."""
+    # Alpha runs along the last dimension, beta along the one that is last then.
+    for axis, coordinate in zip(value.axes, position, strict=True):
+        values = np.apply_along_axis(partial(np.interp, coordinate, axis), -1, values)
+    return values
 
 
 def _check_labels(labels, values):

@@ -667,6 +667,25 @@ def test_every_model_of_a_plane_or_line_is_marked():
     assert marks == [[0, 0.5], [1, 1.5]]
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_every_model_is_marked_in_space_at_its_height(scale):
+    positions = [[0, 0], [0.5, 0], [0.25, 0.8], [5, 5]]
+    surface = dataclasses.replace(BOWL, metadata={"positions": positions})
+    to_axis = np.log10 if scale == "log" else np.asarray
+
+    def marks(**options):
+        collections = plot_surface(surface, scale=scale, **options).collections[1:]
+        return [np.ravel(mark._offsets3d).tolist() for mark in collections]
+
+    # 0.5 + 3 α² - α + β², of which α = 0.25 is halfway between two points of the grid.
+    heights = to_axis([0.5, 0.75, 0.5 + (3 * 0.04 - 0.2 + 3 * 0.09 - 0.3) / 2 + 0.64])
+    np.testing.assert_allclose(
+        marks(), [[*at, height] for at, height in zip(positions, heights, strict=False)]
+    )
+    # Those that are beyond the limits would float above or below the surface.
+    np.testing.assert_allclose(marks(limits=(0.6, 0.9)), [[0.5, 0, heights[1]]])
+
+
 @pytest.mark.mpl_image_compare
 def test_look_of_a_path():
     return plot_path(TRAJECTORY).figure
