@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops, tree
 
 from losslandscape.checks import check_path, warn
-from losslandscape.surfaces import read_saved
+from losslandscape.files import read_value
 
 # At most so much computing is lost when the process is killed, in seconds.
 INTERVAL = 1.0
@@ -104,11 +104,10 @@ class Checkpoint:
                 is_missing[:] = True
                 continue
             measured = _measurements(saved)
-            missing = saved.metadata.get("missing", [])
-            _check_points(path, measured, missing, walk)
+            _check_points(path, measured, saved.missing_numbers, walk)
             _check_center(path, saved, center)
             walk.update(measured)
-            is_missing[missing] = True
+            is_missing[saved.missing_numbers] = True
         return walks, is_missing
 
     def is_due(self):
@@ -156,7 +155,7 @@ def _paths(path, number_of_datasets):
 
 def _load(kind, path):
     expected = f"new, or a file of an earlier call with a {kind.__name__}"
-    saved = read_saved(kind, path, "checkpoint", expected)
+    saved = read_value(kind, path, "checkpoint", expected)
     if not isinstance(saved.metadata.get("fingerprint"), dict):
         raise ValueError(
             f"`checkpoint` must be new, or a file of an earlier call. Received {str(path)!r}, "

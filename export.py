@@ -14,19 +14,12 @@ import h5py
 import numpy as np
 
 from losslandscape.checks import check_path, import_extra
-from losslandscape.plotting import SCALES, _drawable, point_notes, value_label
-from losslandscape.surfaces import (
-    LossLine,
-    LossSurface,
-    missing_points,
-    read_array,
-    refusing,
-    replace_file,
-    replacing,
-    stand_in,
-)
+from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
+from losslandscape.plotting import SCALES, drawable_values, model_points, point_notes, value_label
+from losslandscape.surfaces import LossLine, LossSurface
 
 PARTS = ("train", "test")
+AXES = ("xcoordinates", "ycoordinates")
 # What the reference implementation writes for a point that is not computed yet.
 MISSING = -1
 # XML attributes have no such characters, and VTK has no empty names.
@@ -73,9 +66,8 @@ def write_reference(path, train=None, test=None):
                 f"`{name}` must have the coordinates of `train`: {first!r}. Received {part!r}."
             )
     with replacing(path) as file:
-        file["xcoordinates"] = first.alphas
-        if _is_surface(first):
-            file["ycoordinates"] = first.betas
+        for name, axis in zip(AXES, first.axes, strict=False):
+            file[name] = axis
         for name, part in parts.items():
             loss = "data_loss" if "data_loss" in part.values else "loss"
             file[f"{name}_loss"] = _array_of(part, loss)
@@ -103,8 +95,7 @@ def read_reference(path):
     with refusing("path", path, expected), h5py.File(path, "r") as file:
         found = [name for name in PARTS if f"{name}_loss" in file]
         if "xcoordinates" in file and found:
-            names = [name for name in ("xcoordinates", "ycoordinates") if name in file]
-            axes = [read_array(file[name]) for name in names]
+            axes = [read_array(file[name]) for name in AXES if name in file]
             return {name: _read_part(file, name, axes) for name in found}
         present = sorted(file)
     raise ValueError(f"`path` must be {expected}. Received {str(path)!r}, which has {present}.")
@@ -136,7 +127,7 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     """
     if check_path("path", path).suffix != ".vtp":
         raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
-    heights = _on_scale(_drawable(surface, metric, scale), scale)
+    heights = _on_scale(drawable_values(surface, metric, scale), scale)
     pyvista = import_extra("pyvista", "paraview")
     drawn = np.isfinite(heights)
     if not drawn.any():
@@ -188,7 +179,7 @@ def write_html(surface, path, *, title=None):
     path = check_path("path", path)
     graphs = import_extra("plotly.graph_objects", "html")
     views = [
-        (metric, scale, _drawable(surface, metric, scale))
+        (metric, scale, drawable_values(surface, metric, scale))
         for metric in surface.values
         for scale in SCALES
     ]
@@ -206,8 +197,8 @@ def write_html(surface, path, *, title=None):
     figure.update_layout(
         title=_escaped(surface.metadata.get("model", "") if title is None else title),
         scene={
-            "xaxis_title": "α",
-            "yaxis_title": "β",
+            "xaxis_title": surface.axis_names[0],
+            "yaxis_title": surface.axis_names[1],
             "camera_eye": {"x": 1.5, "y": 1.5, "z": 1.3},
         },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
@@ -238,8 +229,7 @@ def _traces(graphs, surface, metric, scale, values):
         colorbar=bar,
         hovertemplate=hover,
     )
-    models = np.reshape([*_models(surface, values, surface.center[metric])], (-1, 3))
-    alphas, betas, found = models[(models[:, 2] > 0) | (scale == "linear")].T
+    alphas, betas, found = model_points(surface, values, metric, scale).T
     yield graphs.Scatter3d(
         x=alphas,
         y=betas,
@@ -250,20 +240,6 @@ def _traces(graphs, surface, metric, scale, values):
         hovertemplate=hover,
         showlegend=False,
     )
-
-
-def _models(surface, values, center):
-    """Alpha, beta and value of each model on the surface."""
-    for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
-        inside = [
-            axis[0] <= position <= axis[-1]
-            for axis, position in ((surface.alphas, alpha), (surface.betas, beta))
-        ]
-        # The grid may miss the center, but that was measured.
-        column = [np.interp(alpha, surface.alphas, row) for row in values]
-        value = np.interp(beta, surface.betas, column) if (alpha, beta) != (0, 0) else center
-        if all(inside) and np.isfinite(value):
-            yield alpha, beta, value
 
 
 def _layout(surface, metric, scale, values):
@@ -287,19 +263,12 @@ def _on_scale(values, scale):
 
 
 def _share_coordinates(one, other):
-    names = ("alphas", "betas") if _is_surface(one) else ("alphas",)
-    return _is_surface(one) == _is_surface(other) and all(
-        np.array_equal(getattr(one, name), getattr(other, name)) for name in names
-    )
-
-
-def _is_surface(part):
-    return isinstance(part, LossSurface)
+    return len(one.axes) == len(other.axes) and all(map(np.array_equal, one.axes, other.axes))
 
 
 def _array_of(part, metric, factor=1):
-    values = np.where(missing_points(part), MISSING, factor * part.values[metric])
-    return values if _is_surface(part) else values[0]
+    values = np.where(part.missing, MISSING, factor * part.values[metric])
+    return values if len(part.axes) == 2 else values[0]
 
 
 def _read_part(file, name, axes):

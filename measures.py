@@ -202,7 +202,7 @@ def convex_level(surface, metric="loss"):
     """
     ndimage = import_extra("scipy.ndimage", "analysis")
     values = _values(surface, metric)
-    for name, axis in (("alpha", surface.alphas), ("beta", surface.betas)):
+    for name, axis in zip(("alpha", "beta"), surface.axes, strict=True):
         if not axis[0] <= 0 <= axis[-1]:
             raise ValueError(
                 f"`surface` must have the model inside its extent. Received {name} from "
@@ -352,7 +352,7 @@ def _values(measured, metric):
     if metric not in measured.values:
         accepted = ", ".join(map(repr, measured.values))
         raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
-    missing = len(measured.metadata.get("missing", []))
+    missing = np.count_nonzero(measured.missing)
     if missing:
         raise ValueError(
             f"What is measured must be complete, and {missing} points are missing in {measured!r}. "
@@ -382,16 +382,12 @@ def _crossing(distances, risen, rise):
 
 def _distances(measured):
     """How far each measured point is from the model."""
-    if not hasattr(measured, "betas"):
-        return np.abs(measured.alphas)
-    return np.hypot(*np.meshgrid(measured.alphas, measured.betas))
+    return np.hypot.reduce(np.abs(np.meshgrid(*measured.axes)))
 
 
 def _box_distances(measured):
-    """The larger one of each point's coordinates."""
-    if not hasattr(measured, "betas"):
-        return np.abs(measured.alphas)
-    return np.maximum(*np.abs(np.meshgrid(measured.alphas, measured.betas)))
+    """The largest of each point's coordinates."""
+    return np.max(np.abs(np.meshgrid(*measured.axes)), axis=0)
 
 
 def _highest_rise(measured, distances, name, limit, metric):
@@ -412,23 +408,22 @@ def _highest_rise(measured, distances, name, limit, metric):
 def _bends(measured, metric):
     """Whether the loss curves downwards at each inner point: 1, 0, or nan beside a hole."""
     values = _values(measured, metric)
-    is_surface = hasattr(measured, "betas")
-    if min(values.shape if is_surface else values.shape[1:]) < 3:
+    if min(map(len, measured.axes)) < 3:
         raise ValueError(
             f"There must be at least 3 points per axis. Received values of shape {values.shape}."
         )
-    axes = (measured.alphas, measured.betas) if is_surface else (measured.alphas,)
-    steps = [np.diff(axis).mean() for axis in axes]
+    steps = [np.diff(axis).mean() for axis in measured.axes]
+    curve = _smaller_eigenvalues if len(steps) == 2 else _second_derivatives
     with np.errstate(invalid="ignore"):
-        curvatures = (
-            _smaller_eigenvalues(values, *steps)
-            if is_surface
-            else np.diff(values, 2, axis=1) / steps[0] ** 2
-        )
-    inner = values[1:-1, 1:-1] if is_surface else values[:, 1:-1]
+        curvatures = curve(values, *steps)
+    inner = values[(..., *[slice(1, -1)] * len(steps))]
     # What single precision makes of a difference of equal values.
     rounding = 4 * np.finfo("float32").eps * np.abs(inner) / min(steps) ** 2
     return np.where(np.isfinite(curvatures), curvatures < -rounding, np.nan)
+
+
+def _second_derivatives(values, step):
+    return np.diff(values, 2, axis=1) / step**2
 
 
 def _smaller_eigenvalues(values, step_a, step_b):

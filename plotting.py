@@ -8,6 +8,7 @@ made here stay open until they are closed with `plt.close`.
 
 import io
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -21,7 +22,6 @@ from matplotlib.figure import Figure
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
 from losslandscape.checks import check_choice
-from losslandscape.surfaces import missing_points
 
 SCALES = ("linear", "log")
 # The width of a column in most two-column papers, in inches, and a height that suits it.
@@ -94,11 +94,11 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
     """
     lines = _as_list(lines)
     labels = _check_labels(labels, lines)
-    values = [_drawable(line, metric, scale) for line in lines]
+    values = [drawable_values(line, metric, scale) for line in lines]
     (ax,) = _axes(ax)
     for line, curves, label in zip(lines, values, labels, strict=True):
         mean = _draw_curve(ax, line, curves, label, scale)
-        _mark_models(ax, line, mean, line.center[metric], scale)
+        _mark(ax, model_points(line, mean, metric, scale))
         # Also where the curve itself ends earlier.
         ax.update_datalim([(line.alphas[0], 0), (line.alphas[-1], 0)], updatey=False)
     ax.set(xlabel=_plain("α"))
@@ -148,7 +148,7 @@ def plot_levels(
     >>> axes = plot_levels([resnet, vgg], labels=("ResNet-56", "VGG-like 56"), scale="log")
     """
     drawn, labels = _as_list(surfaces), _check_labels(labels, _as_list(surfaces))
-    values = [_drawable(surface, metric, scale) for surface in drawn]
+    values = [drawable_values(surface, metric, scale) for surface in drawn]
     levels = _round_levels(values, scale) if levels is None else _limits("levels", levels, scale)
     style = {"levels": levels, "norm": _norm(levels[0], levels[-1], scale)}
     names = dict(zip(levels, _short_names(levels), strict=True))
@@ -160,7 +160,7 @@ def plot_levels(
         filled = panel.contourf(*grid, cmap=light, extend="both", **style)
         lines = panel.contour(*grid, cmap=cmap, linewidths=1, **style)
         panel.clabel(lines, fontsize="x-small", fmt=names, colors="0.15")
-        _dress_plane(panel, surface, heights, scale, label)
+        _dress_plane(panel, surface, heights, metric, scale, label=label)
         contours.append((filled, lines))
     filled, lines = contours[0]
     size = _bar_size(drawn)
@@ -180,11 +180,11 @@ def plot_surface(
 
     Each face has the color of its own height, as the color bar has it: no light
     falls on it, lines along the axes show the relief. The model's own point is
-    marked above the origin. Several surfaces are drawn side by side with the
-    same height axis and colors. Points that are not
-    finite, or not positive on a log scale, are holes, and a note counts them;
-    those that a checkpoint has not measured yet are interpolated, and a note
-    says "preview".
+    marked above the origin, and other models where they lie on the surface.
+    Several surfaces are drawn side by side with the same height axis and colors.
+    Points that are not finite, or not positive on a log scale, are holes, and a
+    note counts them; those that a checkpoint has not measured yet are
+    interpolated, and a note says "preview".
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -211,7 +211,7 @@ def plot_surface(
     >>> ax.view_init(elev=20, azim=45)
     """
     drawn, labels = _as_list(surfaces), _check_labels(labels, _as_list(surfaces))
-    values = [_drawable(surface, metric, scale) for surface in drawn]
+    values = [drawable_values(surface, metric, scale) for surface in drawn]
     limits = _finite_limits(values) if limits is None else _limits("limits", limits, scale)
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
     to_axis = np.log10 if scale == "log" else np.asarray
@@ -222,14 +222,11 @@ def plot_surface(
     axes = _axes(ax, len(drawn), "3d")
     for panel, surface, heights, label in zip(axes, drawn, values, labels, strict=True):
         _draw_faces(panel, surface, to_axis(heights), mapped)
-        center = to_axis(surface.center[metric])
-        if _holds(surface, 0, 0) and low <= center <= high:
-            panel.scatter(0, 0, center, depthshade=False, zorder=3, **CENTER_STYLE)
         # Else the surface would hide the model's own point at its bottom.
         panel.computed_zorder = False
         panel.set(zlim=(low, high))
         _label_heights(panel, ticks, _axis_name(metric, scale))
-        _dress_plane(panel, surface, heights, scale, label)
+        _dress_plane(panel, surface, heights, metric, scale, label=label)
     for bar in _color_bars(mapped, axes, shrink=0.6, pad=0.2):
         bar.set_ticks(**ticks)
     return axes if _is_list(surfaces) else axes[0]
@@ -238,6 +235,9 @@ def plot_surface(
 @_tolerant
 def plot_path(trajectory, ax=None, *, metric="loss", scale="linear", levels=None, cmap="viridis"):
     """Draws the path of training over the contours of its plane.
+
+    The axes are named after the share of the path's variance along them. Where
+    the path is straight, the second one is a random direction.
 
     Args:
         trajectory: A `LossTrajectory`.
@@ -262,11 +262,6 @@ def plot_path(trajectory, ax=None, *, metric="loss", scale="linear", levels=None
     """
     ax = plot_levels(trajectory, ax, metric=metric, scale=scale, levels=levels, cmap=cmap)
     ax.plot(*trajectory.path.T, **PATH_STYLE)
-    shares = [_plain(f"{share:.1%}") for share in trajectory.explained]
-    ax.set(
-        xlabel=f"1st principal component ({shares[0]})",
-        ylabel=f"2nd principal component ({shares[1]})",
-    )
     return ax
 
 
@@ -290,7 +285,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear"):
     Raises:
         ValueError: If `metric` or `scale` is unknown.
     """
-    _drawable(trajectory, metric, scale)
+    drawable_values(trajectory, metric, scale)
     (ax,) = _axes(ax)
     records = np.arange(len(trajectory.path))
     at_records, on_plane = (
@@ -410,12 +405,12 @@ def plot_convexity(surface, ax=None, *, cmap="viridis"):
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, figure 7.
     """
-    ratios = _drawable(surface, "convexity", "linear")
+    ratios = drawable_values(surface, "convexity", "linear")
     (ax,) = _axes(ax)
     # The scale of the paper's figure, for all, or two networks could not be compared.
     grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
     cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
-    _dress_plane(ax, surface, ratios, "linear")
+    _dress_plane(ax, surface, ratios, "convexity", "linear")
     (bar,) = _color_bars(cells, [ax], extend="max", **_bar_size([surface]))
     bar.set_label(_plain("|λmin / λmax|"))
     return ax
@@ -450,6 +445,41 @@ def value_label(metric, scale="linear"):
     """The name of a metric's axis."""
     name = metric.replace("_", " ")
     return f"{name} (log scale)" if scale == "log" else name
+
+
+def drawable_values(value, metric, scale):
+    """The values of a metric with NaN where the scale has no place for them."""
+    check_choice("metric", metric, tuple(value.values))
+    check_choice("scale", scale, SCALES)
+    return _on_scale(_filled(value, value.values[metric]), scale)
+
+
+def point_notes(measured, values, scale):
+    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
+    are_holes = [
+        np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
+    ]
+    number = sum(array.size for array in values)
+    missing = sum(np.count_nonzero(value.missing) for value in measured)
+    holes = sum(map(np.count_nonzero, are_holes))
+    notes = []
+    if missing:
+        notes.append(f"preview: {number - missing} of {number} points")
+    if holes:
+        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
+        notes.append(f"{holes} of {number} points {reason}{_where(measured, are_holes)}")
+    return notes
+
+
+def model_points(value, heights, metric, scale):
+    """Coordinates and height of each model that a drawing has a place for, one per row."""
+    points = []
+    for position in _models_within(value):
+        # The grid may miss the center, but that was measured.
+        height = _between(value, heights, position) if position.any() else value.center[metric]
+        if np.isfinite(_on_scale(height, scale)):
+            points.append([*position, height])
+    return np.reshape(points, (-1, len(value.axes) + 1))
 
 
 def check_axes(axes, projection="flat"):
@@ -539,13 +569,11 @@ def _draw_curve(ax, line, curves, label, scale):
     return from_axis(mean)
 
 
-def _mark_models(ax, line, mean, center, scale):
-    """Marks the model's own point, and the other's where a line leads to one."""
-    for position in line.metadata.get("positions", [0]):
-        # The grid may miss the center, but that was measured.
-        height = center if position == 0 else np.interp(position, line.alphas, mean)
-        if _spans(line.alphas, position) and np.isfinite(_on_scale(height, scale)):
-            ax.scatter(position, height, zorder=3, **CENTER_STYLE)
+def _mark(ax, points):
+    """Marks points, one per row, that are models."""
+    style = CENTER_STYLE | ({"depthshade": False} if ax.name == "3d" else {})
+    for point in points:
+        ax.scatter(*point, zorder=3, **style)
 
 
 def _draw_legend(ax, labels, values):
@@ -667,9 +695,11 @@ def _cut(face, limit, side):
     return np.array(kept).reshape(-1, 3)
 
 
-def _dress_plane(ax, surface, values, scale, label=None):
+def _dress_plane(ax, surface, values, metric, scale, *, label=None):
     """Puts on a plane what all drawings of one share: names, ticks, marks, notes and title."""
-    ax.set(xlabel=_plain("α"), ylabel=_plain("β"))
+    # In space Matplotlib leaves no room for long names.
+    names = ("α", "β") if ax.name == "3d" else surface.axis_names
+    ax.set(xlabel=_plain(names[0]), ylabel=_plain(names[1]))
     sides = _sides(surface)
     for axis, side in zip((ax.xaxis, ax.yaxis), sides, strict=True):
         # As many as there is room for, the same number where the sides are as long.
@@ -677,15 +707,21 @@ def _dress_plane(ax, surface, values, scale, label=None):
     if ax.name == "3d":
         # Matplotlib's own box is 4 by 4 by 3.
         ax.set_box_aspect((*(4 * sides), 3))
+        _mark(ax, _points_in_box(ax, model_points(surface, values, metric, scale), scale))
     else:
         ax.set_aspect("auto" if _is_strip(surface) else "equal")
-    if ax.name != "3d":
-        for alpha, beta in surface.metadata.get("positions", [(0, 0)]):
-            if _holds(surface, alpha, beta):
-                ax.scatter(alpha, beta, zorder=3, **CENTER_STYLE)
+        _mark(ax, _models_within(surface))
     _annotate(ax, point_notes([surface], [values], scale))
     if label is not None:
         _take_literally(ax.set_title(label, fontsize="medium"))
+
+
+def _points_in_box(ax, points, scale):
+    """The points that lie between the limits of the height axis, in its units."""
+    *position, heights = points.T
+    heights = np.log10(heights) if scale == "log" else heights
+    low, high = ax.get_zlim()
+    return np.stack([*position, heights], axis=1)[(low <= heights) & (heights <= high)]
 
 
 def _sides(surface):
@@ -721,13 +757,6 @@ def _color_bars(mappable, axes, **style):
     return bars
 
 
-def _drawable(value, metric, scale):
-    """The values of a metric with NaN where the scale has no place for them."""
-    check_choice("metric", metric, tuple(value.values))
-    check_choice("scale", scale, SCALES)
-    return _on_scale(_filled(value, value.values[metric]), scale)
-
-
 def _on_scale(values, scale):
     values = np.asarray(values, dtype=float)
     return np.where(np.isfinite(values) & ((values > 0) | (scale == "linear")), values, np.nan)
@@ -735,38 +764,20 @@ def _on_scale(values, scale):
 
 def _filled(value, values):
     """Values of a surface, with those not measured yet interpolated between the others."""
-    is_missing = missing_points(value)
-    if not is_missing.any() or not hasattr(value, "betas"):
+    if not value.missing.any() or len(value.axes) == 1:
         return values
-    alphas, betas = np.meshgrid(value.alphas, value.betas)
-    is_known = ~is_missing & np.isfinite(values)
+    alphas, betas = np.meshgrid(*value.axes)
+    is_known = ~value.missing & np.isfinite(values)
     if min(len(np.unique(axis[is_known])) for axis in (alphas, betas)) < 2:
         return values
     mesh = tri.Triangulation(alphas[is_known], betas[is_known])
     between = tri.LinearTriInterpolator(mesh, values[is_known])(alphas, betas)
-    return np.where(is_missing, between.filled(np.nan), values)
-
-
-def point_notes(measured, values, scale):
-    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
-    is_missing = [missing_points(value) for value in measured]
-    are_holes = [
-        np.isnan(array) & ~missing for array, missing in zip(values, is_missing, strict=True)
-    ]
-    number = sum(array.size for array in values)
-    missing, holes = (sum(map(np.count_nonzero, masks)) for masks in (is_missing, are_holes))
-    notes = []
-    if missing:
-        notes.append(f"preview: {number - missing} of {number} points")
-    if holes:
-        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
-        notes.append(f"{holes} of {number} points {reason}{_where(measured, are_holes)}")
-    return notes
+    return np.where(value.missing, between.filled(np.nan), values)
 
 
 def _where(measured, are_holes):
     """In how many of several directions there are holes."""
-    if hasattr(measured[0], "betas") or max(map(len, are_holes)) == 1:
+    if len(measured[0].axes) == 2 or max(map(len, are_holes)) == 1:
         return ""
     affected = np.concatenate([holes.any(axis=1) for holes in are_holes])
     return f",\nin {np.count_nonzero(affected)} of {len(affected)} directions"
@@ -884,12 +895,18 @@ def _label_values(ax, metric, scale):
         ax.yaxis.set_minor_formatter(ticker.NullFormatter())
 
 
-def _holds(surface, alpha, beta):
-    return _spans(surface.alphas, alpha) and _spans(surface.betas, beta)
+def _models_within(value):
+    """The coordinates of the models that lie within the axes, one per row."""
+    low, high = ([axis[end] for axis in value.axes] for end in (0, -1))
+    return value.models[((low <= value.models) & (value.models <= high)).all(axis=1)]
 
 
-def _spans(coordinates, position):
-    return coordinates[0] <= position <= coordinates[-1]
+def _between(value, values, position):
+    """The value at a position, interpolated linearly between points of the grid."""
+    # Alpha runs along the last dimension, beta along the one that is last then.
+    for axis, coordinate in zip(value.axes, position, strict=True):
+        values = np.apply_along_axis(partial(np.interp, coordinate, axis), -1, values)
+    return values
 
 
 def _check_labels(labels, values):

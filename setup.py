@@ -25,6 +25,7 @@ SIBLINGS = (
     "engines",
     "evaluation",
     "export",
+    "files",
     "grids",
     "internals",
     "interpolation",

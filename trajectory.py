@@ -20,11 +20,12 @@ from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.engines import evaluator
 from losslandscape.evaluation import Evaluation
+from losslandscape.files import refusing
 from losslandscape.grids import Grid
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated, preserved
-from losslandscape.surfaces import LossTrajectory, refusing
+from losslandscape.surfaces import LossTrajectory
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")

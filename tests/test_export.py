@@ -195,6 +195,21 @@ def test_an_unfinished_trajectory_is_written(surface, tmp_path):
         np.testing.assert_array_equal(file["train_loss"][:], expected)
 
 
+def test_a_page_of_a_trajectory_names_its_axes(surface, tmp_path):
+    path, on_path = np.zeros((2, 2)), {name: np.zeros(2) for name in surface.values}
+    trajectory = LossTrajectory(
+        ALPHAS, BETAS, surface.values, surface.center, {"second_axis": "random"},
+        path, np.array([1.0, 0.0]), path[0], on_path, on_path,
+    )  # fmt: skip
+    for value, expected in (
+        (surface, ["α", "β"]),
+        (trajectory, ["1st principal component (100.0%)", "random direction at right angles"]),
+    ):
+        write_html(value, tmp_path / "surface.html")
+        scene = page_of(tmp_path / "surface.html")[1]["scene"]
+        assert [scene[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == expected
+
+
 def test_a_line_of_several_directions_has_the_missing_points_of_the_first(line, tmp_path):
     checkpoint = dataclasses.replace(line, metadata={"missing": [1, 6, 9]})
     write_reference(tmp_path / "file.h5", train=checkpoint)

@@ -9,6 +9,7 @@ from scipy import stats
 from losslandscape import (
     LossLine,
     LossSurface,
+    LossTrajectory,
     confidence_interval,
     convex_level,
     convex_radius,
@@ -45,6 +46,19 @@ def test_what_is_not_finished_is_not_measured():
     line.metadata["missing"] = [2]
     with pytest.raises(ValueError, match="must be complete, and 1 points are missing in LossLine"):
         half_widths(line)
+
+
+def test_a_surface_is_measured_while_its_path_is_not_finished():
+    bowl = surface_of(lambda a, b: a**2 + b**2, number=5)
+    path, on_path = np.zeros((2, 2)), {"loss": np.array([0.0, np.nan])}
+    trajectory = LossTrajectory(
+        bowl.alphas, bowl.betas, bowl.values, bowl.center, {"missing": [5 * 7 + 1]},
+        path, path[0], path[0], on_path, on_path,
+    )  # fmt: skip
+    assert loss_rise(trajectory, 1.0) == pytest.approx(1)
+    trajectory.metadata["missing"].append(34)
+    with pytest.raises(ValueError, match="must be complete, and 1 points are missing"):
+        loss_rise(trajectory, 1.0)
 
 
 def test_half_widths_are_the_mean_of_both_sides():

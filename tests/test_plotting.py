@@ -555,6 +555,25 @@ def test_a_path_is_drawn_over_its_plane_with_what_the_axes_explain():
     np.testing.assert_array_equal(ax.collections[-1].get_offsets(), [[0, 0]])
 
 
+def test_the_second_axis_of_a_straight_path_is_named_as_what_it_is():
+    straight = dataclasses.replace(
+        TRAJECTORY, explained=np.array([1.0, 0.0]), metadata={"second_axis": "random"}
+    )
+    ax = plot_path(straight)
+    assert ax.get_xlabel() == "1st principal component (100.0%)"
+    assert ax.get_ylabel() == "random direction at right angles"
+
+
+def test_levels_of_the_plane_of_a_path_are_named_as_the_path_is():
+    ax, other = plot_levels([TRAJECTORY, BOWL])
+    assert ax.get_xlabel() == "1st principal component (91.2%)"
+    assert ax.get_ylabel() == "2nd principal component (5.0%)"
+    assert (other.get_xlabel(), other.get_ylabel()) == ("α", "β")
+    # In space there is no room for that.
+    space = plot_surface(TRAJECTORY)
+    assert (space.get_xlabel(), space.get_ylabel()) == ("α", "β")
+
+
 def test_the_fidelity_of_a_path_shows_both_losses_and_the_distance():
     ax = plot_path_fidelity(TRAJECTORY, scale="log")
     true, seen = (line.get_ydata() for line in ax.lines)
@@ -646,6 +665,25 @@ def test_every_model_of_a_plane_or_line_is_marked():
     )
     marks = [mark.get_offsets()[0].tolist() for mark in plot_line(line).collections]
     assert marks == [[0, 0.5], [1, 1.5]]
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_every_model_is_marked_in_space_at_its_height(scale):
+    positions = [[0, 0], [0.5, 0], [0.25, 0.8], [5, 5]]
+    surface = dataclasses.replace(BOWL, metadata={"positions": positions})
+    to_axis = np.log10 if scale == "log" else np.asarray
+
+    def marks(**options):
+        collections = plot_surface(surface, scale=scale, **options).collections[1:]
+        return [np.ravel(mark._offsets3d).tolist() for mark in collections]
+
+    # 0.5 + 3 α² - α + β², of which α = 0.25 is halfway between two points of the grid.
+    heights = to_axis([0.5, 0.75, 0.5 + (3 * 0.04 - 0.2 + 3 * 0.09 - 0.3) / 2 + 0.64])
+    np.testing.assert_allclose(
+        marks(), [[*at, height] for at, height in zip(positions, heights, strict=False)]
+    )
+    # Those that are beyond the limits would float above or below the surface.
+    np.testing.assert_allclose(marks(limits=(0.6, 0.9)), [[0.5, 0, heights[1]]])
 
 
 @pytest.mark.mpl_image_compare

@@ -1,19 +1,12 @@
 """Surfaces: shapes are checked, and a file gives back every bit."""
 
-import errno
-import fcntl
 import json
-import os
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from losslandscape import LossLine, LossSurface
+from losslandscape import LossLine, LossSurface, LossTrajectory, half_widths
 
 # Whatever a metric may be called; some of them would be the same where a format cuts them short.
 NAMES = [
@@ -111,6 +104,76 @@ def test_slices_hold_the_models_that_lie_on_them(surface):
     assert surface.slice(beta=0).metadata["positions"] == [0, 1]
     assert surface.slice(alpha=-0.5).metadata["positions"] == [0.5]
     assert surface.slice(beta=0.25).metadata["positions"] == []
+
+
+def unfinished_trajectory(surface, missing):
+    """A checkpoint of a path of three records over the surface."""
+    path, on_path = np.zeros((3, 2)), {name: np.zeros(3) for name in surface.values}
+    return LossTrajectory(
+        surface.alphas, surface.betas, surface.values, surface.center, {"missing": missing},
+        path, path[0], path[:, 0], on_path, on_path,
+    )  # fmt: skip
+
+
+def test_a_value_reports_which_points_are_missing(surface, line, tmp_path):
+    for value in (surface, line):
+        assert not value.missing.any()
+        assert value.missing.shape == (2, 3)
+        value.metadata["missing"] = [1, 5]
+        value.save(tmp_path / "value.h5")
+        expected = [[False, True, False], [False, False, True]]
+        loaded = type(value).load(tmp_path / "value.h5")
+        np.testing.assert_array_equal(loaded.missing, expected, strict=True)
+
+
+def test_the_points_of_a_path_are_numbered_after_those_of_its_surface(surface):
+    trajectory = unfinished_trajectory(surface, [2, 6, 8])
+    expected = [[False, False, True], [False, False, False]]
+    np.testing.assert_array_equal(trajectory.missing, expected)
+    assert trajectory.missing_numbers == [2, 6, 8]
+    # Cut along the row that is complete, and along the other one.
+    assert "missing" not in trajectory.slice(beta=0.5).metadata
+    np.testing.assert_array_equal(trajectory.slice(beta=0).missing, [[False, False, True]])
+
+
+def test_a_slice_of_a_checkpoint_lacks_the_points_next_to_missing_ones(surface):
+    surface.values["loss"][1, 0] = np.nan
+    surface.metadata["missing"] = [3]
+    for cut, expected in (
+        (surface.slice(beta=0), [False, False, False]),
+        (surface.slice(beta=0.25), [True, False, False]),
+        (surface.slice(beta=0.5), [True, False, False]),
+        (surface.slice(alpha=-0.5), [False, True]),
+        (surface.slice(alpha=0), [False, False]),
+    ):
+        np.testing.assert_array_equal(cut.missing, [expected])
+        assert np.isnan(cut.values["loss"][cut.missing]).all()
+    with pytest.raises(ValueError, match="must be complete, and 1 points are missing in LossLine"):
+        half_widths(surface.slice(beta=0.25))
+
+
+def test_a_value_reports_where_its_models_lie(surface, line):
+    np.testing.assert_array_equal(surface.models, [[0, 0]])
+    np.testing.assert_array_equal(line.models, [[0]])
+    line.metadata["positions"] = [0, 1]
+    np.testing.assert_array_equal(line.models, [[0], [1]])
+    surface.metadata["positions"] = [[0.0, 0.0], [1.0, 0.0], [-0.5, 0.5]]
+    np.testing.assert_array_equal(surface.models, [[0, 0], [1, 0], [-0.5, 0.5]])
+    np.testing.assert_array_equal(surface.slice(beta=0).models, [[0], [1]])
+    np.testing.assert_array_equal(surface.slice(alpha=-0.5).models, [[0.5]])
+    assert surface.slice(beta=0.25).models.shape == (0, 1)
+
+
+def test_a_value_has_an_axis_per_direction(surface, line):
+    for value, expected in (
+        (line, (line.alphas,)),
+        (surface, (surface.alphas, surface.betas)),
+        (unfinished_trajectory(surface, []), (surface.alphas, surface.betas)),
+        (surface.slice(alpha=0), (surface.betas,)),
+    ):
+        assert len(value.axes) == len(expected)
+        for axis, coordinates in zip(value.axes, expected, strict=True):
+            np.testing.assert_array_equal(axis, coordinates, strict=True)
 
 
 def test_slices_beyond_the_surface_are_refused(surface):
@@ -250,108 +313,3 @@ def test_damaged_files_are_refused(damage, surface, tmp_path):
 def test_a_missing_file_is_told_as_such(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`path` must be .*surface.h5', which does not"):
         LossSurface.load(tmp_path / "surface.h5")
-
-
-def test_a_replacement_keeps_the_permissions(surface, tmp_path):
-    path = tmp_path / "surface.h5"
-    before = os.umask(0o027)
-    try:
-        surface.save(path)
-        assert path.stat().st_mode & 0o777 == 0o640
-        for mode in (0o600, 0o664):
-            path.chmod(mode)
-            surface.save(path)
-            assert path.stat().st_mode & 0o777 == mode
-    finally:
-        os.umask(before)
-
-
-def test_the_target_of_a_link_is_replaced(surface, line, tmp_path):
-    (tmp_path / "store").mkdir()
-    target, link = tmp_path / "store" / "value.h5", tmp_path / "value.h5"
-    surface.save(target)
-    link.symlink_to(target)
-    line.save(link)
-    assert link.is_symlink()
-    assert repr(LossLine.load(target)) == repr(line)
-
-
-def test_a_write_removes_what_dead_processes_left(surface, tmp_path):
-    path = tmp_path / "surface[1].h5"
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    left = tmp_path / f".surface[1].h5.{process.pid}.part"
-    # A process that is alive, the file of another one, and one whose writer is on another machine.
-    alive = tmp_path / f".surface[1].h5.{os.getppid()}.part"
-    other = tmp_path / f".surface.h5.{process.pid}.part"
-    locked = tmp_path / f".surface[1].h5.{2**40}.part"
-    # The number may be another process's by now, but no write takes days.
-    aged = tmp_path / ".surface[1].h5.1.part"
-    for part in (left, alive, other, locked, aged):
-        part.write_text("half")
-    os.utime(aged, (0, time.time() - 48 * 3600))
-    with locked.open("r+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        surface.save(path)
-    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other, locked])
-    surface.save(path)
-    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other])
-
-
-KILLED = """
-import os, signal, sys
-import numpy as np
-import losslandscape as ll
-os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-ll.LossLine(np.arange(3.0), {"loss": np.zeros((1, 3))}, {}, {}).save(sys.argv[1])
-"""
-
-
-def test_a_killed_write_leaves_the_old_file_and_the_next_one_cleans_up(line, tmp_path):
-    path = tmp_path / "line.h5"
-    line.save(path)
-    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
-    assert killed.returncode == -9
-    assert len(list(tmp_path.iterdir())) == 2
-    np.testing.assert_array_equal(LossLine.load(path).values["loss"], line.values["loss"])
-    line.save(path)
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_can_be_read_from_the_instant_it_is_there(surface, tmp_path, monkeypatch):
-    path, replace, read = tmp_path / "surface.h5", Path.replace, []
-
-    def replace_and_read(part, target):
-        replace(part, target)
-        read.append(LossSurface.load(target))
-
-    monkeypatch.setattr(Path, "replace", replace_and_read)
-    surface.save(path)
-    assert [repr(value) for value in read] == [repr(surface)]
-
-
-def test_a_failed_write_leaves_the_old_file(surface, tmp_path, monkeypatch):
-    path = tmp_path / "surface.h5"
-    surface.save(path)
-    content = path.read_bytes()
-
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        surface.save(path)
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_bytes() == content
-
-
-def test_names_that_no_file_can_have_are_refused(surface, tmp_path):
-    for name in ("a" * 250, "a\0b", "\ud800", "a" * 5000, "nowhere/a.h5", ".", ""):
-        with pytest.raises(ValueError, match=r"(?s)`path` must be a file that can be written"):
-            surface.save(tmp_path / name)
-    # Nor devices, which a replacement would make a file of.
-    with pytest.raises(ValueError, match="this is no file"):
-        surface.save(os.devnull)
-    with pytest.raises(TypeError, match="`path` must be the path of a file. Received 3"):
-        surface.save(3)
-    assert not list(tmp_path.iterdir())

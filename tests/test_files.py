@@ -1,0 +1,171 @@
+"""Files: whatever happens while one is written, there is the old one or the new one."""
+
+import errno
+import fcntl
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from losslandscape import LossLine, LossSurface
+from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
+
+
+@pytest.fixture
+def surface():
+    alphas, betas = np.linspace(-1, 1, 3), np.array([0.0, 0.5])
+    return LossSurface(alphas, betas, {"loss": np.zeros((2, 3))}, {"loss": 0.0}, {"seed": 0})
+
+
+@pytest.fixture
+def line():
+    return LossLine(np.arange(3.0), {"loss": np.ones((1, 3))}, {"loss": 1.0}, {"seed": 3})
+
+
+def write_half(path):
+    with replacing(path) as file:
+        file["half"] = np.zeros(3)
+        raise KeyError("unwritable")
+
+
+def test_a_file_is_replaced_when_it_is_complete(tmp_path):
+    path = tmp_path / "page.html"
+    for content in (b"old", b"new"):
+        replace_file(path, content)
+        assert path.read_bytes() == content
+    with pytest.raises(KeyError, match="unwritable"):
+        write_half(path)
+    assert path.read_bytes() == b"new"
+    with replacing(path) as file:
+        file["whole"] = np.arange(3)
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(read_array(file["whole"]), np.arange(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_goes_wrong_in_reading_names_the_argument():
+    for error, raised, reason in (
+        (FileNotFoundError(), FileNotFoundError, "which does not exist"),
+        (RecursionError("too deep"), ValueError, "which cannot be read: too deep"),
+    ):
+        expected = f"`history` must be files. Received 'a.h5', {reason}"
+        with pytest.raises(raised, match=expected), refusing("history", "a.h5", "files"):
+            raise error
+
+
+def test_names_stand_in_for_those_a_format_refuses():
+    refused, taken = re.compile("/"), []
+    for name in ("loss", "a/b", "a_b", "a/b", "n" * 2000):
+        taken.append(stand_in(name, refused, taken))
+    assert taken == ["loss", "a_b", "a_b_", "a_b__", "n" * 1000]
+
+
+def test_a_replacement_keeps_the_permissions(surface, tmp_path):
+    path = tmp_path / "surface.h5"
+    before = os.umask(0o027)
+    try:
+        surface.save(path)
+        assert path.stat().st_mode & 0o777 == 0o640
+        for mode in (0o600, 0o664):
+            path.chmod(mode)
+            surface.save(path)
+            assert path.stat().st_mode & 0o777 == mode
+    finally:
+        os.umask(before)
+
+
+def test_the_target_of_a_link_is_replaced(surface, line, tmp_path):
+    (tmp_path / "store").mkdir()
+    target, link = tmp_path / "store" / "value.h5", tmp_path / "value.h5"
+    surface.save(target)
+    link.symlink_to(target)
+    line.save(link)
+    assert link.is_symlink()
+    assert repr(LossLine.load(target)) == repr(line)
+
+
+def test_a_write_removes_what_dead_processes_left(surface, tmp_path):
+    path = tmp_path / "surface[1].h5"
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    left = tmp_path / f".surface[1].h5.{process.pid}.part"
+    # A process that is alive, the file of another one, and one whose writer is on another machine.
+    alive = tmp_path / f".surface[1].h5.{os.getppid()}.part"
+    other = tmp_path / f".surface.h5.{process.pid}.part"
+    locked = tmp_path / f".surface[1].h5.{2**40}.part"
+    # The number may be another process's by now, but no write takes days.
+    aged = tmp_path / ".surface[1].h5.1.part"
+    for part in (left, alive, other, locked, aged):
+        part.write_text("half")
+    os.utime(aged, (0, time.time() - 48 * 3600))
+    with locked.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        surface.save(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other, locked])
+    surface.save(path)
+    assert sorted(tmp_path.iterdir()) == sorted([path, alive, other])
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import losslandscape as ll
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+ll.LossLine(np.arange(3.0), {"loss": np.zeros((1, 3))}, {}, {}).save(sys.argv[1])
+"""
+
+
+def test_a_killed_write_leaves_the_old_file_and_the_next_one_cleans_up(line, tmp_path):
+    path = tmp_path / "line.h5"
+    line.save(path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, path], check=False)
+    assert killed.returncode == -9
+    assert len(list(tmp_path.iterdir())) == 2
+    np.testing.assert_array_equal(LossLine.load(path).values["loss"], line.values["loss"])
+    line.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_can_be_read_from_the_instant_it_is_there(surface, tmp_path, monkeypatch):
+    path, replace, read = tmp_path / "surface.h5", Path.replace, []
+
+    def replace_and_read(part, target):
+        replace(part, target)
+        read.append(LossSurface.load(target))
+
+    monkeypatch.setattr(Path, "replace", replace_and_read)
+    surface.save(path)
+    assert [repr(value) for value in read] == [repr(surface)]
+
+
+def test_a_failed_write_leaves_the_old_file(surface, tmp_path, monkeypatch):
+    path = tmp_path / "surface.h5"
+    surface.save(path)
+    content = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        surface.save(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == content
+
+
+def test_names_that_no_file_can_have_are_refused(surface, tmp_path):
+    for name in ("a" * 250, "a\0b", "\ud800", "a" * 5000, "nowhere/a.h5", ".", ""):
+        with pytest.raises(ValueError, match=r"(?s)`path` must be a file that can be written"):
+            surface.save(tmp_path / name)
+    # Nor devices, which a replacement would make a file of.
+    with pytest.raises(ValueError, match="this is no file"):
+        surface.save(os.devnull)
+    with pytest.raises(TypeError, match="`path` must be the path of a file. Received 3"):
+        surface.save(3)
+    assert not list(tmp_path.iterdir())
