@@ -65,12 +65,6 @@ def start(engine, number_of_points, state, data, *, directions, interrupt):
     return *_start(last, state, data, directions, interrupt), {"engine": last, **reason}
 
 
-def start_adjusted(adjust, engine, number_of_points, state, data, *, directions, interrupt):  # noqa: ARG001
-    """Starts the engine that can adjust the model at each point, as `start` does."""
-    measure = evaluate_engine(state, data, interrupt, adjust)
-    return measure, measure_center(measure, directions), {"engine": "evaluate"}
-
-
 def measure_center(measure, directions):
     """Measures where the model is; returns a dict of floats per dataset."""
     ((_, chunk),) = measure(directions, np.zeros((1, len(directions))))

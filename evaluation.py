@@ -27,10 +27,9 @@ from losslandscape.engines import (
     evaluate_engine,
     measure_center,
     start,
-    start_adjusted,
     to_tensors,
 )
-from losslandscape.grids import Grid, coordinates, is_automatic, line
+from losslandscape.grids import Grid, coordinates, line
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
@@ -139,7 +138,8 @@ def evaluate_lines(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    alphas = coordinates(number_of_points, extent)
+    is_auto = _is_auto(extent)
+    alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
     call = Evaluation(
         model,
@@ -153,7 +153,7 @@ def evaluate_lines(
         verbose=verbose,
     )
     directions, origin = call.choose(directions, number_of_directions, seed)
-    if is_automatic(extent):
+    if is_auto:
         alphas *= call.radius(directions)
     call.identify(directions=directions, coordinates=alphas)
     # One direction after the other: all of them at once might not fit on the device.
@@ -217,7 +217,8 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    grid = Grid.of(number_of_points, extent)
+    is_auto = _is_auto(extent)
+    grid = Grid.of(number_of_points, (-1, 1) if is_auto else extent)
     call = Evaluation(
         model,
         [one_dataset(x, y)],
@@ -230,7 +231,7 @@ def evaluate_surface(
         verbose=verbose,
     )
     directions, origin = call.choose(directions, 2, seed, exactly=True)
-    if is_automatic(extent):
+    if is_auto:
         grid = grid.scaled(call.radius(directions))
     call.identify(directions=directions, coordinates=grid.axes)
     # One by one, since large ones should not lie on the host and the device together.
@@ -371,10 +372,7 @@ class Evaluation:
         """
         number = sum(len(points) for _, points in legs)
         with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
-            begin = self._beginning(adjust)
-            measure, centers, how = begin(
-                self.engine, number, state, self.data, directions=legs[0][0], interrupt=interrupt
-            )
+            measure, centers, how = self._start(number, state, legs[0][0], interrupt, adjust)
 
             def measure_missing(missing):
                 yield from _along(measure, legs, centers, missing)
@@ -389,10 +387,14 @@ class Evaluation:
                 measure_missing, number, centers, assemble_with_engine, origin, order=order
             )
 
-    def _beginning(self, adjust):
+    def _start(self, number, state, directions, interrupt, adjust):
+        """Starts an engine, as `start` in `engines` does."""
         if adjust is not None:
-            return functools.partial(start_adjusted, adjust)
-        return start if self.executor is None else functools.partial(distribute, self.executor)
+            measure = evaluate_engine(state, self.data, interrupt, adjust)
+            return measure, measure_center(measure, directions), {"engine": "evaluate"}
+        begin = start if self.executor is None else functools.partial(distribute, self.executor)
+        options = {"directions": directions, "interrupt": interrupt}
+        return begin(self.engine, number, state, self.data, **options)
 
     def collect(self, measure, number, centers, assemble, origin, *, order=None):
         """Measures what the checkpoint does not hold yet, and keeps it there.
@@ -471,6 +473,13 @@ def _check_state(now, then):
                 "The measured values are uncertain by as much."
             )
             return
+
+
+def _is_auto(extent):
+    if not isinstance(extent, str):
+        return False
+    check_choice("extent", extent, ("auto",))
+    return True
 
 
 def _highest(is_low):

@@ -5,11 +5,12 @@ saved and drawn.
 """
 
 import dataclasses
+import functools
 import numbers
 
 import numpy as np
 
-from losslandscape.checks import check_choice, check_integer
+from losslandscape.checks import check_integer
 from losslandscape.surfaces import LossLine, LossSurface
 
 
@@ -31,8 +32,7 @@ class Grid:
 
         Args:
             number_of_points: Points per axis, or a pair for alpha and beta.
-            extent: First and last coordinate, or a pair of such pairs; `"auto"`
-                stands for (-1, 1), to be scaled.
+            extent: First and last coordinate, or a pair of such pairs.
 
         Returns:
             A `Grid`.
@@ -41,8 +41,6 @@ class Grid:
             TypeError: If an argument has the wrong type.
             ValueError: If there are fewer than two points, or the extent is empty.
         """
-        if is_automatic(extent):
-            extent = -1, 1
         pairs = zip(*_per_axis(number_of_points, extent), strict=True)
         return cls(*(coordinates(number, ends) for number, ends in pairs))
 
@@ -56,7 +54,7 @@ class Grid:
         """The shape of the values: beta runs along the rows, alpha along the columns."""
         return len(self.betas), len(self.alphas)
 
-    @property
+    @functools.cached_property
     def points(self):
         """The points, row by row: an array of shape `(m·n, 2)`."""
         return np.stack([axis.ravel() for axis in np.meshgrid(*self.axes)], axis=1)
@@ -86,7 +84,7 @@ def coordinates(number_of_points, extent):
 
     Args:
         number_of_points: How many, at least 2.
-        extent: First and last coordinate; `"auto"` stands for (-1, 1), to be scaled.
+        extent: First and last coordinate.
 
     Returns:
         A float array of shape `(number_of_points,)`.
@@ -95,8 +93,6 @@ def coordinates(number_of_points, extent):
         TypeError: If an argument has the wrong type.
         ValueError: If there are fewer than two points, or the extent is empty.
     """
-    if is_automatic(extent):
-        extent = -1, 1
     check_integer("number_of_points", number_of_points, minimum=2)
     is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
     if not is_pair or not all(isinstance(end, numbers.Real) for end in extent):
@@ -107,14 +103,6 @@ def coordinates(number_of_points, extent):
             f"{extent!r}."
         )
     return np.linspace(*extent, number_of_points)
-
-
-def is_automatic(extent):
-    """Whether the extent is to be found by measuring; refuses any other word."""
-    if not isinstance(extent, str):
-        return False
-    check_choice("extent", extent, ("auto",))
-    return True
 
 
 def line(alphas, values, center, metadata):

@@ -433,6 +433,13 @@ def test_what_cannot_be_mixed_is_refused(model, others, data):
         evaluate_plane([model, others[0], model], *data)
 
 
+def test_an_automatic_extent_is_for_directions_not_for_models(model, others, data):
+    with pytest.raises(TypeError, match="`extent` must be two numbers"):
+        evaluate_interpolation(model, others[0], data, extent="auto", verbose=0)
+    with pytest.raises(TypeError, match="`extent` must be two numbers"):
+        evaluate_plane([model, *others], *data, extent="auto", verbose=0)
+
+
 def test_models_that_differ_in_more_than_trained_weights_are_refused(data):
     def network(shift, size=1):
         class Shifted(layers.Layer):
