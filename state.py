@@ -91,7 +91,6 @@ class State:
         self.model, self.walk = model, walk
         pairs = walk(model)
         self.moved, self.moves = [weight for weight, _ in pairs], [move for _, move in pairs]
-        # Another graph would serve the user's next data worse than none.
         self._test_function = model.test_function
         metrics = model.metrics_variables
         self._generators = [(put, get()) for get, put in _process_generators()]
@@ -129,7 +128,6 @@ class State:
         """Puts everything back; a variable that fails does not keep the rest from it."""
         if self._made_generator:
             drop_global_seed_generator()
-        self.model.test_function = self._test_function
         with contextlib.suppress(Exception):
             # Metrics that were built meanwhile have no earlier state, only their initial one.
             self.model.reset_metrics()
@@ -142,6 +140,13 @@ class State:
         self.rewind()
         if errors:
             raise errors[0]
+
+    def give_back(self):
+        """Puts everything back, as the user gets it."""
+        # The graph at the end only, or each point would make it anew. Another one would serve
+        # the user's next data worse than none.
+        self.model.test_function = self._test_function
+        self.restore()
 
 
 @contextlib.contextmanager
@@ -160,7 +165,7 @@ def _given_back(state):
 def _restore(state, tries=10):
     """Restores again after whatever interrupts it, for a model must not be left half restored."""
     try:
-        state.restore()
+        state.give_back()
     except BaseException:
         if tries:
             _restore(state, tries - 1)
