@@ -258,10 +258,8 @@ def evaluate_trajectory(
     true_values = _measure_records(call, records)
 
     def assemble(values, center, metadata):
-        on_grid, on_path = (
-            {name: array[part] for name, array in values.items()}
-            for part in np.split(np.arange(len(points)), [len(grid.points)])
-        )
+        on_grid = {name: array[: len(grid.points)] for name, array in values.items()}
+        on_path = {name: array[len(grid.points) :] for name, array in values.items()}
         return LossTrajectory(
             **vars(grid.surface(on_grid, center, metadata)),
             path=path,
