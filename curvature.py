@@ -6,6 +6,8 @@ reports it; it does not depend on how the data are cut into batches, and a loss
 that does is refused.
 """
 
+import functools
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -17,7 +19,6 @@ from losslandscape.directions import resolve_seed
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
-from losslandscape.interrupts import patient_interrupts
 from losslandscape.measures import confidence_interval
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossSurface, Spectrum
@@ -68,31 +69,8 @@ def hessian_product(model, x, y=None, *, batch_size=None):
         Pearlmutter, 1994, "Fast exact multiplication by the Hessian".
     """
     check_compiled(model)
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Curvature needs the TensorFlow backend, for its automatic differentiation. Received "
-            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
-        )
-    data = read_dataset(model, one_dataset(x, y), batch_size)
-    differentiate = differentiator(model, data.batches.element_spec)
-    is_checked = False
-
-    def product(direction):
-        nonlocal is_checked
-        dtypes = precise_dtypes(model.trainable_variables)
-        vector = [tf.cast(array, dtype) for array, dtype in zip(direction, dtypes, strict=True)]
-        # Where derivatives are not finite no check can decide, so it is left to a later product.
-        if is_checked:
-            return _mean_product(model, differentiate, data, vector)[1]
-        reported = _evaluate(model, data)
-        is_decided = check_derivatives(model, differentiate, next(iter(data.batches)))
-        loss, products = _mean_product(model, differentiate, data, vector)
-        if np.isfinite([loss, reported]).all():
-            check_loss(model, loss, reported)
-            is_checked = is_decided
-        return products
-
-    return product
+    _check_backend()
+    return _product(model, read_dataset(model, one_dataset(x, y), batch_size))
 
 
 def hessian_eigenvalues(
@@ -247,6 +225,7 @@ def evaluate_convexity(
     seed=None,
     tolerance=1e-2,
     batch_size=None,
+    executor=None,
     checkpoint=None,
     verbose="auto",
 ) -> LossSurface:
@@ -267,14 +246,16 @@ def evaluate_convexity(
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, more
             than a color shows.
         batch_size: As in `hessian_product`.
+        executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_surface`.
         verbose: As in `evaluate_lines`.
 
     Returns:
         A `LossSurface` with the values `"largest"` and `"smallest"`, the
-        eigenvalues λmax and λmin, and `"convexity"`, the ratio |λmin / λmax|;
-        0 where no eigenvalue is negative, NaN where the Hessian is not finite.
-        It is drawn with `plot_convexity`.
+        eigenvalues λmax and λmin, `"convexity"`, the ratio |λmin / λmax|, and
+        `"loss"`. The ratio is 0 where no eigenvalue is negative; it and the
+        eigenvalues are NaN where the Hessian is not finite. It is drawn with
+        `plot_convexity`.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -291,34 +272,76 @@ def evaluate_convexity(
         LossSurface,
         metric="convexity",
         batch_size=batch_size,
+        executor=executor,
         checkpoint=checkpoint,
         verbose=verbose,
     )
+    _check_backend()
     directions, origin = call.choose(directions, 2, seed, exactly=True)
-    product = hessian_product(model, call.data[0].batches)
     call.identify(directions=directions, coordinates=grid.axes)
-    start = origin.get("seed", 0)
-
-    def extremes():
-        found = [
-            _eigenpairs(model, product, 1, end, tolerance=tolerance, seed=start)[0][0]
-            for end in ("LA", "SA")
-        ]
-        return [_with_ratio(*found)]
-
-    with patient_interrupts() as interrupt, evaluated(model) as state:
-        move, tensors, points = mover(state), to_tensors(directions), grid.points
-
-        def measure(missing):
-            for position in missing:
-                move(tensors, points[position])
-                yield [position], as_arrays(extremes())
-                interrupt()
-
-        (surface,) = call.collect(
-            measure, len(points), extremes(), grid.surface, origin, order=grid.order
-        )
+    engine = functools.partial(_convexity_engine, tolerance=tolerance, seed=origin.get("seed", 0))
+    (surface,) = call.along(
+        [(directions, grid.points)],
+        grid.surface,
+        origin,
+        order=grid.order,
+        engines={"hessian": engine},
+        # An eigenvalue near 0 is nothing but rounding.
+        compared=["loss"],
+    )
     return surface
+
+
+def _check_backend():
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Curvature needs the TensorFlow backend, for its automatic differentiation. Received "
+            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
+        )
+
+
+def _product(model, data):
+    """The function that `hessian_product` returns."""
+    differentiate = differentiator(model, data.batches.element_spec)
+    is_checked = False
+
+    def product(direction):
+        nonlocal is_checked
+        dtypes = precise_dtypes(model.trainable_variables)
+        vector = [tf.cast(array, dtype) for array, dtype in zip(direction, dtypes, strict=True)]
+        # Where derivatives are not finite no check can decide, so it is left to a later product.
+        if is_checked:
+            return _mean_product(model, differentiate, data, vector)[1]
+        reported = _evaluate(model, data)
+        is_decided = check_derivatives(model, differentiate, next(iter(data.batches)))
+        loss, products = _mean_product(model, differentiate, data, vector)
+        if np.isfinite([loss, reported]).all():
+            check_loss(model, loss, reported)
+            is_checked = is_decided
+        return products
+
+    return product
+
+
+def _convexity_engine(state, data, interrupt, *, tolerance, seed):
+    """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
+    (dataset,), move = data, mover(state)
+    evaluate, product = evaluator(state.model, interrupt), _product(state.model, dataset)
+
+    def measure(directions, points):
+        tensors = to_tensors(directions)
+        for position, point in enumerate(points):
+            state.rewind()
+            move(tensors, point)
+            largest, smallest = (
+                _eigenpairs(state.model, product, 1, end, tolerance=tolerance, seed=seed)[0][0]
+                for end in ("LA", "SA")
+            )
+            loss = {"loss": evaluate(dataset)["loss"]}
+            yield [position], as_arrays([_with_ratio(largest, smallest) | loss])
+            interrupt()
+
+    return measure
 
 
 def _with_ratio(largest, smallest):

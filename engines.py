@@ -37,12 +37,28 @@ CHUNK = 256
 ROUNDING = 2e-6
 
 
-def start(engine, number_of_points, state, data, *, directions, interrupt):
-    """Starts an engine.
+def candidates(engine, number_of_points):
+    """Returns the engines to try, the fastest first.
 
     Args:
         engine: `"auto"` or one of `ENGINES`.
         number_of_points: How many points will be measured in all.
+
+    Returns:
+        A dict of functions that make an engine, by name.
+    """
+    if engine == "auto":
+        names = ["evaluate"] if number_of_points < GRAPH_MINIMUM else ["compiled", "evaluate"]
+    else:
+        names = [engine]
+    return {name: ENGINES[name] for name in names}
+
+
+def start(engines, state, data, *, directions, interrupt):
+    """Starts the first engine that works.
+
+    Args:
+        engines: Dict of functions that make an engine, by name; see `candidates`.
         state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
         directions: Some of the directions to come.
@@ -53,16 +69,21 @@ def start(engine, number_of_points, state, data, *, directions, interrupt):
         a dict for the metadata: the name of the engine and, under `"not_compiled"`,
         what kept `"auto"` from the compiled one.
     """
-    *others, last = _candidates(engine, number_of_points)
+    *others, last = engines
     reason = {}
+
+    def begin(name):
+        measure = engines[name](state, data, interrupt)
+        return measure, measure_center(measure, directions), {"engine": name, **reason}
+
     for name in others:
         try:
-            return *_start(name, state, data, directions, interrupt), {"engine": name}
+            return begin(name)
         except Exception as error:
             # The next one may still measure, or say what is wrong.
-            reason = {"not_compiled": str(error) or type(error).__name__}
+            reason = {f"not_{name}": str(error) or type(error).__name__}
             state.restore()
-    return *_start(last, state, data, directions, interrupt), {"engine": last, **reason}
+    return begin(last)
 
 
 def measure_center(measure, directions):
@@ -79,8 +100,9 @@ def evaluate_engine(state, data, interrupt, adjust=None):
         data: List of `Dataset`.
         interrupt: A function to call now and then; it raises `KeyboardInterrupt`
             if one is due.
-        adjust: A function of `interrupt` to call at each point before measuring, such
-            as to estimate statistics. Defaults to `None`.
+        adjust: A function of the model, the batches of the first dataset and
+            `interrupt` to call at each point before measuring, such as to estimate
+            statistics. Defaults to `None`.
 
     Returns:
         An engine.
@@ -99,7 +121,7 @@ def evaluate_engine(state, data, interrupt, adjust=None):
             state.rewind()
             place(tensors, ops.convert_to_tensor(point))
             if adjust is not None:
-                adjust(interrupt)
+                adjust(state.model, data[0].batches, interrupt)
             results = [evaluate(dataset) for dataset in data]
             yield [position], as_arrays(results)
 
@@ -202,18 +224,6 @@ def compiled_engine(state, data, interrupt):
 
 
 ENGINES = {"compiled": compiled_engine, "evaluate": evaluate_engine}
-
-
-def _candidates(engine, number_of_points):
-    """The names of the engines to try, the fastest first."""
-    if engine != "auto":
-        return [engine]
-    return ["evaluate"] if number_of_points < GRAPH_MINIMUM else ["compiled", "evaluate"]
-
-
-def _start(engine, state, data, directions, interrupt):
-    measure = ENGINES[engine](state, data, interrupt)
-    return measure, measure_center(measure, directions)
 
 
 def _padded(names, measure_all):

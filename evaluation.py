@@ -24,6 +24,7 @@ from losslandscape.directions import random_directions, resolve_seed
 from losslandscape.engines import (
     ENGINES,
     as_arrays,
+    candidates,
     evaluate_engine,
     measure_center,
     start,
@@ -354,7 +355,17 @@ class Evaluation:
         """
         self._saved.identify(self.model, self.data, **parts)
 
-    def along(self, legs, assemble, origin, *, order=None, walk=along_directions, adjust=None):
+    def along(
+        self,
+        legs,
+        assemble,
+        origin,
+        *,
+        order=None,
+        walk=along_directions,
+        engines=None,
+        compared=None,
+    ):
         """Measures the points of a walk.
 
         Args:
@@ -365,19 +376,29 @@ class Evaluation:
             order: As in `collect`.
             walk: Which variables move, and how; see `walks`. Defaults to the trainable
                 ones along directions.
-            adjust: As in `evaluate_engine`, the only one that takes it.
+            engines: As in `start`. Defaults to `None`, those that `engine` stands for.
+            compared: Names of the values at the center that are the same each time they
+                are measured, which is checked. Defaults to `None`, all of them.
 
         Returns:
             A list with what `assemble` made of each dataset.
         """
         number = sum(len(points) for _, points in legs)
         with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
-            measure, centers, how = self._start(number, state, legs[0][0], interrupt, adjust)
+            directions, _ = legs[0]
+            engines = candidates(self.engine, number) if engines is None else engines
+            options = {"directions": directions, "interrupt": interrupt}
+            if self.executor is None:
+                measure, centers, how = start(engines, state, self.data, **options)
+            else:
+                parts = (engines, state, self.data)
+                options["compared"] = compared
+                measure, centers, how = distribute(self.executor, *parts, **options)
 
             def measure_missing(missing):
                 yield from _along(measure, legs, centers, missing)
                 if len(missing):
-                    _check_state(measure_center(measure, legs[0][0]), centers)
+                    _check_state(measure_center(measure, directions), centers, compared)
 
             def assemble_with_engine(values, center, metadata):
                 # Workers report their engine only when they have begun.
@@ -386,15 +407,6 @@ class Evaluation:
             return self.collect(
                 measure_missing, number, centers, assemble_with_engine, origin, order=order
             )
-
-    def _start(self, number, state, directions, interrupt, adjust):
-        """Starts an engine, as `start` in `engines` does."""
-        if adjust is not None:
-            measure = evaluate_engine(state, self.data, interrupt, adjust)
-            return measure, measure_center(measure, directions), {"engine": "evaluate"}
-        begin = start if self.executor is None else functools.partial(distribute, self.executor)
-        options = {"directions": directions, "interrupt": interrupt}
-        return begin(self.engine, number, state, self.data, **options)
 
     def collect(self, measure, number, centers, assemble, origin, *, order=None):
         """Measures what the checkpoint does not hold yet, and keeps it there.
@@ -457,12 +469,12 @@ def _describe(model, dataset, origin):
     }
 
 
-def _check_state(now, then):
+def _check_state(now, then, compared):
     """Warns if the model does not give the same values twice at the same weights."""
     pairs = [
         (name, before[name], after[name])
         for before, after in zip(then, now, strict=True)
-        for name in before
+        for name in compared or before
     ]
     for name, before, after in pairs:
         if not np.isclose(after, before, rtol=CENTER_TOLERANCE, atol=0, equal_nan=True):

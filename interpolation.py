@@ -17,6 +17,7 @@ from keras import layers, ops
 
 from losslandscape.checks import check_choice, check_same_weights
 from losslandscape.datasets import batch_size_of, one_dataset
+from losslandscape.engines import evaluate_engine
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.internals import flatten_layers
@@ -64,7 +65,7 @@ def evaluate_interpolation(
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: Samples per batch, for arrays; see `evaluate_lines`.
         engine: As in `evaluate_lines`; statistics are estimated with `"evaluate"` only.
-        executor: As in `evaluate_lines`; not where statistics are estimated.
+        executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
@@ -185,7 +186,7 @@ def _check(models, names, statistics, call):
         _check_inputs(first, other, names[0], name)
     if statistics == "estimate":
         _check_no_renorm(first, names[0])
-        _check_here(call)
+        _check_not_compiled(call.engine)
 
 
 def _check_other_weights(model, other, name, other_name):
@@ -225,13 +226,12 @@ def _check_no_renorm(model, name):
         )
 
 
-def _check_here(call):
-    """Refuses ways to measure that cannot estimate statistics on the way."""
-    if call.engine == "compiled" or call.executor is not None:
+def _check_not_compiled(engine):
+    """Refuses the engine that cannot estimate statistics on the way."""
+    if engine == "compiled":
         raise ValueError(
-            "`statistics='estimate'` needs this process and the `evaluate` engine. Received "
-            f"engine={call.engine!r}, executor={call.executor!r}. Leave them out, or use "
-            "'interpolate'."
+            f"`statistics='estimate'` needs the `evaluate` engine. Received engine={engine!r}. "
+            "Leave it out, or use 'interpolate'."
         )
 
 
@@ -268,13 +268,10 @@ def _coordinates_of_third(models):
 
 def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     """Measures every dataset at every mixture, and at the first model."""
-    model, *others = models
+    _, *others = models
     statistics = origin["statistics"]
     weights = [other.weights for other in others]
     call.identify(models=weights, coordinates=shares, statistics=statistics)
-
-    def estimate(interrupt):
-        _estimate_statistics(model, call.data[0].batches, interrupt)
 
     # Copies, for one model may stand in several places.
     directions = [
@@ -283,8 +280,8 @@ def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     ]
     # The first model has what the others leave.
     legs = [(directions, shares[:, 1:])]
-    way = {"walk": between_models, "adjust": estimate if statistics == "estimate" else None}
-    return call.along(legs, assemble, origin, order=order, **way)
+    engines = ESTIMATING if statistics == "estimate" else None
+    return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
 
 
 def between_models(model):
@@ -361,6 +358,9 @@ def _estimate_statistics(model, batches, interrupt):
             _call_in_training(model, batch)
             interrupt()
     statistics.assign()
+
+
+ESTIMATING = {"evaluate": functools.partial(evaluate_engine, adjust=_estimate_statistics)}
 
 
 def _updating(model, batch):

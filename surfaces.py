@@ -76,7 +76,7 @@ class _Landscape(_Saved):
 
     @property
     def missing_numbers(self):
-        """List of ints: the same points numbered row by row, then those of a trajectory's path."""
+        """List of ints: the same points, numbered row by row, and then a trajectory's others."""
         return self.metadata.get("missing", [])
 
     @property
@@ -233,7 +233,7 @@ class LossTrajectory(LossSurface):
             recorded weights themselves.
     """
 
-    measured: ClassVar = ("values", "plane_values")
+    measured: ClassVar = ("values", "plane_values", "true_values")
 
     path: np.ndarray
     explained: np.ndarray

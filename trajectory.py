@@ -18,19 +18,20 @@ from keras import ops
 from losslandscape.checks import check_choice, check_integer, import_extra
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
-from losslandscape.engines import evaluator
 from losslandscape.evaluation import Evaluation
 from losslandscape.files import refusing
 from losslandscape.grids import Grid
 from losslandscape.internals import flatten_layers, own_trainable_variables
-from losslandscape.interrupts import patient_interrupts
-from losslandscape.state import evaluated, preserved
+from losslandscape.state import preserved
 from losslandscape.surfaces import LossTrajectory
+from losslandscape.walks import straight
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
 # What is shorter than this, relative to the whole path, is a rounding error and no axis of its own.
 ROUNDING = 1e-6
+# How many bytes of records may lie on the device at once.
+BUDGET = 2**30
 
 
 class WeightHistory(keras.callbacks.Callback):
@@ -209,9 +210,8 @@ def evaluate_trajectory(
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_lines`.
-        executor: As in `evaluate_lines`, for the points of the plane.
-        checkpoint: As in `evaluate_lines`, for the points of the plane; the
-            records themselves are measured first, and again when it goes on.
+        executor: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -255,24 +255,40 @@ def evaluate_trajectory(
     grid = _grid_around(path, margin, numbers)
     points = np.concatenate([grid.points, path])
     call.identify(directions=directions, coordinates=points, records=records)
-    true_values = _measure_records(call, records)
 
     def assemble(values, center, metadata):
-        on_grid = {name: array[: len(grid.points)] for name, array in values.items()}
-        on_path = {name: array[len(grid.points) :] for name, array in values.items()}
+        ends = len(grid.points), len(points)
+        parts = {name: np.split(array, ends) for name, array in values.items()}
+        on_grid, on_path, at_records = (
+            {name: each[index] for name, each in parts.items()} for index in range(3)
+        )
         return LossTrajectory(
             **vars(grid.surface(on_grid, center, metadata)),
             path=path,
             explained=explained,
             distances=distances,
             plane_values=on_path,
-            true_values=true_values,
+            true_values=at_records,
         )
 
-    order = np.append(grid.order, np.arange(len(grid.points), len(points)))
+    legs = [(_in_all_weights(model, directions), points), *_legs_of_records(model, records)]
+    number = sum(len(points) for _, points in legs)
+    order = np.append(grid.order, np.arange(len(grid.points), number))
     origin |= {"ignore": ignore, "records": names}
-    (trajectory,) = call.along([(directions, points)], assemble, origin, order=order)
+    (trajectory,) = call.along(legs, assemble, origin, order=order, walk=between_records)
     return trajectory
+
+
+def between_records(model):
+    """The walk in the space of all weights, on a plane or from record to record.
+
+    Two directions are those of a plane. A single one has several values of each weight:
+    the coordinate says which, and 0 is the model itself.
+    """
+    return [
+        (weight, _on_plane_or_record if keras.backend.is_float_dtype(weight.dtype) else _at_record)
+        for weight in model.weights
+    ]
 
 
 def read_history(model, history):
@@ -516,16 +532,40 @@ def _grid_around(path, margin, numbers):
     return Grid(*(np.linspace(*axis) for axis in ends))
 
 
-def _measure_records(call, records):
-    """The values of the model at each record itself, off the plane, with all its weights."""
-    model, (data,) = call.model, call.data
-    with patient_interrupts() as interrupt, evaluated(model) as state:
-        evaluate = evaluator(model, interrupt)
-        results = []
-        for record in records:
-            state.restore()
-            for weight, value in zip(model.weights, record, strict=True):
-                weight.assign(value)
-            results.append(evaluate(data))
-            check_choice("metric", call.metric, tuple(results[0]))
-    return {name: np.array([result[name] for result in results]) for name in results[0]}
+def _on_plane_or_record(value, steps, coordinates):
+    move = straight if len(steps) == 2 else _at_record
+    return move(value, steps, coordinates)
+
+
+def _at_record(value, steps, coordinates):
+    if len(steps) == 2:
+        # Integers have no directions.
+        return value
+    (records,), (number,) = steps, coordinates
+    return ops.take(records, ops.cast(number, "int32"), axis=0)
+
+
+def _in_all_weights(model, directions):
+    """Directions in the space of all weights, of which those that are not trainable stay put."""
+    position = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
+    return [
+        [
+            direction[position[id(weight)]] if id(weight) in position else np.zeros((), "float32")
+            for weight in model.weights
+        ]
+        for direction in directions
+    ]
+
+
+def _legs_of_records(model, records):
+    """The legs from record to record, as few as memory allows."""
+    size = sum(array.nbytes for array in records[0])
+    number = max(1, BUDGET // size)
+    groups = [records[first : first + number] for first in range(0, len(records), number)]
+    return [
+        (
+            [[np.stack(values) for values in zip(_arrays(model), *group, strict=True)]],
+            np.arange(1, len(group) + 1)[:, np.newaxis],
+        )
+        for group in groups
+    ]

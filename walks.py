@@ -14,7 +14,15 @@ from keras import ops
 
 def along_directions(model):
     """The walk in the space of the trainable weights, `θ + α·d1 + β·d2 + …`."""
-    return [(weight, _straight) for weight in model.trainable_variables]
+    return [(weight, straight) for weight in model.trainable_variables]
+
+
+def straight(value, steps, coordinates):
+    """Moves a weight along directions: returns `value + α·d1 + β·d2 + …`."""
+    for coordinate, step in zip(coordinates, steps, strict=True):
+        # Not `+=`, with which Torch would move the origin itself.
+        value = value + coordinate * step
+    return value
 
 
 def mover(state):
@@ -57,7 +65,7 @@ def locator(state):
 
     def locate(origins, directions, point):
         coordinates = {
-            dtype: [_cast(point[index], dtype) for index in range(len(directions))]
+            dtype: [_cast(point[index], _real(dtype)) for index in range(len(directions))]
             for dtype in set(dtypes)
         }
         value = point
@@ -73,14 +81,14 @@ def locator(state):
 
 def precise_dtypes(weights):
     """The type to compute each weight in: half precision would round a step away."""
-    return [keras.backend.result_type(weight.dtype, "float32") for weight in weights]
+    return [
+        _real(weight.dtype) if keras.backend.is_float_dtype(weight.dtype) else weight.dtype
+        for weight in weights
+    ]
 
 
-def _straight(value, steps, coordinates):
-    for coordinate, step in zip(coordinates, steps, strict=True):
-        # Not `+=`, with which Torch would move the origin itself.
-        value = value + coordinate * step
-    return value
+def _real(dtype):
+    return keras.backend.result_type(dtype, "float32")
 
 
 def _cast(tensor, dtype):

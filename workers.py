@@ -17,7 +17,7 @@ import uuid
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.engines import evaluate_engine, measure_center, start, to_tensors
+from losslandscape.engines import measure_center, start, to_tensors
 from losslandscape.internals import flatten_layers
 from losslandscape.state import State
 
@@ -48,7 +48,7 @@ def check_executor(executor):
         )
 
 
-def distribute(executor, engine, number_of_points, state, data, *, directions, interrupt):
+def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):
     """Starts an engine whose points are measured by workers.
 
     The center is measured here as well, and in each worker: a model that is
@@ -56,29 +56,30 @@ def distribute(executor, engine, number_of_points, state, data, *, directions, i
 
     Args:
         executor: A `concurrent.futures.Executor`.
-        engine: As in `start`; each worker starts it.
-        number_of_points: As in `start`.
+        engines: As in `start`; each worker starts one. The last is started here.
         state: As in `start`.
         data: List of `Dataset`.
         directions: As in `start`.
         interrupt: As in `evaluate_engine`.
+        compared: Names of the values at the center that have to be the same in each
+            worker. Defaults to `None`, all of them.
 
     Returns:
         What `start` returns. The engine yields points as they are done, in any
         order, and the metadata are complete once it has.
     """
-    contents = pickle.dumps((engine, number_of_points, state.model, state.walk, data))
-    setup = uuid.uuid4(), contents
-    centers = measure_center(evaluate_engine(state, data, interrupt), directions)
+    setup = uuid.uuid4(), pickle.dumps((engines, state.model, state.walk, data))
+    *_, make = engines.values()
+    centers = measure_center(make(state, data, interrupt), directions)
     state.restore()
-    size, metadata, latest = max(1, number_of_points // TASKS), {}, (None, None, None)
+    metadata, latest = {}, (None, None, None)
     is_precise = all(
         layer.compute_dtype in ("float32", "float64") for layer in flatten_layers(state.model)
     )
     tolerance = TOLERANCE if is_precise else HALF_TOLERANCE
 
     def check(started):
-        _check_centers(centers, started["centers"], tolerance)
+        _check_centers(centers, started["centers"], compared, tolerance)
         metadata.update(started["metadata"])
 
     def measure(directions, points):
@@ -88,6 +89,7 @@ def distribute(executor, engine, number_of_points, state, data, *, directions, i
             arrays = tree.map_structure(ops.convert_to_numpy, directions)
             latest = directions, (setup[0], uuid.uuid4()), (setup[1], pickle.dumps(arrays))
         _, keys, contents = latest
+        size = max(1, len(points) // TASKS)
         tasks = np.split(np.arange(len(points)), range(size, len(points), size))
         run = functools.partial(_run, executor, keys, contents, points=points, tasks=tasks)
         yield from run(check=check, interrupt=interrupt)
@@ -95,9 +97,10 @@ def distribute(executor, engine, number_of_points, state, data, *, directions, i
     return measure, centers, metadata
 
 
-def _check_centers(expected, found, tolerance):
+def _check_centers(expected, found, compared, tolerance):
     for index, (here, there) in enumerate(zip(expected, found, strict=True)):
-        for name, value in here.items():
+        for name in compared or here:
+            value = here[name]
             if not np.isclose(there.get(name, np.nan), value, tolerance, 0, equal_nan=True):
                 raise ValueError(
                     f"`executor` has a worker whose model is another one: on dataset {index} its "
@@ -180,11 +183,11 @@ def _work(keys, contents, points):
 
 
 def _begin(setup, directions):
-    engine, number, model, walk, data = pickle.loads(setup)  # noqa: S301
+    engines, model, walk, data = pickle.loads(setup)  # noqa: S301
     # Of the worker's own copy, which nobody wants back.
     state = State(model, walk, with_optimizer=False)
     measure, centers, metadata = start(
-        engine, number, state, data, directions=directions, interrupt=_ignore
+        engines, state, data, directions=directions, interrupt=_ignore
     )
     return measure, {"centers": centers, "metadata": metadata}
 

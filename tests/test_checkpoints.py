@@ -115,6 +115,25 @@ def test_the_same_call_goes_on_where_it_stopped(name, model, data, points, tmp_p
     assert "missing" not in type(whole).load(path).metadata
 
 
+def test_a_trajectory_resumes_among_its_records(model, data, points, tmp_path, monkeypatch):
+    monkeypatch.setattr("losslandscape.engines.CHUNK", 1)
+    whole = trajectory(model, data, verbose=0)
+    number = whole.values["loss"].size + 2 * len(whole.path)
+    points.measured, points.limit = 0, number - 3
+    with pytest.raises(RuntimeError):
+        trajectory(model, data, checkpoint=tmp_path / "t.h5", verbose=0)
+    half = ll.LossTrajectory.load(tmp_path / "t.h5")
+    # All that is missing are the last records.
+    assert not half.missing.any()
+    assert np.isfinite(half.plane_values["loss"]).all()
+    np.testing.assert_array_equal(
+        np.isnan(half.true_values["loss"]), [False] * (len(whole.path) - 2) + [True] * 2
+    )
+    points.measured, points.limit = 0, np.inf
+    same(trajectory(model, data, checkpoint=tmp_path / "t.h5", verbose=0), whole)
+    assert points.measured == 2
+
+
 def test_a_finished_computation_is_only_read(model, data, points, tmp_path):
     options = {"checkpoint": tmp_path / "line.h5", "verbose": 0}
     first = evaluate_line(model, *data, 7, seed=0, **options)

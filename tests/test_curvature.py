@@ -1,5 +1,7 @@
 """Curvature: against whole Hessians, in closed form or by automatic differentiation."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
     evaluate_convexity,
+    evaluate_surface,
     hessian_eigenvalues,
     hessian_product,
     hessian_spectrum,
@@ -20,6 +23,8 @@ from losslandscape import (
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(50, 4)).astype("float32")
 Y = GENERATOR.integers(0, 3, 50)
+# The values of a convexity map, beside the loss.
+CURVATURE = ("convexity", "largest", "smallest")
 
 
 @pytest.fixture
@@ -217,6 +222,22 @@ def test_convexity_is_the_ratio_of_the_extreme_eigenvalues(network):
             expected = abs(eigenvalues[0] / eigenvalues[-1])
             assert eigenvalues[0] < 0
             np.testing.assert_allclose(surface.values["convexity"][i, j], expected, rtol=5e-3)
+
+
+def test_workers_measure_convexity(network):
+    options = {"number_of_points": 3, "seed": 0, "verbose": 0}
+    with ThreadPoolExecutor(1) as executor:
+        shared = evaluate_convexity(network, X, Y, executor=executor, **options)
+    serial = evaluate_convexity(network, X, Y, **options)
+    for name, values in serial.values.items():
+        np.testing.assert_allclose(shared.values[name], values, rtol=1e-3, err_msg=name)
+    losses = evaluate_surface(network, X, Y, **options).values["loss"]
+    np.testing.assert_allclose(serial.values["loss"], losses, rtol=1e-5)
+
+
+def test_a_convexity_map_has_no_automatic_extent(network):
+    with pytest.raises(TypeError, match="`extent` must be two numbers.*'auto'"):
+        evaluate_convexity(network, X, Y, extent="auto")
 
 
 def test_the_model_is_left_alone(model, data):
@@ -513,8 +534,8 @@ def test_a_hessian_of_zeros_is_a_value():
     np.testing.assert_array_equal(values, [0, 0])
     np.testing.assert_allclose([np.linalg.norm(flat(each)) for each in directions], 1)
     surface = evaluate_convexity(model, FEATURES, TARGETS, 2, seed=0, verbose=0)
-    for values in surface.values.values():
-        np.testing.assert_array_equal(values, np.zeros((2, 2)))
+    for name in CURVATURE:
+        np.testing.assert_array_equal(surface.values[name], np.zeros((2, 2)))
 
 
 def test_a_hessian_that_is_not_finite_is_missing_in_a_map():
@@ -525,8 +546,9 @@ def test_a_hessian_that_is_not_finite_is_missing_in_a_map():
     surface = evaluate_convexity(
         model, FEATURES, TARGETS, 2, directions=[alpha, beta], extent=extent, verbose=0
     )
-    for values in surface.values.values():
-        np.testing.assert_array_equal(np.isnan(values), [[True, True], [True, False]])
+    for name in CURVATURE:
+        missing = np.isnan(surface.values[name])
+        np.testing.assert_array_equal(missing, [[True, True], [True, False]])
     model.layers[0].kernel.assign(400 * alpha[0])
     for measure in (hessian_eigenvalues, hessian_trace, hessian_spectrum):
         with pytest.raises(ValueError, match="Hessian is not finite"):

@@ -1,5 +1,7 @@
 """Trajectory: what is recorded, the plane it spans, and how true the picture is."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -567,6 +569,27 @@ def test_layers_frozen_at_the_end_lie_off_the_plane(tmp_path):
     for record, value in zip(records, trajectory.true_values["loss"], strict=True):
         model.set_weights(record)
         np.testing.assert_allclose(model.evaluate(x, y, verbose=0), value, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_workers_measure_the_plane_and_the_records(engine, trained, data):
+    model, history = trained
+    options = {"number_of_points": 3, "engine": engine, "verbose": 0}
+    with ThreadPoolExecutor(1) as executor:
+        shared = evaluate_trajectory(model, history, *data, executor=executor, **options)
+    serial = evaluate_trajectory(model, history, *data, **options)
+    assert shared.metadata["engine"] == serial.metadata["engine"] == engine
+    for name in ("values", "plane_values", "true_values"):
+        np.testing.assert_equal(getattr(shared, name), getattr(serial, name))
+
+
+def test_records_are_measured_in_groups_that_fit_in_memory(trained, data, monkeypatch):
+    model, history = trained
+    whole = evaluate_trajectory(model, history, *data, 2, verbose=0)
+    monkeypatch.setattr("losslandscape.trajectory.BUDGET", 1)
+    apart = evaluate_trajectory(model, history, *data, 2, verbose=0)
+    for name, values in whole.true_values.items():
+        np.testing.assert_allclose(apart.true_values[name], values, rtol=1e-6)
 
 
 def test_the_model_is_left_alone(trained, data):
