@@ -121,8 +121,8 @@ def direction_between(model, other):
 
     Example:
 
-    >>> direction = direction_between(small_batch_model, large_batch_model)
-    >>> plot_loss(small_batch_model, (x, y), directions=[direction], extent=(-0.5, 1.5))
+    >>> direction = direction_between(small_batch, large_batch)
+    >>> plot_loss(small_batch, (x, y), directions=[direction], extent=(-0.5, 1.5))
     """
     check_model(model)
     check_same_weights(model, other)
@@ -175,9 +175,11 @@ def print_filters(model, print_fn=print):
     Example:
 
     >>> print_filters(model)
-    weight                    shape       filters  norm over axes
-    sequential/dense/kernel   (64, 32)         32  (0,)
-    sequential/dense/bias     (32,)             -  stays put
+    weight                     shape   filters  norm over axes
+    sequential/dense/kernel    (4, 8)        8  (0,)
+    sequential/dense/bias      (8,)          -  stays put
+    sequential/dense_1/kernel  (8, 3)        3  (0,)
+    sequential/dense_1/bias    (3,)          -  stays put
     """
     header = ("weight", "shape", "filters", "norm over axes")
     rows = [

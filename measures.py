@@ -63,8 +63,9 @@ def report(measured, metric="loss", *, expected=None, directions=None):
     >>> for finding in report(surface, expected=model.evaluate(x, y, return_dict=True)):
     ...     print(finding)
     share of points that are not finite: 0
-    lowest point minus the model: -0.02133
+    lowest point minus the model: -0.01029
       ! The loss is lower elsewhere: the model is no minimum of what is drawn.
+    ...
     """
     values = _values(measured, metric)
     findings = [
@@ -106,7 +107,7 @@ def half_widths(line, rise=1.0, metric="loss"):
     Example:
 
     >>> line = evaluate_line(model, x, y, 41, number_of_directions=10, seed=0)
-    >>> print(confidence_interval(half_widths(line)))
+    >>> print(confidence_interval(half_widths(line, rise=0.1)))
     0.413 [0.391, 0.435]
     """
     values = _values(line, metric)

@@ -90,7 +90,8 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear"):
 
     Example:
 
-    >>> ax = plot_line([small_batch, large_batch], labels=("128", "2048"), metric="data_loss")
+    >>> lines = [small_batch_line, large_batch_line]
+    >>> ax = plot_line(lines, labels=("128", "2048"), metric="data_loss")
     """
     lines = _as_list(lines)
     labels = _check_labels(labels, lines)

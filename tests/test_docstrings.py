@@ -1,0 +1,216 @@
+"""Docstrings: each example runs, and prints what it shows."""
+
+import ast
+import builtins
+import doctest
+import functools
+import importlib
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from sklearn.datasets import load_iris
+
+import losslandscape
+from losslandscape import (
+    LossDisplay,
+    WeightHistory,
+    evaluate_line,
+    evaluate_surface,
+    evaluate_trajectory,
+)
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    importlib.import_module(f"losslandscape.{path.stem}".removesuffix(".losslandscape"))
+    for path in sorted(ROOT.glob("*.py"))
+    if path.stem != "setup"
+]
+EXAMPLES = [found for module in MODULES for found in doctest.DocTestFinder().find(module)]
+EXAMPLES = [found for found in EXAMPLES if found.examples]
+ORDER = np.random.default_rng(0).permutation(150)
+# What examples load, each the saved value of a fixture.
+FILES = {"resnet56.h5": "surface", "training.h5": "trajectory"}
+
+
+class Checker(doctest.OutputChecker):
+    """Compares what an example shows, if anything, with any decimals for those it shows."""
+
+    def check_output(self, want, got, optionflags):
+        """Accepts other decimals, since they depend on the training, but not another sign."""
+        decimals = re.compile(r"\d+\.\d+")
+        want, got = decimals.sub("0.0", want), decimals.sub("0.0", got)
+        return not want or super().check_output(want, got, optionflags)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda found: found.name)
+def test_example(example, request, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = "".join(statement.source for statement in example.examples)
+    for file, value in FILES.items():
+        if f'.load("{file}")' in source:
+            request.getfixturevalue(value).save(file)
+    public = {name: getattr(losslandscape, name) for name in losslandscape.__all__}
+    given = {name: request.getfixturevalue(name) for name in missing_names(source, public)}
+    example.globs = public | given
+    messages = []
+    runner = doctest.DocTestRunner(Checker(), optionflags=doctest.ELLIPSIS)
+    failures, _ = runner.run(example, out=messages.append)
+    assert not failures, "".join(messages)
+
+
+def missing_names(source, known):
+    """Names that an example neither makes itself nor imports: the fixtures below."""
+    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    made = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    return {name.id for name in names} - made - set(known) - set(dir(builtins))
+
+
+@pytest.fixture(autouse=True)
+def silent(monkeypatch):
+    """The progress bars would stand among what the examples print."""
+    monkeypatch.setattr(keras.utils.Progbar, "update", lambda *_, **__: None)
+
+
+def standardized(features):
+    return (features - features.mean(axis=0)) / features.std(axis=0)
+
+
+@pytest.fixture
+def x():
+    """Iris: features of mean 0 and standard deviation 1, in random order."""
+    return standardized(load_iris().data)[ORDER]
+
+
+@pytest.fixture
+def y():
+    return load_iris().target[ORDER]
+
+
+@pytest.fixture
+def x_train(x):
+    return x[:100]
+
+
+@pytest.fixture
+def y_train(y):
+    return y[:100]
+
+
+@pytest.fixture
+def x_test(x):
+    return x[100:]
+
+
+@pytest.fixture
+def y_test(y):
+    return y[100:]
+
+
+def network():
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(8, activation="relu", kernel_regularizer=keras.regularizers.L2(1e-3)),
+            layers.Dense(3, activation="softmax"),
+        ]
+    )
+    # Compiling with XLA would take longer than everything else.
+    loss = "sparse_categorical_crossentropy"
+    model.compile(keras.optimizers.Adam(0.02), loss, metrics=["accuracy"], jit_compile=False)
+    return model
+
+
+@functools.cache
+def trained_weights(batch_size):
+    """Trains once for all tests, from the same start."""
+    keras.utils.set_random_seed(0)
+    model = network()
+    data = load_iris(return_X_y=True)
+    x, y = standardized(data[0])[ORDER][:100], data[1][ORDER][:100]
+    model.fit(x, y, batch_size=batch_size, epochs=10, verbose=0)
+    return model.get_weights()
+
+
+def trained(batch_size):
+    model = network()
+    model.set_weights(trained_weights(batch_size))
+    return model
+
+
+@pytest.fixture
+def model():
+    return trained(32)
+
+
+@pytest.fixture
+def others(model):
+    return [weight * 0.9 for weight in model.get_weights()]
+
+
+@pytest.fixture
+def small_batch():
+    return trained(16)
+
+
+@pytest.fixture
+def large_batch():
+    return trained(100)
+
+
+@pytest.fixture
+def line(model, x_test, y_test):
+    return evaluate_line(model, x_test, y_test, 5, number_of_directions=3, seed=0)
+
+
+@pytest.fixture
+def small_batch_line(small_batch, x_test, y_test):
+    return evaluate_line(small_batch, x_test, y_test, 5, seed=0)
+
+
+@pytest.fixture
+def large_batch_line(large_batch, x_test, y_test):
+    return evaluate_line(large_batch, x_test, y_test, 5, seed=0)
+
+
+@pytest.fixture
+def surface(model, x, y):
+    return evaluate_surface(model, x, y, 5, extent=(-0.2, 0.2), seed=0)
+
+
+@pytest.fixture
+def resnet(surface):
+    return surface
+
+
+@pytest.fixture
+def vgg(small_batch, x_test, y_test):
+    return evaluate_surface(small_batch, x_test, y_test, 5, seed=0)
+
+
+@pytest.fixture
+def display(surface):
+    return LossDisplay(surface=surface)
+
+
+@pytest.fixture
+def trajectory(model, x_train, y_train, tmp_path):
+    history = WeightHistory(tmp_path / "epochs")
+    model.fit(x_train, y_train, epochs=3, callbacks=[history], verbose=0)
+    return evaluate_trajectory(model, history, x_train, y_train, 5)
+
+
+class OutputFirstDenseLayer(layers.Layer):
+    """A layer of which each row of the kernel makes one output."""
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(3, input_shape[-1]), name="kernel")
+        self.gain = self.add_weight(shape=(3,), name="gain")
+
+
+@pytest.fixture
+def OutputFirstDense():
+    return OutputFirstDenseLayer
