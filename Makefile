@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test test-torch lint format benchmark benchmark-workers baselines clean
+.PHONY: quickstart develop test test-torch lint format benchmark benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -39,6 +39,10 @@ benchmark-workers: .venv/test
 baselines: .venv/test
 	$(BIN)/python -m pytest -o addopts= --mpl-default-style=default --mpl-generate-path=tests/baseline \
 		tests/test_plotting.py -k look
+
+# Every plot under settings that break figures, for a look after changes.
+contact-sheet: .venv/examples
+	$(BIN)/python examples/contact_sheet.py
 
 # A stamp per set of extras, so that each is installed once and again after a change.
 .venv/%: setup.py

@@ -109,6 +109,7 @@ from losslandscape.directions import (
 from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
 from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
+from losslandscape.layout import check_axes
 from losslandscape.measures import (
     Estimate,
     Finding,
@@ -124,7 +125,6 @@ from losslandscape.measures import (
 from losslandscape.plotting import (
     SCALES,
     animate_path,
-    check_axes,
     check_backend,
     check_format,
     plot_convexity,

@@ -116,6 +116,11 @@ class LossLine(_Landscape):
         """Tuple of the coordinates along each axis: `(alphas,)`."""
         return (self.alphas,)
 
+    @property
+    def axis_names(self):
+        """Tuple of the name of the axis: α, or β for a surface's slice along that."""
+        return ("β",) if "alpha" in self.metadata.get("slice", {}) else ("α",)
+
     def __repr__(self):
         directions = len(next(iter(self.values.values())))
         return (
@@ -272,6 +277,49 @@ class Spectrum(_Saved):
     def __repr__(self):
         low, high = self.eigenvalues.min(), self.eigenvalues.max()
         return f"Spectrum({len(self.eigenvalues)} probes; eigenvalues {low:.3g}…{high:.3g})"
+
+
+def values_of(name, value, kind):
+    """Returns the values that were given, as a list.
+
+    Args:
+        name: The name of the argument, for errors.
+        value: A value, a list of them, or a display that holds some: an object with
+            `lines` and `surface`.
+        kind: The class they must have, such as `LossLine`.
+
+    Raises:
+        TypeError: If something else was given.
+    """
+    held = [*getattr(value, "lines", []), getattr(value, "surface", None)]
+    found = [each for each in held if isinstance(each, kind)]
+    if found:
+        return found
+    values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    for each in values:
+        if not isinstance(each, kind):
+            others = [other for other in PLOTS if isinstance(each, other)]
+            hint = f" To draw it, call `{PLOTS[others[-1]]}`." if others else ""
+            raise TypeError(f"`{name}` must be a `{kind.__name__}`. Received {each!r}.{hint}")
+    return values
+
+
+def value_of(name, value, kind):
+    """Returns the one value that was given, as `values_of` does."""
+    values = values_of(name, value, kind)
+    if len(values) != 1:
+        raise TypeError(
+            f"`{name}` must be one `{kind.__name__}`. Received {len(values)}: pass one of them."
+        )
+    return values[0]
+
+
+PLOTS = {
+    LossLine: "plot_line",
+    LossSurface: "plot_levels",
+    LossTrajectory: "plot_path",
+    Spectrum: "plot_spectrum",
+}
 
 
 def _extent(name, coordinates):

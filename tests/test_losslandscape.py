@@ -103,7 +103,7 @@ def test_plot_loss_3d_takes_positions_and_whole_datasets(model, data):
 
 def test_plot_loss_3d_draws_any_metric(model, data):
     display = plot_loss_3D(model, "levels", *data, number_of_points=3, metric="accuracy")
-    assert display.figures["levels"].axes[1].get_ylabel() == "accuracy"
+    assert display.axes["levels"].child_axes[0].get_ylabel() == "accuracy"
 
 
 def test_files_are_named_after_the_plot_types(model, data, tmp_path):

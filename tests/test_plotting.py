@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from losslandscape import (
+    LossDisplay,
     LossLine,
     LossSurface,
     LossTrajectory,
@@ -46,6 +47,12 @@ TORN = a_surface(
 
 def texts(ax):
     return [text.get_text() for text in ax.texts]
+
+
+def bar_of(ax):
+    """The axes of the color bar beside a plane."""
+    (bar,) = ax.child_axes
+    return bar
 
 
 def test_line_draws_every_value_and_marks_the_models_point():
@@ -108,7 +115,7 @@ def test_levels_are_round_and_inside_the_values():
 
 def test_a_log_scale_is_named_on_the_color_bar():
     ax = plot_levels(STEEP, scale="log")
-    assert ax.figure.axes[1].get_ylabel() == "loss (log scale)"
+    assert bar_of(ax).get_ylabel() == "loss (log scale)"
 
 
 def test_surface_has_every_cell_and_marks_the_models_point():
@@ -131,14 +138,14 @@ def test_surface_on_a_log_scale_has_its_values_on_the_ticks():
 @pytest.mark.parametrize("plot", [plot_levels, plot_surface])
 def test_any_metric_is_drawn(plot):
     ax = plot(BOWL, metric="accuracy")
-    assert "accuracy" in {panel.get_ylabel() for panel in ax.figure.axes} | {
-        getattr(ax, "get_zlabel", str)()
-    }
+    assert bar_of(ax).get_ylabel() == "accuracy"
+    if plot is plot_surface:
+        assert ax.get_zlabel() == "accuracy"
 
 
 def test_compared_surfaces_share_levels_heights_and_one_color_bar():
     axes = plot_levels([BOWL, STEEP], labels=("a", "b"), scale="log")
-    assert len(axes[0].figure.axes) == 3
+    assert [len(ax.child_axes) for ax in axes] == [0, 1]
     first, second = (ax.collections[1] for ax in axes)
     np.testing.assert_array_equal(first.levels, second.levels)
     assert [ax.get_title() for ax in axes] == ["a", "b"]
@@ -172,9 +179,9 @@ def test_the_points_a_checkpoint_has_not_measured_are_filled_and_it_is_a_preview
     measured = np.zeros((21, 21), bool)
     measured[::5, ::5] = True
     surface = unfinished(a_surface(lambda a, b: 3 + 2 * a - b), measured)
-    assert texts(plot_surface(surface))[-1] == "preview: 25 of 441 points"
+    assert "preview: 25 of 441 points" in texts(plot_surface(surface))
     ax = plot_levels(surface)
-    assert texts(ax)[-1] == "preview: 25 of 441 points"
+    assert "preview: 25 of 441 points" in texts(ax)
     lines = ax.collections[1]
     for level, path in zip(lines.levels, lines.get_paths(), strict=True):
         alphas, betas = path.vertices.T
@@ -188,7 +195,7 @@ def test_a_preview_has_holes_only_where_points_were_measured_and_not_finite():
     surface = unfinished(a_surface(lambda a, b: 3 + a + b), measured)
     surface.values["loss"][10, 10] = np.inf
     ax = plot_levels(surface)
-    assert texts(ax)[-1] == "preview: 25 of 441 points\n1 of 441 points not finite"
+    assert "preview: 25 of 441 points\n1 of 441 points not finite" in texts(ax)
 
 
 @pytest.mark.parametrize("rows", [[], [0], [0, 10]])
@@ -233,7 +240,7 @@ def test_given_axes_are_used_and_settings_left_alone():
     ("call", "message"),
     [
         (
-            lambda: plot_line(BOWL, metric="mae"),
+            lambda: plot_levels(BOWL, metric="mae"),
             "`metric` must be one of 'loss', 'accuracy'.*'mae'",
         ),
         (lambda: plot_levels(BOWL, scale="ln"), "`scale` must be one of 'linear', 'log'.*'ln'"),
@@ -275,20 +282,26 @@ def test_a_log_axis_of_any_length_has_a_few_labels(decades):
 def test_labels_have_as_many_digits_as_tell_neighbors_apart(base, rise):
     surface = a_surface(lambda a, b: base + rise * (a**2 + b**2))
     ax = plot_levels(surface)
-    levels, bar = ax.collections[1].levels, ax.figure.axes[1]
+    levels, bar = ax.collections[1].levels, bar_of(ax)
     labels = [float(label) for label in labels_on(bar.yaxis)]
-    np.testing.assert_allclose(labels, levels, rtol=0, atol=np.diff(levels).min() / 20)
+    # What all labels share is on the axis only.
+    offset = float(bar.get_ylabel().removeprefix("loss").removeprefix(" − ") or 0)
+    assert max(map(len, labels_on(bar.yaxis))) <= 7
+    np.testing.assert_allclose(
+        np.add(labels, offset), levels, rtol=0, atol=np.diff(levels).min() / 20
+    )
     written = {float(text) for text in texts(ax)}
     assert written <= set(labels)
+    assert written
     heights = plot_surface(surface)
     shown = [float(label) for label in labels_on(heights.zaxis)]
-    np.testing.assert_allclose(shown, heights.get_zticks(), rtol=0, atol=rise / 20)
+    np.testing.assert_allclose(np.add(shown, offset), heights.get_zticks(), rtol=0, atol=rise / 20)
 
 
 def test_levels_too_many_to_be_named_are_named_by_turns():
     ax = plot_levels(BOWL, levels=np.linspace(1, 5, 41))
     assert len(ax.collections[1].levels) == 41
-    assert labels_on(ax.figure.axes[1].yaxis)[:3] == ["1", "1.4", "1.8"]
+    assert labels_on(bar_of(ax).yaxis)[:3] == ["1", "1.4", "1.8"]
 
 
 @pytest.mark.parametrize("layout", [None, "tight", "constrained"])
@@ -300,8 +313,7 @@ def test_color_bars_keep_out_of_the_callers_axes(plot, layout):
     if layout is None:
         plt.tight_layout()
     figure.canvas.draw()
-    boxes = [ax.get_position() for ax in figure.axes]
-    assert len(boxes) > 2
+    boxes = [ax.get_window_extent() for ax in (*axes, bar_of(axes[1]))]
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
 
 
@@ -310,6 +322,11 @@ def boxes_of(ax):
     ax.figure.canvas.draw()
     drawn = [artist for artist in (ax.get_legend(), *ax.texts) if artist is not None]
     return [artist.get_window_extent().transformed(ax.transData.inverted()) for artist in drawn]
+
+
+def overlap(artists):
+    boxes = [artist.get_window_extent() for artist in artists]
+    return any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
 
 
 RUGGED = 0.5 + 0.45 * (-1.0) ** np.arange(21)
@@ -338,7 +355,9 @@ def test_the_legend_and_the_note_are_not_over_the_curves(curves, scale):
             is_beside = (fine < box.x0) | (fine > box.x1) | np.isnan(heights)
             assert (is_beside | (heights < box.y0) | (heights > box.y1)).all()
         assert -1 <= box.x0 < box.x1 <= 1
-        assert ax.get_ylim()[0] <= box.y0 < box.y1 <= ax.get_ylim()[1]
+        assert ax.get_ylim()[0] <= box.y0
+    # The legend is inside, notes are above.
+    assert boxes[0].y1 <= ax.get_ylim()[1] <= min([box.y0 for box in boxes[1:]], default=np.inf)
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
 
 
@@ -395,7 +414,7 @@ def test_the_other_model_is_marked_on_the_curve_that_is_drawn():
 
 def test_faces_have_the_color_bars_colors_of_their_own_heights():
     ax = plot_surface(STEEP, cmap="plasma")
-    mesh, bar = ax.collections[0], ax.figure.axes[1]
+    mesh, bar = ax.collections[0], bar_of(ax)
     heights = STEEP.values["loss"]
     own = (heights[:-1, :-1] + heights[:-1, 1:] + heights[1:, 1:] + heights[1:, :-1]) / 4
     shades = mpl.colormaps["plasma"](np.linspace(0, 1, 256))[:, :3]
@@ -509,6 +528,221 @@ def test_a_name_is_drawn_as_it_stands_for_latex_too():
     assert ax.get_ylabel() == r"a \$\%"
 
 
+def test_curves_differ_in_color_and_line_style_and_few_points_are_shown():
+    ax = plot_line([a_line(ALPHAS + k) for k in range(4)])
+    assert len({line.get_color() for line in ax.lines}) == 4
+    assert len({line.get_linestyle() for line in ax.lines}) == 4
+    assert {line.get_marker() for line in ax.lines} == {"."}
+    many = np.linspace(-1, 1, 101)
+    assert plot_line(a_line(many, many)).lines[0].get_marker() == "None"
+    # The mark of a model is told from the points of its curve, and has its color.
+    np.testing.assert_allclose(
+        ax.collections[1].get_edgecolors()[0], mpl.colors.to_rgba(ax.lines[1].get_color())
+    )
+
+
+def test_colors_that_the_caller_has_chosen_are_kept():
+    with mpl.rc_context({"axes.prop_cycle": mpl.cycler(color=["red", "lime"])}):
+        ax = plot_line([a_line(ALPHAS), a_line(-ALPHAS)])
+    assert [line.get_color() for line in ax.lines] == ["red", "lime"]
+
+
+def test_many_names_stand_beside_the_curves():
+    ax = plot_line([a_line(ALPHAS**2 + k) for k in range(12)], labels=list("abcdefghijkl"))
+    ax.figure.canvas.draw()
+    legend = ax.get_legend().get_window_extent()
+    assert ax.get_window_extent().x1 <= legend.x0 < legend.x1 <= ax.figure.bbox.x1
+    assert ax.get_ylim()[1] < 13
+
+
+WAVES = a_surface(lambda a, b: 2 + np.sin(5 * a) * np.cos(4 * b) + a**2)
+FUNNEL = a_surface(lambda a, b: 1 - np.exp(-20 * (a**2 + b**2)))
+
+
+@pytest.mark.parametrize(
+    ("surface", "scale"),
+    [(BOWL, "linear"), (STEEP, "log"), (WAVES, "linear"), (FUNNEL, "linear")],
+    ids=["bowl", "steep", "waves", "funnel"],
+)
+@pytest.mark.parametrize("size", [6, 10, 18])
+def test_contour_labels_are_whole_and_clear_of_each_other_and_of_the_mark(surface, scale, size):
+    with mpl.rc_context({"font.size": size}):
+        ax = plot_levels(surface, scale=scale)
+        ax.figure.canvas.draw()
+    assert len(ax.texts) >= 3
+    assert not overlap(ax.texts)
+    frame, mark = ax.get_window_extent(), ax.transData.transform((0, 0))
+    for text in ax.texts:
+        box = text.get_window_extent()
+        assert frame.x0 <= box.x0 < box.x1 <= frame.x1
+        assert frame.y0 <= box.y0 < box.y1 <= frame.y1
+        assert not box.contains(*mark)
+
+
+def test_no_contour_label_is_under_a_path():
+    path = np.stack([np.linspace(0.9, 0, 30), 0.6 * np.sin(np.linspace(9, 0, 30))], axis=1)
+    ax = plot_path(dataclasses.replace(TRAJECTORY, path=path))
+    ax.figure.canvas.draw()
+    points = ax.transData.transform(path)
+    labels = [text for text in ax.texts if text.get_text() != "start"]
+    assert labels
+    for text in labels:
+        box = text.get_window_extent()
+        assert not any(box.contains(*point) for point in points)
+
+
+def test_levels_of_the_caller_have_colors_in_equal_steps():
+    ax = plot_levels(STEEP, levels=[1, 2, 3, 1000])
+    filled = ax.collections[0]
+    colors = filled.to_rgba(filled.cvalues)[:, :3]
+    between = colors[1:-1]
+    gaps = np.abs(np.diff(between, axis=0)).sum(axis=1)
+    assert gaps.min() > 0.15
+
+
+def test_a_grid_of_the_caller_is_not_drawn_over_contours():
+    with mpl.rc_context({"axes.grid": True}):
+        ax = plot_levels(BOWL)
+    assert not any(line.get_visible() for line in ax.get_xgridlines() + ax.get_ygridlines())
+
+
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+def test_a_surface_without_a_finite_value_says_so_and_has_no_color_bar(plot):
+    ax = plot(a_surface(lambda a, b: np.nan * a * b))
+    assert texts(ax) == ["no point is drawn, all not finite"]
+    assert not ax.child_axes
+
+
+def luminance(color):
+    return np.dot(mpl.colors.to_rgb(color), [0.3, 0.6, 0.1])
+
+
+def test_notes_can_be_read_in_a_dark_style():
+    with plt.style.context("dark_background"):
+        axes = [plot_line(a_line(np.where(ALPHAS > 0.5, np.nan, ALPHAS))), plot_levels(TORN)]
+    for ax in axes:
+        (text,) = (text for text in ax.texts if "points" in text.get_text())
+        assert luminance(text.get_color()) - luminance(ax.figure.get_facecolor()) > 0.8
+
+
+def test_figures_have_the_size_that_the_caller_wants():
+    assert list(plot_line(a_line(ALPHAS)).figure.get_size_inches()) == [3.5, 2.8]
+    assert list(plot_surface(BOWL, figsize=(5, 4)).figure.get_size_inches()) == [5, 4]
+    with mpl.rc_context({"figure.figsize": (6, 3)}):
+        assert list(plot_levels([BOWL, BOWL])[0].figure.get_size_inches()) == [12, 3]
+    with mpl.rc_context({"font.size": 20}):
+        assert list(plot_levels(BOWL).figure.get_size_inches()) == [7, 5.6]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("size", [10, 18])
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_every_name_on_surfaces_is_whole_and_clear_of_the_others(number, size, scale):
+    with mpl.rc_context({"font.size": size}):
+        axes = plot_surface([BOWL, STEEP, WAVES][:number], scale=scale)
+        figure = axes[0].figure
+        figure.canvas.draw()
+    for ax in axes:
+        shown = ax.zaxis.get_major_ticks(len(ax.get_zticks()))
+        figure.canvas.draw()
+        heights = [tick.label1 for tick in shown]
+        assert not overlap([*heights, ax.zaxis.label])
+        for text in (*heights, ax.zaxis.label, ax.xaxis.label, ax.yaxis.label):
+            box = text.get_window_extent()
+            assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert 0 <= box.y0 < box.y1 <= figure.bbox.y1
+    bar = bar_of(axes[-1])
+    assert bar.get_window_extent().x0 > axes[-1].zaxis.label.get_window_extent().x1
+    assert bar.get_tightbbox().x1 <= figure.bbox.x1
+
+
+def is_seen(ax, surface, point):
+    """Whether no part of a surface lies between a point on it and the viewer."""
+    (width, depth, height), values = ax.get_box_aspect(), surface.values["loss"]
+    spans = np.ptp(surface.alphas), np.ptp(surface.betas), np.ptp(ax.get_zlim())
+    scale = np.array([width, depth, height]) / spans
+    up, toward = np.deg2rad([ax.elev, ax.azim])
+    view = np.array([np.cos(up) * np.cos(toward), np.cos(up) * np.sin(toward), np.sin(up)])
+    for step in np.linspace(0.05, 2, 400):
+        alpha, beta, z = point + step * view / scale / scale.max() * 2
+        if abs(alpha) > 1 or abs(beta) > 1:
+            return True
+        row = [np.interp(alpha, surface.alphas, each) for each in values]
+        if np.interp(beta, surface.betas, row) > z:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_a_surface_is_seen_from_where_nothing_hides_its_lowest_point(turn):
+    # A valley with one high wall, which is turned to each side.
+    values = np.rot90(0.3 * (ALPHAS**2 + ALPHAS[:, np.newaxis] ** 2) + np.exp(3 * ALPHAS) / 9, turn)
+    surface = LossSurface(ALPHAS, ALPHAS, {"loss": values}, {"loss": values[10, 10]}, {})
+    ax = plot_surface(surface)
+    row, column = np.unravel_index(values.argmin(), values.shape)
+    assert is_seen(ax, surface, np.array([ALPHAS[column], ALPHAS[row], values.min()]))
+    assert 30 <= ax.elev <= 42
+
+
+@pytest.mark.parametrize("angle", np.arange(0, 360, 45))
+def test_a_tilted_plane_is_not_seen_edge_on(angle):
+    a, b = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    ax = plot_surface(a_surface(lambda alpha, beta: 5 + a * alpha + b * beta))
+    width, depth, height = ax.get_box_aspect()
+    rise = height / np.ptp(ax.get_zlim())
+    normal = np.array([-a * rise * 2 / width, -b * rise * 2 / depth, 1])
+    up, toward = np.deg2rad([ax.elev, ax.azim])
+    view = np.array([np.cos(up) * np.cos(toward), np.cos(up) * np.sin(toward), np.sin(up)])
+    assert normal @ view / np.linalg.norm(normal) > 0.25
+
+
+def test_the_view_can_be_given():
+    ax = plot_surface(BOWL, view=(20, 45))
+    assert (ax.elev, ax.azim) == (20, 45)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plot_line(BOWL), "`lines` must be a `LossLine`.*LossSurface.*`plot_levels`"),
+        (lambda: plot_levels(a_line(ALPHAS)), "`surfaces` must be a `LossSurface`.*`plot_line`"),
+        (lambda: plot_path(BOWL), "`trajectory` must be a `LossTrajectory`.*`plot_levels`"),
+        (lambda: plot_spectrum(BOWL), "`spectrum` must be a `Spectrum`"),
+        (lambda: plot_convexity([1, 2]), "`surface` must be a `LossSurface`. Received 1"),
+        (lambda: plot_line(a_line(ALPHAS), "ax"), "`ax` must be Matplotlib axes. Received str"),
+    ],
+)
+def test_values_of_another_kind_are_refused_and_the_right_call_is_named(call, message):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_polar_axes_are_refused():
+    with pytest.raises(ValueError, match="`ax` must be flat axes.*PolarAxes"):
+        plot_levels(BOWL, plt.axes(projection="polar"))
+
+
+def test_a_display_is_drawn_as_the_values_in_it():
+    display = LossDisplay(lines=[a_line(ALPHAS), a_line(-ALPHAS)])
+    assert len(plot_line(display).lines) == 2
+    assert plot_levels(LossDisplay(surface=BOWL)).get_xlim() == (-1, 1)
+
+
+def test_a_slice_is_drawn_along_the_axis_it_runs_along():
+    assert plot_line(BOWL.slice(alpha=0)).get_xlabel() == "β"
+    assert plot_line(BOWL.slice(beta=0)).get_xlabel() == "α"
+
+
+def test_models_between_which_a_plane_or_line_lies_are_named():
+    metadata = {"positions": [[0, 0], [0.5, 0], [5, 5]], "models": ["small", "large", "far"]}
+    ax = plot_levels(dataclasses.replace(BOWL, metadata=metadata))
+    assert {"small", "large"} <= set(texts(ax))
+    assert "far" not in texts(ax)
+    line = a_line(ALPHAS)
+    line.metadata.update({"positions": [0, 0.5], "models": ["small", "large"]})
+    assert texts(plot_line(line)) == ["small", "large"]
+
+
 @pytest.mark.mpl_image_compare
 def test_look_of_lines():
     curves = 0.5 + np.outer([1, 2, 3], ALPHAS**2)
@@ -552,7 +786,9 @@ def test_a_path_is_drawn_over_its_plane_with_what_the_axes_explain():
     assert ax.get_xlabel() == "1st principal component (91.2%)"
     assert ax.get_ylabel() == "2nd principal component (5.0%)"
     # The end of training is the model's own point.
-    np.testing.assert_array_equal(ax.collections[-1].get_offsets(), [[0, 0]])
+    np.testing.assert_array_equal(ax.collections[2].get_offsets(), [[0, 0]])
+    np.testing.assert_array_equal(ax.lines[1].get_xydata(), PATH[:1])
+    assert "start" in texts(ax)
 
 
 def test_the_second_axis_of_a_straight_path_is_named_as_what_it_is():
@@ -561,7 +797,7 @@ def test_the_second_axis_of_a_straight_path_is_named_as_what_it_is():
     )
     ax = plot_path(straight)
     assert ax.get_xlabel() == "1st principal component (100.0%)"
-    assert ax.get_ylabel() == "random direction at right angles"
+    assert ax.get_ylabel().replace("\n", " ") == "random direction at right angles"
 
 
 def test_levels_of_the_plane_of_a_path_are_named_as_the_path_is():

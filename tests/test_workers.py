@@ -172,10 +172,31 @@ def test_a_model_that_is_another_one_in_a_worker_is_refused(forgets, engine, dat
         evaluate_surface(network, *data, 3, executor=executor, engine=engine, verbose=0)
 
 
-def test_what_fails_in_a_worker_fails_here(executor, model, data):
+def test_what_does_not_apply_is_refused_before_anything_is_sent(model, data):
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
-    with pytest.raises(ValueError, match="does not apply: the model runs eagerly") as caught:
+    executor = Counting()
+    with pytest.raises(ValueError, match="does not apply: the model runs eagerly"):
         evaluate_line(model, *data, engine="compiled", executor=executor, verbose=0)
+    assert not executor.sent
+
+
+@keras.saving.register_keras_serializable("test_workers")
+class Homebound(layers.Layer):
+    """Cannot be loaded in a worker: in a process it is not known, in a thread it refuses."""
+
+    def call(self, inputs):
+        return inputs
+
+    @classmethod
+    def from_config(cls, _):
+        raise ValueError("it stays at home")
+
+
+def test_what_fails_in_a_worker_fails_here(executor, data):
+    network = keras.Sequential([keras.Input((4,)), Homebound(), layers.Dense(3, "softmax")])
+    network.compile("sgd", "sparse_categorical_crossentropy")
+    with pytest.raises((TypeError, ValueError), match="Homebound|stays at home") as caught:
+        evaluate_line(network, *data, executor=executor, verbose=0)
     assert "A worker of `executor` failed" in caught.value.__notes__[-1]
 
 

@@ -1,0 +1,443 @@
+"""Layout: names, ticks, notes and labels that keep out of each other's way.
+
+What all plots of `plotting` share. Positions are in pixels of the figure as it is now:
+a label that fits at this size may not fit after the caller has made the figure smaller.
+"""
+
+import textwrap
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import mathtext, patheffects, ticker
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.font_manager import FontProperties
+from matplotlib.transforms import Bbox
+
+# The width of a column in most two-column papers, in inches, and a height that suits it; for the
+# default font size, since larger letters need more room.
+PANEL_SIZE = (3.5, 2.8)
+DEFAULT_FONT = 10
+# A landscape is a bowl, an accuracy a hill: the middle is free at the top or at the bottom.
+LEGEND_PLACES = (
+    "upper center",
+    "lower center",
+    "upper left",
+    "upper right",
+    "lower left",
+    "lower right",
+)
+# More names than this would take the whole panel; they go beside it.
+LONGEST_LEGEND = 6
+# The colors of Okabe and Ito, told apart with any color vision; line styles do so in gray.
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.5")
+LINE_STYLES = ("-", "--", "-.", ":")
+ROUND_STEPS = [1, 2, 2.5, 5, 10]
+# Tick names of more characters have what they share taken out.
+LONGEST_NAME = 6
+# A letter is about so wide, relative to its font size.
+LETTER = 0.65
+# Unicode and special characters that LaTeX does not take as they are.
+TEX = str.maketrans(
+    {
+        "α": r"$\alpha$",
+        "β": r"$\beta$",
+        "λ": r"$\lambda$",
+        "±": r"$\pm$",
+        "≤": r"$\leq$",
+        "−": r"$-$",
+        "|": r"$|$",
+        "…": r"\dots{}",
+        "\\": r"\textbackslash{}",
+        "^": r"\^{}",
+        "~": r"\~{}",
+        **{character: f"\\{character}" for character in "_%#&${}"},
+    }
+)
+
+
+def check_axes(axes, projection="flat"):
+    """Refuses objects that are not axes, 3-D axes for a flat plot, and flat ones for a 3-D plot."""
+    for ax in axes:
+        if not isinstance(ax, Axes):
+            raise TypeError(f"`ax` must be Matplotlib axes. Received {type(ax).__name__}.")
+    expected = {"3d": "3d", "flat": "rectilinear"}[projection]
+    if any(ax.name != expected for ax in axes):
+        made = 'add_subplot(projection="3d")' if projection == "3d" else "add_subplot()"
+        raise ValueError(
+            f"`ax` must be {projection} axes, such as `plt.figure().{made}`. Received "
+            f"{[type(ax).__name__ for ax in axes]}."
+        )
+
+
+def axes_for(ax, number=1, projection="flat", figsize=None):
+    """Returns the caller's axes as a list, or those of a new figure."""
+    if ax is None:
+        return _panels(number, projection, figsize)
+    axes = list(np.ravel(np.array(ax, dtype=object)))
+    if len(axes) != number:
+        raise ValueError(
+            f"`ax` must be one per surface. Received {len(axes)} axes for {number} surfaces."
+        )
+    check_axes(axes, projection)
+    return axes
+
+
+def panel_size():
+    """Returns width and height of a panel, in inches: the caller's setting, or our own."""
+    chosen, default = (list(rc["figure.figsize"]) for rc in (mpl.rcParams, mpl.rcParamsDefault))
+    factor = mpl.rcParams["font.size"] / DEFAULT_FONT
+    return chosen if chosen != default else [factor * side for side in PANEL_SIZE]
+
+
+def curve_style(ax):
+    """Returns color and line style of the next curve on some axes."""
+    number = len(ax.lines)
+    style = {"linestyle": LINE_STYLES[number % len(LINE_STYLES)]}
+    cycle = mpl.rcParams["axes.prop_cycle"]
+    if cycle != mpl.rcParamsDefault["axes.prop_cycle"]:
+        # The caller's own colors, and line styles if there are any.
+        return {} if "linestyle" in cycle.keys else style
+    return style | {"color": COLORS[number % len(COLORS)]}
+
+
+def finite_limits(values):
+    """Returns the lowest and highest finite value of several arrays, apart if they are equal."""
+    finite = np.concatenate([array[np.isfinite(array)] for array in values])
+    if finite.size == 0:
+        return np.array([1.0, 10.0])
+    low, high = finite.min(), finite.max()
+    # A flat surface still needs an axis to lie on; what differs by rounding only is flat.
+    if high - low <= 1e-13 * max(abs(low), abs(high)):
+        low, high = low - abs(low) / 10, high + abs(high) / 10 or 1.0
+    return np.array([low, high])
+
+
+def round_levels(values, scale, number=11):
+    """Returns at most `number` round values inside the limits, in equal ratios on a log scale."""
+    low, high = finite_limits(values)
+    if scale == "linear" or high < 5 * low:
+        levels = ticker.MaxNLocator(number, steps=ROUND_STEPS).tick_values(low, high)
+        return levels[(levels >= low) & (levels <= high)]
+    decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
+    for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        levels = np.outer(decades, parts).ravel()
+        levels = levels[(levels >= low) & (levels <= high)]
+        if len(levels) <= number:
+            return levels
+    return levels[:: -(-len(levels) // number)]
+
+
+def short_names(values):
+    """Returns names with as many digits as tell neighbors apart; 1e6 instead of 1e+06."""
+    gaps = np.diff(values) if len(values) > 1 else np.abs(values)
+    for digits in range(3, 18):
+        names = [f"{value:.{digits}g}" for value in values]
+        # A name may be off by a small part of the way to its neighbor.
+        if (np.abs(np.array(names, dtype=float) - values) <= 0.05 * gaps.min()).all():
+            break
+    return [name.replace("e+0", "e").replace("e+", "e").replace("e-0", "e-") for name in names]
+
+
+def names_beyond(values):
+    """Returns short names, and what has to be added to them: 2.3 where all are 2.3000….
+
+    Args:
+        values: Increasing floats.
+
+    Returns:
+        A list of names, and the name of the number to add, `""` if none.
+    """
+    names = short_names(values)
+    if max(map(len, names)) <= LONGEST_NAME:
+        return names, ""
+    span = values[-1] - values[0]
+    # The roundest number near the values, so that what is left is no longer than their span.
+    step = 10.0 ** np.ceil(np.log10(span))
+    offset = step * np.floor(values[0] / step)
+    if offset == 0 or abs(values).max() < 100 * span:
+        return names, ""
+    # What is left by rounding would get a name of its own.
+    rest = np.round(values - offset, int(3 - np.log10(step)) + 1)
+    return short_names(rest), short_names([offset, offset + step])[0]
+
+
+def log_ticks(axis):
+    """Gives a log axis two to eight round ticks; Matplotlib's own may have none."""
+    axis.set_major_locator(_LogTicks())
+    axis.set_major_formatter(_ShortNames())
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+class _LogTicks(ticker.LogLocator):
+    """Round ticks however short or long the axis is."""
+
+    def tick_values(self, vmin, vmax):
+        with np.errstate(all="ignore"):
+            return round_levels([np.array([vmin, vmax])], "log", number=8)
+
+
+class _ShortNames(ticker.Formatter):
+    """Names ticks as those of all other axes are named."""
+
+    def __call__(self, x, pos=None):  # noqa: ARG002, the signature is Matplotlib's
+        return short_names([x])[0]
+
+    def format_ticks(self, values):
+        return short_names(values)
+
+
+def plane_ticks(ax, sides):
+    """Gives both axes of a plane as many round ticks as they have room for.
+
+    Args:
+        ax: Matplotlib axes.
+        sides: How long both sides are drawn, the longer one as 1.
+    """
+    if ax.name == "3d":
+        # Seen from a corner, names have less room, and more letters would touch.
+        numbers = np.where(sides < 0.4, 1, 2)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+    else:
+        width = ax.get_window_extent().width / ax.figure.dpi * 72
+        room = width / (4.5 * mpl.rcParams["font.size"])
+        numbers = np.maximum(np.round(min(5, room) * sides), 2)
+    for axis, number in zip((ax.xaxis, ax.yaxis), numbers, strict=True):
+        axis.set_major_locator(ticker.MaxNLocator(int(number), steps=ROUND_STEPS))
+
+
+def plain(text):
+    """Returns a text that means just its letters, for LaTeX, too, where settings ask for it."""
+    return text.translate(TEX) if mpl.rcParams["text.usetex"] else text
+
+
+def wrapped(text, length):
+    """Returns a text on at most three lines, in plain letters."""
+    lines = textwrap.wrap(text, max(length, 8), max_lines=3, placeholder="…")
+    return plain("\n".join(lines))
+
+
+def letters_along(ax, axis="x"):
+    """Returns how many letters of an axis' name fit beside the axis."""
+    box = ax.get_window_extent()
+    pixels = box.width if axis == "x" else box.height
+    return int(1.3 * pixels / (LETTER * _pixels(ax, mpl.rcParams["axes.labelsize"])))
+
+
+def take_literally(text):
+    """Lets the caller's label mean its letters where it is no mathtext, such as "$x_$"."""
+    try:
+        mathtext.MathTextParser("path").parse(text.get_text())
+    except ValueError:
+        text.set_parse_math(False)
+
+
+def halo(color="white"):
+    """Returns path effects that set text or lines off from what is behind them."""
+    return [patheffects.withStroke(linewidth=2, foreground=color)]
+
+
+def name_point(ax, name, point):
+    """Writes a name above a point, or below it in the upper half, and inside the frame."""
+    x, y = ax.transAxes.inverted().transform(ax.transData.transform(point))
+    side = "left" if x < 0.2 else "right" if x > 0.8 else "center"
+    text = ax.annotate(
+        name,
+        point,
+        xytext=(0, 5 if y < 0.5 else -5),
+        textcoords="offset points",
+        ha=side,
+        va="bottom" if y < 0.5 else "top",
+        fontsize="x-small",
+        color="black",
+        path_effects=halo(),
+        zorder=4,
+    )
+    take_literally(text)
+
+
+def note(ax, lines, title=None):
+    """Writes notes above some axes, and the title above them.
+
+    Args:
+        ax: Matplotlib axes.
+        lines: List of texts, each on a line of its own.
+        title: Title of the axes. Defaults to `None`, none.
+    """
+    size = FontProperties(size="x-small").get_size_in_points()
+    if lines:
+        ax.annotate(
+            plain("\n".join(lines)),
+            (0, 1),
+            xytext=(0, 3),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="bottom",
+            fontsize=size,
+        )
+    if title is not None:
+        height = sum(line.count("\n") + 1 for line in lines) * 1.4 * size
+        pad = mpl.rcParams["axes.titlepad"] + height
+        take_literally(ax.set_title(title, fontsize="medium", pad=pad))
+
+
+def color_bar(ax, mappable, side, **options):
+    """Puts a color bar right beside flat axes, as high as these, whatever layout moves them.
+
+    Args:
+        ax: The Matplotlib axes at the left of the bar.
+        mappable: As in Matplotlib's `colorbar`.
+        side: Width of the axes, relative to their longer side.
+        **options: Those of Matplotlib's `colorbar`.
+
+    Returns:
+        The Matplotlib color bar.
+    """
+    place = ax.inset_axes([1 + 0.04 / side, 0, 0.05 / side, 1])
+    bar = ax.figure.colorbar(mappable, cax=place, **options)
+    # Clean in vector formats, too: no pixels, and no white lines between colors.
+    bar.solids.set(rasterized=False, edgecolor="face")
+    return bar
+
+
+def label_contours(ax, contours, names, taken):
+    """Writes on contours what level they have, where a name fits.
+
+    No name is cut by the frame, on another one or on what is marked. A contour that is
+    too short for its name has none.
+
+    Args:
+        ax: Matplotlib axes.
+        contours: What `ax.contour` returned.
+        names: Dict of the names by level.
+        taken: Array of shape `(k, 2)`, points in units of the data to keep free.
+    """
+    size = _pixels(ax, "x-small")
+    frame = ax.get_window_extent().padded(-0.15 * size)
+    boxes = [
+        Bbox.from_bounds(*(point - 0.7 * size), 1.4 * size, 1.4 * size)
+        for point in ax.transData.transform(np.reshape(taken, (-1, 2)))
+    ]
+    found = []
+    for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        width = LETTER * size * (len(names[level]) + 1)
+        for piece in path.to_polygons(ax.transData, closed_only=False):
+            place = _free_place(piece, (width, size), frame, boxes)
+            if place is not None:
+                boxes.append(place.padded(0.15 * size))
+                found.append((place.x0 + place.x1, place.y0 + place.y1))
+    if found:
+        points = ax.transData.inverted().transform(np.array(found) / 2)
+        ax.clabel(
+            contours, manual=points, fmt=names, fontsize="x-small", colors="0.15", inline_spacing=2
+        )
+
+
+def legend(ax, title=None):
+    """Writes a legend of the labeled curves, where no curve is."""
+    handles, labels = ax.get_legend_handles_labels()
+    small = {"fontsize": "small", "title_fontsize": "small", "frameon": False}
+    title = title and plain(title)
+    if len(handles) > LONGEST_LEGEND:
+        place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+    else:
+        place = {"loc": LEGEND_PLACES[0]}
+    drawn = ax.legend(handles, labels, title=title, **place, **small)
+    for text in drawn.get_texts():
+        take_literally(text)
+    if len(handles) <= LONGEST_LEGEND:
+        _keep_clear(ax, drawn)
+
+
+def _keep_clear(ax, drawn):
+    """Keeps the legend off the curves."""
+    for place in LEGEND_PLACES:
+        drawn.set_loc(place)
+        if not _is_over_curves(ax, _roomy(drawn)):
+            return
+    # Nowhere is room: make some above the curves.
+    drawn.set_loc(LEGEND_PLACES[0])
+    _make_room(ax, ax.bbox.y1 - _roomy(drawn).y0)
+
+
+def _roomy(artist):
+    """The place of an artist and some more, since a layout may still move the axes a little."""
+    return artist.get_window_extent().expanded(1.05, 1.25)
+
+
+def _is_over_curves(ax, box):
+    curves = [line.get_transform().transform_path(line.get_path()) for line in ax.lines]
+    bands = [
+        collection.get_transform().transform_path(path)
+        for collection in ax.collections
+        if isinstance(collection, PolyCollection)
+        for path in collection.get_paths()
+    ]
+    return any(curve.intersects_bbox(box, filled=False) for curve in curves) or any(
+        band.intersects_bbox(box, filled=True) for band in bands
+    )
+
+
+def _make_room(ax, height):
+    """Moves the curves down by raising the upper end of the axis, height in pixels."""
+    if not ax.get_autoscaley_on():
+        # The caller has chosen the limits.
+        return
+    transform = ax.yaxis.get_transform()
+    low, high = transform.transform(ax.get_ylim())
+    share = min(height / ax.bbox.height, 0.6)
+    top = transform.inverted().transform(low + (high - low) / (1 - share))
+    # The axis still adapts to what the caller draws later.
+    ax.set_ylim(top=top, auto=None)
+
+
+def _panels(number, projection, figsize):
+    width, height = panel_size()
+    size = (width * number, height) if figsize is None else figsize
+    if projection == "3d":
+        # Matplotlib's layouts do not know how large axes in space are; these nearly fill them.
+        figure = plt.figure(figsize=size, layout="none")
+        figure.subplots_adjust(0.04, 0.12, 0.8, 0.91, wspace=0.3)
+    else:
+        figure = plt.figure(figsize=size, layout="constrained")
+    style = {"projection": "3d"} if projection == "3d" else {}
+    return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
+
+
+def _free_place(piece, size, frame, boxes):
+    """The box of a name on a piece of a contour that is farthest from others, or `None`."""
+    width, height = size
+    steps = np.linalg.norm(np.diff(piece, axis=0), axis=1)
+    along = np.append(0, np.cumsum(steps))
+    if along[-1] < 2.5 * width:
+        return None
+    places = []
+    for middle in np.linspace(0.6 * width, along[-1] - 0.6 * width, 24):
+        ends, (center,) = (
+            np.stack([np.interp(at, along, part) for part in piece.T], axis=-1)
+            for at in ([middle - width / 2, middle + width / 2], [middle])
+        )
+        across, up = np.abs(ends[1] - ends[0])
+        chord = np.hypot(across, up)
+        if chord < 0.9 * width:
+            # Too bent for straight letters.
+            continue
+        half = np.array([across + height * up / chord, up + height * across / chord]) / 2
+        box = Bbox([center - half, center + half])
+        is_inside = frame.containsx(box.x0) and frame.containsx(box.x1)
+        is_inside = is_inside and frame.containsy(box.y0) and frame.containsy(box.y1)
+        if is_inside and not any(map(box.overlaps, boxes)):
+            nearest = min((np.hypot(*(center - _middle(other))) for other in boxes), default=0)
+            places.append((nearest, box))
+    return max(places, key=lambda place: place[0])[1] if places else None
+
+
+def _middle(box):
+    return (box.p0 + box.p1) / 2
+
+
+def _pixels(ax, fontsize):
+    points = FontProperties(size=fontsize).get_size_in_points()
+    return points * ax.get_figure(root=True).dpi / 72

@@ -1,0 +1,210 @@
+"""Space: a surface in three dimensions, and the view from which it can be read."""
+
+import contextlib
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.transforms import Bbox
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+# Matplotlib's own box is 4 by 4 by 3.
+WIDTH, HEIGHT = 4, 3
+# Where to look from, in degrees: the first is Matplotlib's own, and wins where all are as good.
+# From all of them the height axis is at the right, where the color bar is.
+AZIMUTHS = (-60, -30, 120, 150)
+LOWEST, HIGHEST = 30, 42
+# So much higher than where the lowest point just comes into sight.
+CLEARANCE = 8
+# How far out a line of sight is followed, and in how many steps.
+STEPS = np.linspace(0.02, 1.5, 75)
+
+
+def draw_faces(ax, surface, heights, mapped):
+    """Draws each cell of the grid between the limits in the color of its height.
+
+    Args:
+        ax: Matplotlib axes in space.
+        surface: A `LossSurface`.
+        heights: Array of shape `(m, n)`, in units of the axis; NaN makes a hole.
+        mapped: Matplotlib's `ScalarMappable`, which has limits and colors.
+    """
+    low, high = mapped.norm.vmin, mapped.norm.vmax
+    faces = _faces(surface.alphas, surface.betas, heights, low, high)
+    if faces:
+        # The color bar's own colors: light would make other values of them.
+        shades = colormaps.get_cmap(mapped.cmap)(mapped.norm([f[:, 2].mean() for f in faces]))
+        shades = shades[..., :3]
+        # The finer the grid, the lighter its lines, or they would darken the whole surface.
+        darkness = 0.35 * min(1, 20 / max(heights.shape))
+        style = {"facecolors": shades, "edgecolors": shades * (1 - darkness), "linewidths": 0.3}
+        ax.add_collection3d(Poly3DCollection(faces, **style))
+
+
+def frame(ax, surface, limits, view):
+    """Gives axes in space their limits and the view.
+
+    Args:
+        ax: Matplotlib axes in space.
+        surface: A `LossSurface`.
+        limits: Lowest and highest value on the height axis.
+        view: Elevation and azimuth in degrees.
+    """
+    ax.set(xlim=surface.alphas[[0, -1]], ylim=surface.betas[[0, -1]], zlim=limits)
+    ax.view_init(*view)
+    # Else it would cover what the panel beside writes on its height axis.
+    ax.patch.set_visible(False)
+    # Else the surface would hide the model's own point at its bottom.
+    ax.computed_zorder = False
+
+
+def label_heights(ax, ticks, name):
+    """Names the height axis, beyond its ticks however long these are.
+
+    Args:
+        ax: Matplotlib axes in space, still without a surface: they are drawn several times.
+        ticks: Dict of `ticks` and their `labels`.
+        name: Name of the axis.
+    """
+    ax.set_zticks(**ticks)
+    letter = 0.6 * mpl.rcParams["font.size"]
+    longest = max(map(len, ticks["labels"]), default=0)
+    # Matplotlib leaves room for short numbers only, and turns long names only.
+    pad = mpl.rcParams["ytick.major.pad"] + 0.4 * letter * max(0, longest - 4)
+    ax.tick_params(axis="z", pad=pad)
+    ax.set_zlabel(name, parse_math=False)
+    ax.zaxis.set_rotate_label(True)
+    ax.zaxis.labelpad = -letter
+    with _still(ax.get_figure(root=True)) as draw:
+        for _ in range(12):
+            draw()
+            # As they were drawn: `get_zticklabels` would put them where flat axes have them.
+            shown = ax.zaxis.get_major_ticks(len(ticks["ticks"]))
+            labels = Bbox.union([tick.label1.get_window_extent() for tick in shown])
+            if not labels.padded(2).overlaps(ax.zaxis.label.get_window_extent()):
+                return
+            ax.zaxis.labelpad += 0.6 * letter
+
+
+@contextlib.contextmanager
+def _still(figure):
+    """Draws a figure without moving its axes: a layout would follow what is tried."""
+    engine = figure.get_layout_engine()
+    figure.set_layout_engine("none")
+    try:
+        yield figure.draw_without_rendering
+    finally:
+        figure.set_layout_engine(engine if engine is not None else "none")
+
+
+def bar_beside(ax, mappable):
+    """Puts a color bar beside the height axis, wherever a layout or the view moves that."""
+
+    def locate(_, renderer):
+        box, (low, high) = ax.get_window_extent(renderer), (0.15, 0.85)
+        left = ax.zaxis.get_tightbbox(renderer).x1 + 0.04 * box.width
+        place = Bbox.from_extents(
+            left, box.y0 + low * box.height, left + 0.05 * box.width, box.y0 + high * box.height
+        )
+        return place.transformed(ax.get_figure(root=False).transSubfigure.inverted())
+
+    place = ax.inset_axes([1.2, 0.15, 0.05, 0.7])
+    place.set_axes_locator(locate)
+    bar = ax.figure.colorbar(mappable, cax=place)
+    bar.solids.set(rasterized=False, edgecolor="face")
+    return bar
+
+
+def fit(figure, bar):
+    """Moves the panels of a figure made here so far to the left that its color bar is whole."""
+    # More than once, since smaller panels stay in the middle of their places.
+    for _ in range(4):
+        figure.draw_without_rendering()
+        excess = bar.ax.get_tightbbox().x1 / figure.bbox.width - 0.99
+        figure.subplots_adjust(right=figure.subplotpars.right - excess)
+
+
+def best_view(heights, limits, sides):
+    """Chooses where to look from, so that nothing hides the lowest point of any surface.
+
+    A surface that slopes is seen from its lower side, for it would be seen edge-on from
+    the upper one.
+
+    Args:
+        heights: List of arrays of shape `(m, n)`, in units of the height axis.
+        limits: Lowest and highest value on this axis.
+        sides: List of how long the sides of each plane are drawn, the longer one as 1.
+
+    Returns:
+        Elevation and azimuth in degrees.
+    """
+    scaled = [HEIGHT * (each - limits[0]) / (limits[1] - limits[0]) for each in heights]
+    scaled = [np.clip(each, 0, HEIGHT) for each in scaled]
+    boxes = [(each, WIDTH * side) for each, side in zip(scaled, sides, strict=True)]
+    boxes = [(each, side) for each, side in boxes if np.isfinite(each).any()]
+    views = []
+    for azimuth in AZIMUTHS:
+        needed = max((_elevation_needed(*box, azimuth) for box in boxes), default=0)
+        elevation = np.clip(needed + CLEARANCE, LOWEST, HIGHEST)
+        seen = min((_facing(*box, elevation, azimuth) for box in boxes), default=1)
+        # In quarters, since small differences should not turn a surface.
+        quality = round(4 * min(seen, 0.5)), -round(max(needed, LOWEST) / 5)
+        views.append((quality, (elevation, azimuth)))
+    return max(views, key=lambda pair: pair[0])[1]
+
+
+def _elevation_needed(heights, side, azimuth):
+    """The angle from which the lowest point just comes into sight."""
+    row, column = np.unravel_index(np.nanargmin(heights), heights.shape)
+    lengths = WIDTH * STEPS
+    toward = np.deg2rad(azimuth)
+    size = np.array(heights.shape[::-1]) - 1
+    steps = np.outer(lengths, [np.cos(toward), np.sin(toward)]) / side * size
+    columns, rows = (steps + np.array([column, row])).T
+    is_inside = (columns >= 0) & (columns <= size[0]) & (rows >= 0) & (rows <= size[1])
+    nearest = np.rint(rows[is_inside]).astype(int), np.rint(columns[is_inside]).astype(int)
+    rises = heights[nearest] - heights[row, column]
+    angles = np.rad2deg(np.arctan2(rises, lengths[is_inside]))
+    return np.nanmax(np.append(angles, 0))
+
+
+def _facing(heights, side, elevation, azimuth):
+    """How far the plane through a surface turns to the viewer: 1 wholly, 0 edge-on."""
+    up, toward = np.deg2rad([elevation, azimuth])
+    slopes = []
+    for axis, length in zip((1, 0), side, strict=True):
+        rises = np.ma.masked_invalid(np.diff(heights, axis=axis))
+        slopes.append(float(rises.mean()) * heights.shape[axis] / length if rises.count() else 0.0)
+    normal = np.array([-slopes[0], -slopes[1], 1]) / np.sqrt(1 + np.square(slopes).sum())
+    view = [np.cos(up) * np.cos(toward), np.cos(up) * np.sin(toward), np.sin(up)]
+    return normal @ view
+
+
+def _faces(alphas, betas, heights, low, high):
+    """Corners of the grid's cells, cut where they leave the limits."""
+    grid = np.dstack([*np.meshgrid(alphas, betas), heights])
+    corners = [grid[:-1, :-1], grid[:-1, 1:], grid[1:, 1:], grid[1:, :-1]]
+    cells = np.stack(corners, axis=2).reshape(-1, 4, 3)
+    cells = cells[np.isfinite(cells).all(axis=(1, 2))]
+    is_whole = ((cells[..., 2] >= low) & (cells[..., 2] <= high)).all(axis=1)
+    faces = [
+        cell if whole else _cut(_cut(cell, low, 1), high, -1)
+        for cell, whole in zip(cells, is_whole, strict=True)
+    ]
+    return [face for face in faces if len(face) > 2]
+
+
+def _cut(face, limit, side):
+    """What of a face lies above a height (`side` is 1) or below it (-1)."""
+    is_kept = side * (face[:, 2] - limit) >= 0
+    kept = []
+    for start, end, start_is_kept, end_is_kept in zip(
+        face, np.roll(face, -1, axis=0), is_kept, np.roll(is_kept, -1), strict=True
+    ):
+        if start_is_kept:
+            kept.append(start)
+        if start_is_kept != end_is_kept:
+            # A new corner where the edge crosses the limit.
+            share = (limit - start[2]) / (end[2] - start[2])
+            kept.append([*(start + share * (end - start))[:2], limit])
+    return np.array(kept).reshape(-1, 3)
