@@ -8,14 +8,14 @@ export TF_CPP_MIN_LOG_LEVEL = 3
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
 
-# Go-to-definition and completion in editors (jedi, pyright); again after a module is added.
+# Go-to-definition and completion in editors (jedi, pyright); rerun after adding a module.
 develop: .venv/test
 	$(BIN)/python setup.py --quiet editors
 
 test: lint
 	$(BIN)/python -m pytest
 
-# Installs Torch, in its usual build several gigabytes.
+# Installs Torch, several gigabytes in its default build.
 test-torch: .venv/test .venv/torch
 	LOSSLANDSCAPE_BACKENDS=torch $(BIN)/python -m pytest tests/test_backends.py
 
@@ -31,11 +31,11 @@ benchmark: .venv/examples
 	$(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples $(BIN)/python benchmarks/speed.py
 
-# Some ten minutes, apart from the others since Dask is not among what the examples need.
+# About ten minutes; separate because it needs Dask, which the examples do not.
 benchmark-workers: .venv/test
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/workers.py
 
-# Draws the images anew that tests/test_plotting.py compares with: look at them before you commit.
+# Redraws the baseline images of tests/test_plotting.py: look at them before you commit.
 baselines: .venv/test
 	$(BIN)/python -m pytest -o addopts= --mpl-default-style=default --mpl-generate-path=tests/baseline \
 		tests/test_plotting.py -k look
@@ -44,7 +44,7 @@ baselines: .venv/test
 contact-sheet: .venv/examples
 	$(BIN)/python examples/contact_sheet.py
 
-# A stamp per set of extras, so that each is installed once and again after a change.
+# A stamp per set of extras, so each is installed once, and again when setup.py changes.
 .venv/%: setup.py
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'

@@ -1,10 +1,10 @@
-"""Command line: draws the landscape of a saved model, for batch systems.
+"""Command line: draws the loss landscape of a saved model, for batch systems.
 
     losslandscape model.keras data.npz --plot levels 3d --points 51 --checkpoint surface.h5 --path figure.png
 
 The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 done,
-1 failed, 2 wrong arguments, 130 interrupted.
-"""  # noqa: E501, a command is not broken
+1 failed, 2 invalid arguments, 130 interrupted.
+"""  # noqa: E501, the command stays on one line
 
 import argparse
 import contextlib
@@ -27,8 +27,8 @@ def main(arguments=None):
     """Runs the command line.
 
     Args:
-        arguments: List of strings. `None` (the default) takes those of the
-            process.
+        arguments: List of strings. `None` (the default) takes the arguments of
+            the process.
 
     Returns:
         The exit code.
@@ -38,7 +38,7 @@ def main(arguments=None):
     mpl.use("Agg")
     started = time.monotonic()
     try:
-        # What Keras prints would spoil a summary.
+        # Keras prints to stdout, which is for the summary.
         with contextlib.redirect_stdout(sys.stderr):
             display = _plot(_load_model(options), _load_data(options), options)
     except KeyboardInterrupt:
@@ -59,8 +59,8 @@ def _parser():
     )
     add = parser.add_argument
     add("model", help="a compiled model, saved as .keras")
-    add("data", help="an .npz file with the arrays x and y, and sample_weight if there is any")
-    add("--x", default="x", help="name of the inputs in the file, such as x_test (default: x)")
+    add("data", help="an .npz file with the arrays x, y and, optionally, sample_weight")
+    add("--x", default="x", help="name of the inputs in the file, for example x_test (default: x)")
     add("--y", default="y", help="name of the targets in the file (default: y)")
     kinds = (LINE, *ll.PLOT_TYPES)
     add("--plot", nargs="+", default=["levels"], choices=kinds, help="figures (default: levels)")
@@ -69,11 +69,11 @@ def _parser():
     add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
     add("--metric", default="loss", help="what to draw (default: loss)")
     add("--scale", default="linear", choices=ll.SCALES, help="default: linear")
-    add("--seed", type=int, help="of the random directions (default: another each time)")
-    add("--batch-size", type=int, help="default: as large as pays")
+    add("--seed", type=int, help="seed for the random directions (default: random)")
+    add("--batch-size", type=int, help="default: chosen for speed")
     add("--engine", default="auto", choices=("auto", *ENGINES), help="default: auto")
-    add("--checkpoint", help="HDF5 file to keep the points in, and to go on from")
-    add("--path", help="where to write the figure; its suffix tells the format")
+    add("--checkpoint", help="HDF5 file to keep the points in, and to resume from")
+    add("--path", help="where to save the figure; the suffix sets the format")
     add("--json", action="store_true", help="print a summary")
     add("--quiet", action="store_true", help="show no progress")
     add(
@@ -82,12 +82,12 @@ def _parser():
         nargs="+",
         default=[],
         metavar="MODULE",
-        help="modules that register the model's own layers and losses",
+        help="modules that register the model's custom layers and losses",
     )
     add(
         "--unsafe",
         action="store_true",
-        help="load lambdas and pickled arrays, which may run any code: only from files you trust",
+        help="load lambdas and pickled arrays, which may run any code: only for files you trust",
     )
     return parser
 
@@ -113,7 +113,7 @@ def _load_data(options):
 
 def _plot(model, data, options):
     if not options.path and not options.checkpoint:
-        raise ValueError("Nothing would be kept. Give --path, --checkpoint or both.")
+        raise ValueError("Nothing would be saved. Pass --path, --checkpoint or both.")
     common = {
         "extent": _extent(options.extent),
         "metric": options.metric,
@@ -128,7 +128,9 @@ def _plot(model, data, options):
     if LINE not in options.plot:
         return ll.plot_loss_3D(model, options.plot, data, None, options.points, **common)
     if options.plot != [LINE]:
-        raise ValueError(f"`--plot` must be {LINE} alone, or others. Received {options.plot}.")
+        raise ValueError(
+            f"`--plot` must be {LINE} alone, or any of the others. Received {options.plot}."
+        )
     return ll.plot_loss(
         model, data, None, options.points, number_of_directions=options.directions, **common
     )
@@ -164,7 +166,7 @@ def _range(values):
 
 
 def _plain(value):
-    """A number as JSON has it, which knows neither NaN nor inf."""
+    """A number for JSON, which has neither NaN nor inf: those become `None`."""
     return float(value) if np.isfinite(value) else None
 
 

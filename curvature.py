@@ -1,8 +1,8 @@
 """Curvature: the Hessian of the loss at a model, through its products with vectors.
 
-The Hessian itself is never stored, but for a few parameters. Everything is of the
-mean loss over a whole dataset, with the weight penalties, as `model.evaluate`
-reports it; it does not depend on how the data are cut into batches, and a loss
+The Hessian itself is never stored, except that of very small models. All results
+are for the mean loss over a whole dataset, with the weight penalties, as
+`model.evaluate` reports it. They do not depend on how the data are batched; a loss
 that does is refused.
 """
 
@@ -30,34 +30,34 @@ DENSE = 32
 
 
 def hessian_product(model, x, y=None, *, batch_size=None):
-    """Makes the function that multiplies the Hessian of the loss with a direction.
+    """Makes a function that multiplies the Hessian of the loss by a direction.
 
     Args:
         model: A compiled and built `keras.Model`, on the TensorFlow backend.
-            The Hessian is taken at the weights it has at the time of the product.
+            The Hessian is taken at the weights it has when that function is called.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        batch_size: Samples per batch, for arrays; it changes memory and speed
-            only. `None` (the default) chooses one.
+        batch_size: Samples per batch, for arrays; it affects only memory and
+            speed. `None` (the default) chooses one.
 
     Returns:
         A function that takes a direction, a list of arrays with the shapes of
         `model.trainable_variables`, and returns another such list, in single
         precision, or double for weights in double. It is zero for weights that
-        the loss does not depend on. In half precision a product is as inexact
-        as the model's own gradients. `model` is left as it was.
+        the loss does not depend on. In half precision it is only as accurate as
+        the model's own gradients. `model` is left as it was.
 
         Its first call checks, on a few samples, that the Hessian is symmetric
-        and what differences of gradients converge to, and on all data that the
-        differentiated loss is the one that `model.evaluate` reports. Where the
-        loss or its derivatives are not finite, the next call checks.
+        and that differences of gradients converge to it, and, on all data, that
+        the differentiated loss is the one that `model.evaluate` reports. If the
+        loss or its derivatives are not finite, the next call checks again.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If the model is not compiled or built, or the backend is not
             TensorFlow; from the first call, if a check fails, an operation has
             no second derivative, state passes from batch to batch, or the loss
-            is no mean over samples, such as with `reduction="sum"`.
+            is not a mean over samples, for example with `reduction="sum"`.
 
     Example:
 
@@ -76,19 +76,19 @@ def hessian_product(model, x, y=None, *, batch_size=None):
 def hessian_eigenvalues(
     model, x, y=None, number=1, which="largest", *, tolerance=1e-4, seed=None, batch_size=None
 ):
-    """Finds the extreme eigenvalues of the Hessian, and the directions they belong to.
+    """Finds the extreme eigenvalues of the Hessian and their directions.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        number: How many, less than the number of parameters, or up to it if
-            those are few (32). Defaults to 1.
-        which: The `"largest"` (the default), the `"smallest"`, that is, the most
-            negative ones, or those of the largest `"magnitude"`.
-        tolerance: Relative accuracy. Defaults to 1e-4; single precision gives
+        number: How many: fewer than the model has parameters, or up to all of
+            them if it has at most 32. Defaults to 1.
+        which: `"largest"` (the default), `"smallest"`, that is, the most negative
+            ones, or `"magnitude"`, the largest in absolute value.
+        tolerance: Relative accuracy. Defaults to 1e-4; single precision allows
             little more.
-        seed: Integer for the vector to start from. `None` (the default) draws
+        seed: Integer seed for the starting vector. `None` (the default) draws
             one from NumPy's global random state.
         batch_size: As in `hessian_product`.
 
@@ -100,8 +100,8 @@ def hessian_eigenvalues(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used, the Hessian
-            is not finite, or as the product of `hessian_product`.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
         scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
             found; it holds those that were.
 
@@ -128,19 +128,19 @@ def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_siz
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        number_of_probes: How many random vectors of ±1 to multiply, at least 2.
-            The error falls with its square root. Defaults to 30.
-        seed: Integer for the vectors. `None` (the default) draws one from
+        number_of_probes: How many random vectors of ±1 to use, at least 2. The
+            error falls with the square root of this number. Defaults to 30.
+        seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
 
     Returns:
-        An `Estimate(mean, low, high)` with the 95 % confidence interval.
+        An `Estimate(mean, low, high)` with the 95% confidence interval.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used.
+        ValueError: If an argument has an unusable value.
 
     Reference:
         Hutchinson, 1989, "A stochastic estimator of the trace of the influence
@@ -162,20 +162,20 @@ def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_siz
 
 
 def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=None, batch_size=None):
-    """Estimates how many eigenvalues of the Hessian lie where.
+    """Estimates the distribution of the eigenvalues of the Hessian.
 
     Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
-    of the Hessian inside the space it spans, with weights that sum to 1.
+    of the Hessian within its Krylov space, with weights that sum to 1.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         number_of_probes: How many random vectors. Defaults to 5.
-        steps: How many products per vector, at most the number of parameters.
-            More resolve more of the bulk; the ends are found first. Defaults
-            to 80.
-        seed: Integer for the vectors. `None` (the default) draws one from
+        steps: How many products per vector, capped at the number of parameters.
+            More steps resolve more of the bulk; the extremes are found first.
+            Defaults to 80.
+        seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
 
@@ -185,7 +185,7 @@ def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=Non
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used.
+        ValueError: If an argument has an unusable value.
 
     Example:
 
@@ -206,7 +206,7 @@ def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=Non
         diagonal, beside = _lanczos(_on_vectors(model, product), size, min(steps, size), generator)
         _check_finite(diagonal)
         values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
-        # Fewer than `steps` if the vector spans less; what is missing has no share.
+        # Fewer than `steps` if the vector spans less; the padding has no share.
         missing = (0, min(steps, size) - len(values))
         eigenvalues.append(np.pad(values, missing, mode="edge"))
         shares.append(np.pad(vectors[0] ** 2, missing))
@@ -231,20 +231,20 @@ def evaluate_convexity(
 ) -> LossSurface:
     """Measures how far the loss is from convex over a plane.
 
-    A plane may look convex where the loss is not: this takes the extreme
-    eigenvalues of the whole Hessian at each point.
+    A plane may look convex where the loss is not: this computes the extreme
+    eigenvalues of the full Hessian at each point.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis; see `evaluate_surface`. Each takes
-            some dozens of passes over the data. Defaults to 11.
+            dozens of passes over the data. Defaults to 11.
         directions: As in `evaluate_surface`.
         extent: As in `evaluate_surface`.
-        seed: As in `evaluate_surface`; also of the vectors to start from.
-        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, more
-            than a color shows.
+        seed: As in `evaluate_surface`; also for the starting vectors.
+        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
+            than colors show.
         batch_size: As in `hessian_product`.
         executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_surface`.
@@ -254,13 +254,13 @@ def evaluate_convexity(
         A `LossSurface` with the values `"largest"` and `"smallest"`, the
         eigenvalues λmax and λmin, `"convexity"`, the ratio |λmin / λmax|, and
         `"loss"`. The ratio is 0 where no eigenvalue is negative; it and the
-        eigenvalues are NaN where the Hessian is not finite. It is drawn with
-        `plot_convexity`.
+        eigenvalues are NaN where the Hessian is not finite. `plot_convexity`
+        draws it.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used.
+        ValueError: If an argument has an unusable value.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
@@ -286,7 +286,7 @@ def evaluate_convexity(
         origin,
         order=grid.order,
         engines={"hessian": engine},
-        # An eigenvalue near 0 is nothing but rounding.
+        # An eigenvalue near 0 is pure rounding error.
         compared=["loss"],
     )
     return surface
@@ -309,7 +309,7 @@ def _product(model, data):
         nonlocal is_checked
         dtypes = precise_dtypes(model.trainable_variables)
         vector = [tf.cast(array, dtype) for array, dtype in zip(direction, dtypes, strict=True)]
-        # Where derivatives are not finite no check can decide, so it is left to a later product.
+        # If derivatives are not finite, the checks cannot decide, so a later product repeats them.
         if is_checked:
             return _mean_product(model, differentiate, data, vector)[1]
         reported = _evaluate(model, data)
@@ -373,7 +373,7 @@ def _mean_product(model, differentiate, data, vector):
 
 
 def _eigenpairs(model, product, number, end, *, tolerance, seed):
-    """Extreme eigenvalues and their directions; NaN, and none, if the Hessian is not finite."""
+    """Extreme eigenvalues and their directions; NaN and none if the Hessian is not finite."""
     size, multiply = _number_of_parameters(model), _on_vectors(model, product)
     if number >= size + (size <= DENSE):
         raise ValueError(
@@ -388,11 +388,11 @@ def _eigenpairs(model, product, number, end, *, tolerance, seed):
         matrix = np.stack([multiply(unit) for unit in np.eye(size, dtype="float32")])
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     elif not moved.any():
-        # A Hessian of zeros, which ARPACK takes for a failure: any directions are its own.
+        # ARPACK takes a Hessian of zeros for a failure. All directions are its eigenvectors.
         values, vectors = np.zeros(number), np.eye(size, number, dtype="float32")
     else:
         values, vectors = _arpack(multiply, size, number, end, tolerance=tolerance, start=start)
-    # The most extreme first: by value, from the end that was asked for.
+    # The most extreme first, from the requested end.
     order = np.argsort({"LA": -values, "SA": values, "LM": -np.abs(values)}[end])[:number]
     return values[order].astype(float), [_unflat(model, vectors[:, index]) for index in order]
 
@@ -413,19 +413,19 @@ def _check_finite(values):
         raise ValueError(
             "The Hessian is not finite at the weights of `model`: there the loss or one of its "
             "derivatives is NaN or infinite. Check the loss with `model.evaluate`; half precision "
-            "ends at 65504."
+            "overflows above 65504."
         )
 
 
 def _lanczos(multiply, size, steps, generator):
-    """The tridiagonal matrix of a Hessian in the space of a random vector's powers."""
+    """The tridiagonal matrix of a Hessian in the Krylov space of a random vector."""
     vector = generator.normal(size=size)
     basis = [vector / np.linalg.norm(vector)]
     diagonal, beside = [], []
     for step in range(steps):
         moved = multiply(basis[-1].astype("float32")).astype(float)
         diagonal.append(basis[-1] @ moved)
-        # Against all before, twice: rounding would bring back eigenvalues found already.
+        # Orthogonalized twice: otherwise rounding would find the same eigenvalues again.
         for _ in range(2):
             for other in basis:
                 moved -= (other @ moved) * other

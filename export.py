@@ -1,8 +1,8 @@
-"""Export: files of other tools.
+"""Export: files for other tools.
 
-The paper's reference implementation keeps lines and surfaces in HDF5 files, which
-its plotting scripts draw; here ours are written and theirs are read. ParaView gets
-a mesh, and any browser a page with a surface to turn around.
+Reads and writes the HDF5 files in which the paper's reference implementation keeps
+lines and surfaces, and which its plotting scripts draw. Also writes meshes for
+ParaView, and web pages with a surface to rotate.
 """
 
 import html
@@ -20,9 +20,9 @@ from losslandscape.surfaces import LossLine, LossSurface
 
 PARTS = ("train", "test")
 AXES = ("xcoordinates", "ycoordinates")
-# What the reference implementation writes for a point that is not computed yet.
+# What the reference implementation writes for a point not computed yet.
 MISSING = -1
-# XML attributes have no such characters, and VTK has no empty names.
+# XML attributes cannot hold these characters, and VTK does not allow empty names.
 NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]|\A\Z")
 XML_ENTITIES = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
@@ -30,20 +30,20 @@ XML_ENTITIES = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 def write_reference(path, train=None, test=None):
     """Writes lines or surfaces as the paper's reference implementation does.
 
-    The loss is the one without weight penalties where that was measured, as
-    there; accuracies become percent, and points of a checkpoint that are not
-    measured yet -1.
+    As in its files, the loss is the one without weight penalties (where that was
+    measured), accuracies are in percent, and points that a checkpoint has not
+    measured yet are -1.
 
     Args:
         path: Where to write the HDF5 file; an existing one is replaced.
         train: `LossLine` or `LossSurface` of the training set. Of a line with
-            several directions the first one is written. Defaults to `None`.
-        test: The same of the test set, at the same coordinates. Defaults to
+            several directions, only the first is written. Defaults to `None`.
+        test: The same for the test set, at the same coordinates. Defaults to
             `None`.
 
     Raises:
         ValueError: If neither is given, if their coordinates differ, or if `path`
-            is no file that can be written.
+            is not a file that can be written.
 
     Example:
 
@@ -76,16 +76,16 @@ def write_reference(path, train=None, test=None):
 
 
 def read_reference(path):
-    """Reads lines or surfaces that the paper's reference implementation has computed.
+    """Reads lines or surfaces computed by the paper's reference implementation.
 
     Args:
         path: The HDF5 file, with `xcoordinates` and `train_loss` or `test_loss`.
 
     Returns:
-        A dict with a `LossLine` or, if the file has `ycoordinates`, a
-        `LossSurface` for `"train"` and `"test"`, as far as they are in the file.
-        Points that are not computed yet, marked by -1 there, are NaN. The center
-        is the point at 0, NaN where there is none.
+        A dict with `"train"` and `"test"`, or whichever of them the file holds:
+        each a `LossLine` or, if the file has `ycoordinates`, a `LossSurface`.
+        Points not computed yet, marked by -1 in the file, are NaN. The center is
+        the point at 0, or NaN if there is none.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -104,22 +104,22 @@ def read_reference(path):
 def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     """Writes a surface as a mesh for ParaView.
 
-    All metrics are on its points, to color it by. Cells with a corner that is
-    not finite, or not positive on a log scale, are left out; the height of
-    points that a checkpoint has not measured yet is interpolated.
+    Its points carry all metrics, to color it by. Cells with a corner that is not
+    finite, or not positive on a log scale, are left out; the height of points
+    that a checkpoint has not measured yet is interpolated.
 
     Args:
         surface: A `LossSurface`.
-        path: Where to write; it ends in `.vtp`.
-        metric: Which of the measured values is the height. Defaults to `"loss"`.
+        path: Where to write; must end in `.vtp`.
+        metric: Which of the measured values to use as height. Defaults to `"loss"`.
         scale: `"linear"` (the default) or `"log"`, for the height.
-        height: The height of the whole mesh as a part of its width. Defaults to
-            0.5.
+        height: The height of the whole mesh as a fraction of its width. Defaults
+            to 0.5.
 
     Raises:
         ImportError: If PyVista is not installed (the extra `paraview`).
-        ValueError: If `path` ends otherwise or is no file that can be written, or
-            `metric` or `scale` is unknown.
+        ValueError: If `path` does not end in `.vtp` or is not a file that can be
+            written, `metric` or `scale` is unknown, or no value is finite.
 
     Example:
 
@@ -147,30 +147,30 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     names = []
     for name, values in surface.values.items():
         names.append(stand_in(name, NOT_XML, names))
-        # VTK writes XML, and leaves it to its callers to escape names.
+        # VTK writes XML, but leaves escaping names to the caller.
         mesh.point_data[escape(names[-1], XML_ENTITIES)] = values.ravel()
-    # Without points of cells that were left out, which would be seen in its bounds.
+    # Drop the points of cells that were left out, which would widen its bounds.
     mesh.clean().save(path)
 
 
 def write_html(surface, path, *, title=None):
-    """Writes a web page with a surface to turn around, for any browser, without internet.
+    """Writes a web page with a surface to rotate, which works in any browser, offline.
 
-    A menu switches between the metrics and to a log scale; the values show
-    under the pointer. The models' own points are marked where they lie on the
-    surface. Points that are not finite, or not positive on a log scale, are
-    holes, and a note counts them; those that a checkpoint has not measured yet
-    are interpolated, and a note says "preview".
+    A menu selects the metric and the scale; hovering shows the values. The
+    models' own points are marked where they lie on the surface. Points that are
+    not finite, or not positive on a log scale, are holes, and a note counts
+    them; those that a checkpoint has not measured yet are interpolated, and a
+    note says "preview".
 
     Args:
         surface: A `LossSurface`.
-        path: Where to write the HTML file, of some 5 MB.
-        title: What stands above the surface. `None` (the default) takes the
-            model's name.
+        path: Where to write the HTML file, about 5 MB.
+        title: Title above the surface. `None` (the default) takes the model's
+            name.
 
     Raises:
         ImportError: If Plotly is not installed (the extra `html`).
-        ValueError: If `path` is no file that can be written.
+        ValueError: If `path` is not a file that can be written.
 
     Example:
 
@@ -205,7 +205,7 @@ def write_html(surface, path, *, title=None):
         margin={"l": 0, "r": 0, "b": 0},
     )
     figure.plotly_relayout(layouts[0])
-    # A name such as `$x$` is no formula.
+    # A name such as `$x$` is not a formula.
     page = figure.to_html(config={"typesetMath": False}, default_height="95vh")
     replace_file(path, page.encode())
 
@@ -243,7 +243,7 @@ def _traces(graphs, surface, metric, scale, values):
 
 
 def _layout(surface, metric, scale, values):
-    """What changes on the page from one metric or scale to another, beside the traces."""
+    """What changes on the page with the metric or scale, other than the traces."""
     notes = point_notes([surface], [values], scale)
     place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "showarrow": False}
     return {
@@ -254,7 +254,7 @@ def _layout(surface, metric, scale, values):
 
 
 def _escaped(text):
-    """A name as text: Plotly reads HTML, and in what shows under the pointer also `%{...}`."""
+    """A name as plain text: Plotly interprets HTML and, in hover text, `%{...}`."""
     return html.escape(text, quote=False).replace("%{", "&#37;{")
 
 
@@ -272,7 +272,7 @@ def _array_of(part, metric, factor=1):
 
 
 def _read_part(file, name, axes):
-    # For grids that are not square the shape there is transposed, but not the order of the points.
+    # In the file, the shape of a grid that is not square is transposed, but not its points' order.
     shape = [len(axis) for axis in reversed(axes)] if len(axes) == 2 else [1, len(axes[0])]
     loss = _read_values(file[f"{name}_loss"], shape)
     is_missing = loss == MISSING
@@ -287,7 +287,7 @@ def _read_part(file, name, axes):
 
 def _read_values(dataset, shape):
     if math.prod(dataset.shape) != math.prod(shape):
-        raise ValueError(f"{dataset.name} has the shape {dataset.shape}, and the axes {shape}")
+        raise ValueError(f"{dataset.name} has the shape {dataset.shape}, but the axes {shape}")
     return read_array(dataset).reshape(shape)
 
 

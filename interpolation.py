@@ -1,10 +1,10 @@
 """Interpolation: the line through two models, and the plane through three.
 
-Models of one architecture are mixed: each floating-point weight, trained, frozen or
-not trainable, is a sum of theirs with shares that add up to 1; integers and seeds
-stay those of the first model. On the way the moving statistics of
-`BatchNormalization`, which belong to one model's weights, have to change with them:
-frozen ones would make a barrier of any path.
+Models of the same architecture are mixed: each floating-point weight, trained,
+frozen or not trainable, is a sum of theirs with shares that add up to 1; integers
+and seeds stay those of the first model. Between the models, the moving statistics
+of `BatchNormalization` have to change with the weights they belong to: otherwise
+any path would seem to have a barrier.
 """
 
 import collections
@@ -50,34 +50,34 @@ def evaluate_interpolation(
             compiled.
         datasets: One dataset or several; see `evaluate_lines`.
         number_of_points: Points along the line, at least 2. Defaults to 41,
-            which has both models among them.
-        extent: First and last coordinate. Defaults to `(-0.5, 1.5)`, half the
-            distance beyond either model.
-        statistics: What becomes of the moving statistics of `BatchNormalization`.
-            `"interpolate"` (the default) mixes them as all other weights, but
-            moving variances by their logarithms, since a straight line would
-            go below 0 beyond the models; the ends are then exactly the models.
-            `"estimate"` takes them anew at each point, as the means over the
-            batches of the first dataset of what the layer sees in training, so
-            that the ends are the models with such statistics. Layers whose
+            which include both models.
+        extent: First and last coordinate. Defaults to `(-0.5, 1.5)`, which goes
+            beyond each model by half the distance between them.
+        statistics: How to set the moving statistics of `BatchNormalization`.
+            `"interpolate"` (the default) mixes them like all other weights,
+            except that it mixes moving variances by their logarithms, since a
+            straight line would go below 0 beyond the models; the ends are then
+            exactly the models. `"estimate"` recomputes them at each point, as the
+            means over the batches of the first dataset of what the layer sees in
+            training; the ends then have such statistics, too. Layers whose
             statistics training would not change (frozen, called with
             `training=False`, or with a momentum of 1) keep the mixed ones.
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: Samples per batch, for arrays; see `evaluate_lines`.
-        engine: As in `evaluate_lines`; statistics are estimated with `"evaluate"` only.
+        engine: As in `evaluate_lines`; only `"evaluate"` can estimate statistics.
         executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_lines`.
         verbose: As in `evaluate_lines`.
 
     Returns:
-        A list with one `LossLine` per dataset, with one row each. `center` is
+        A list with one `LossLine` per dataset, each with one row. `center` is
         at coordinate 0.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used, or the
-            models differ in the shapes of their weights or in how they normalize
-            their inputs; before any point is computed.
+        ValueError: If an argument has an unusable value, or the models differ in
+            the shapes of their weights or in how they normalize their inputs;
+            raised before any point is computed.
 
     Example:
 
@@ -122,14 +122,14 @@ def evaluate_plane(
 ) -> LossSurface:
     """Measures the loss on the plane through three models.
 
-    The axes are at right angles and have one unit, the distance from the first
-    model to the second, so that the picture is true to lengths and angles. The
-    first model is at (0, 0), the second at (1, 0); where the third is, the
-    metadata tell under `"models"`.
+    The axes are at right angles and share one unit, the distance from the first
+    model to the second, so the picture preserves lengths and angles. The first
+    model is at (0, 0), the second at (1, 0); the metadata give the positions of
+    all three under `"positions"`.
 
     Args:
-        models: List of three models of the same architecture, the first of
-            which is compiled. They are left as they were.
+        models: List of three models of the same architecture, of which the first
+            must be compiled. They are left as they were.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis; see `evaluate_surface`. Defaults to 21.
@@ -148,8 +148,8 @@ def evaluate_plane(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used, or the three
-            models lie on one line.
+        ValueError: If an argument has an unusable value, or the three models lie
+            on one line; raised before any point is computed.
 
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), section 3.
@@ -190,7 +190,7 @@ def _check(models, names, statistics, call):
 
 
 def _check_other_weights(model, other, name, other_name):
-    """Refuses a model that is like the first one but for weights that are not trained."""
+    """Refuses a model with untrained weights of other shapes than those of the first one."""
     shapes, received = ([tuple(weight.shape) for weight in part.weights] for part in (model, other))
     if received != shapes:
         raise ValueError(
@@ -200,7 +200,7 @@ def _check_other_weights(model, other, name, other_name):
 
 
 def _check_inputs(model, other, name, other_name):
-    """Refuses inputs that are normalized otherwise: a mean of data is a constant to Keras."""
+    """Refuses inputs that are normalized differently: to Keras, such a mean is a constant."""
     layers_of = [
         [layer for layer in flatten_layers(part) if isinstance(layer, layers.Normalization)]
         for part in (model, other)
@@ -211,7 +211,7 @@ def _check_inputs(model, other, name, other_name):
             if not np.array_equal(*numbers):
                 raise ValueError(
                     f"`{other_name}` must normalize its inputs as `{name}` does, since the numbers "
-                    f"of a `Normalization` layer cannot be mixed. Received one with another {part} "
+                    f"of a `Normalization` layer cannot be mixed. Received a different {part} "
                     f"in layer {pair[1].name!r}. Adapt both layers to the same data."
                 )
 
@@ -220,18 +220,18 @@ def _check_no_renorm(model, name):
     renormalizing = [layer.name for layer in _normalizations(model) if _has_renorm(layer)]
     if renormalizing:
         raise ValueError(
-            f"`statistics='estimate'` is not for `BatchNormalization(renorm=True)`, which in "
+            f"`statistics='estimate'` does not support `BatchNormalization(renorm=True)`, which in "
             f"training depends on earlier statistics. Received such layers in `{name}`: "
             f"{renormalizing}. Use 'interpolate'."
         )
 
 
 def _check_not_compiled(engine):
-    """Refuses the engine that cannot estimate statistics on the way."""
+    """Refuses the engine that cannot estimate statistics."""
     if engine == "compiled":
         raise ValueError(
             f"`statistics='estimate'` needs the `evaluate` engine. Received engine={engine!r}. "
-            "Leave it out, or use 'interpolate'."
+            "Omit it, or use 'interpolate'."
         )
 
 
@@ -246,7 +246,7 @@ def _origin(models, statistics, positions):
 
 
 def _coordinates_of_third(models):
-    """Where the third model is, in units of the distance of the first two."""
+    """The third model's coordinates, in units of the distance between the first two."""
     first, second, third = (
         [ops.convert_to_numpy(weight).astype(float) for weight in model.trainable_variables]
         for model in models
@@ -273,12 +273,12 @@ def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     weights = [other.weights for other in others]
     call.identify(models=weights, coordinates=shares, statistics=statistics)
 
-    # Copies, for one model may stand in several places.
+    # Copies, since the same model may be passed more than once.
     directions = [
         [ops.copy(weight) for weight in each if keras.backend.is_float_dtype(weight.dtype)]
         for each in weights
     ]
-    # The first model has what the others leave.
+    # The first model has the remaining share.
     legs = [(directions, shares[:, 1:])]
     engines = ESTIMATING if statistics == "estimate" else None
     return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
@@ -287,7 +287,7 @@ def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
 def between_models(model):
     """The walk in the space of all floating-point weights, whose directions are other models.
 
-    The coordinates are the shares of these; the model has the rest.
+    The coordinates are the shares of these; the model itself has the rest.
     """
     epsilons = _epsilons(model)
     return [
@@ -305,7 +305,7 @@ def between_models(model):
 def _mix(value, others, shares):
     rest = 1 - sum(shares)
     pairs = zip((rest, *shares), (value, *others), strict=True)
-    # What is NaN or inf in one model must not show where that model has no share.
+    # NaN or inf in one model must not show where that model has no share.
     return sum(ops.where(share == 0, 0.0, share * part) for share, part in pairs)
 
 
@@ -313,26 +313,26 @@ def _mix_variances(epsilon, value, others, shares):
     """Mixes by logarithms, so that no share leads below 0."""
     values = [value, *others]
     lowest = functools.reduce(ops.minimum, values)
-    # A channel that hardly varies counts as its layer counts it, which adds epsilon.
+    # For a channel that hardly varies, add epsilon, as its layer does.
     offset = epsilon * ops.cast(lowest < epsilon, lowest.dtype)
     is_positive = lowest + offset > 0
     logarithms = [ops.log(ops.where(is_positive, part + offset, 1.0)) for part in values]
     mixed = ops.exp(_mix(logarithms[0], logarithms[1:], shares)) - offset
     mixed = ops.maximum(mixed, ops.minimum(lowest, 0.0))
     mixed = ops.where(is_positive, mixed, _mix(value, others, shares))
-    # A logarithm and back would not give the models themselves, bit by bit.
+    # A logarithm and back would not reproduce the models bit by bit.
     for share, part in zip((1 - sum(shares), *shares), values, strict=True):
         mixed = ops.where(share == 1, part, mixed)
     return mixed
 
 
 def _epsilons(model):
-    """By the id of each moving variance or deviation, what its layer adds before it divides."""
+    """What each layer adds to its moving variance or deviation, by the id of that weight."""
     pairs = []
     for layer in _normalizations(model):
         pairs.append((layer.moving_variance, layer.epsilon))
         if _has_renorm(layer):
-            # Deviations have it already.
+            # Deviations already include it.
             pairs += [(layer.moving_stddev, 0), (layer.renorm_stddev, 0)]
     return {id(weight): epsilon for weight, epsilon in pairs if not weight.trainable}
 
@@ -346,12 +346,12 @@ def _normalizations(model):
 
 
 def _has_renorm(layer):
-    # Keras before 3.14 has none.
+    # Keras before 3.14 has no `renorm`.
     return getattr(layer, "renorm", False)
 
 
 def _estimate_statistics(model, batches, interrupt):
-    """Gives normalization layers the mean over batches of what they see in training."""
+    """Sets moving statistics to the mean over batches of what layers see in training."""
     with _BatchStatistics(_updating(model, next(iter(batches)))) as statistics:
         for batch in batches:
             statistics.samples = batch_size_of(batch)
@@ -364,7 +364,7 @@ ESTIMATING = {"evaluate": functools.partial(evaluate_engine, adjust=_estimate_st
 
 
 def _updating(model, batch):
-    """The normalization layers whose statistics training changes: the others need theirs."""
+    """The normalization layers whose statistics training changes; the others keep theirs."""
     with _BatchStatistics([]) as updates:
         _call_in_training(model, batch)
     return [
@@ -382,15 +382,15 @@ def _call_in_training(model, batch):
 class _BatchStatistics(keras.StatelessScope):
     """Collects the statistics of batches, while all variables keep their values.
 
-    A moving statistic that is 0 has `1 - momentum` times the batch's own after a
-    call in training. It is 0 again before the next one, also of a layer that is
-    called twice.
+    A moving statistic that starts at 0 becomes `1 - momentum` times the batch's
+    own in a training call. It is then reset to 0, since the layer may be called
+    again.
 
     Args:
         normalizations: List of `BatchNormalization` layers.
 
     Attributes:
-        samples: Number of samples in the batch to come, its weight in the mean.
+        samples: Number of samples in the next batch, its weight in the mean.
     """
 
     def __init__(self, normalizations):
@@ -408,14 +408,14 @@ class _BatchStatistics(keras.StatelessScope):
         super().__init__(zeros)
 
     def add_update(self, update):
-        """Keeps the update of a statistic, and leaves the statistic at 0."""
+        """Collects the update of a statistic, and resets the statistic to 0."""
         variable, value = update
         if tf.is_symbolic_tensor(value):
-            # The graph would be kept, and never again update what it should.
+            # The traced graph would be cached, without the updates that it should make.
             raise ValueError(
-                "`statistics='estimate'` reads the statistics of each batch, which a layer "
-                f"inside a `tf.function` does not give. Received {variable.path!r} in one. "
-                "Take the decorator off the model's `call`, or use 'interpolate'."
+                "`statistics='estimate'` reads the statistics of each batch, which it cannot do "
+                f"inside a `tf.function`. Received {variable.path!r} in one. Remove the decorator "
+                "from the model's `call`, or use 'interpolate'."
             )
         if id(variable) in self._gains:
             _, gain = self._gains[id(variable)]
@@ -426,7 +426,7 @@ class _BatchStatistics(keras.StatelessScope):
         super().add_update((variable, value))
 
     def assign(self):
-        """Gives the variables the means; those that were not updated keep what they have."""
+        """Assigns the means; variables that were not updated keep their values."""
         for key, weight in self._weights.items():
             statistic, _ = self._gains[key]
             statistic.assign(self._sums[key] / weight)

@@ -1,8 +1,8 @@
 """losslandscape: shows the loss landscape around a trained Keras model.
 
 `plot_loss` draws the loss along random directions in weight space,
-`plot_loss_3D` over the plane of two. Both evaluate, draw and hand back a
-`LossDisplay` with the figures and the numbers in them.
+`plot_loss_3D` over the plane of two. Both evaluate, draw and return a
+`LossDisplay` with the figures and the numbers behind them.
 
 Example:
 
@@ -83,8 +83,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-# The modules beside this file are its submodules, imported as `losslandscape.plotting`
-# and so on: from a plain checkout, too, and whatever a user's own `plotting.py` holds.
+# The modules next to this file are its submodules, imported as `losslandscape.plotting`
+# and so on, even from a plain checkout and next to a user's own `plotting.py`.
 __path__ = [str(Path(__file__).parent)]
 
 import numpy as np
@@ -149,20 +149,21 @@ DPI = 300
 class LossDisplay:
     """What was measured, and where it was drawn.
 
-    What cannot be drawn or saved costs a warning, never the values: they are
-    here, and the warning says how to draw them again. Where warnings are turned
-    into errors, it is printed to stderr instead.
+    A figure that cannot be drawn or saved causes a warning, but never loses the
+    values: they are here, and the warning says how to draw them again. If
+    warnings are turned into errors, it is printed to stderr instead.
 
-    In a script, figures that were saved to a `path` are closed in pyplot, so
-    that those of many calls do not pile up; here they can still be used. In
-    notebooks and interactive sessions, and on the caller's own axes, figures
-    stay open.
+    In a script, figures saved to a `path` are closed in pyplot, so they do not
+    pile up over many calls; here they can still be used. In notebooks and
+    interactive sessions, and on the caller's own axes, figures stay open.
 
     Attributes:
-        lines: List of `LossLine`, one per dataset, from `plot_loss`.
-        surface: `LossSurface` from `plot_loss_3D`, else `None`.
-        axes: Dict of Matplotlib axes by plot type: `"line"`, `"levels"`, `"3d"`;
-            those that could be drawn.
+        lines: List of `LossLine`, one per dataset, from `plot_loss` and
+            `plot_interpolation`.
+        surface: `LossSurface` from `plot_loss_3D`, `LossTrajectory` from
+            `plot_trajectory`, else `None`.
+        axes: Dict of Matplotlib axes by plot type, for example `"line"`,
+            `"levels"` or `"3d"`; without those that could not be drawn.
     """
 
     lines: list = field(default_factory=list)
@@ -175,7 +176,7 @@ class LossDisplay:
         return {plot_type: ax.get_figure(root=True) for plot_type, ax in self.axes.items()}
 
     def __repr__(self):
-        # One line: a notebook would show a picture twice.
+        # One line of text: a notebook would show a picture twice.
         values = self.surface or (self.lines[0] if len(self.lines) == 1 else self.lines)
         return f"LossDisplay({', '.join(self.axes)}; {values!r})"
 
@@ -210,42 +211,41 @@ def plot_loss(
         model: A compiled and built `keras.Model`.
         datasets: One dataset or a tuple or list of several: arrays or tensors
             as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`. Two elements of which the first is no tuple
-            or dataset are one `(x, y)`; several inputs of a model come as a
-            list or dict. The data stay in memory for the time of the call.
+            `keras.utils.PyDataset`. Two elements are one `(x, y)`, unless the
+            first is a tuple or dataset; pass several model inputs as a list or
+            dict. The data stay in memory during the call.
         dataset_labels: One name per dataset, for the legend. Defaults to
             `None`: no legend for one dataset, numbers for several.
         number_of_points: Points along the line, at least 2. Defaults to 21.
-        directions: List of directions to follow, such as
+        directions: List of directions to follow, for example
             `random_directions(model, 3)` or `[direction_between(model, other)]`.
             `None` (the default) draws `number_of_directions` random ones.
         number_of_directions: How many random directions; several are drawn as
             their mean and one standard deviation. Defaults to 1.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
-            `"auto"` goes as far as the loss on the first dataset stays below
-            ten times that of the model.
+            `"auto"` extends it as far as the loss on the first dataset stays
+            below ten times that of the model.
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties.
         scale: `"linear"` (the default) or `"log"`, for the values.
-        seed: Integer for the random directions. `None` (the default) draws one
-            from NumPy's global random state; it is kept in the metadata.
-        batch_size: Samples per batch, for arrays. `None` (the default) takes
-            large ones, as the model's activations allow, which is fastest.
+        seed: Integer seed for the random directions. `None` (the default) draws
+            one from NumPy's global random state; the metadata record it.
+        batch_size: Samples per batch, for arrays. `None` (the default) chooses
+            large batches, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled one
-            where it applies and pays.
-        executor: A `concurrent.futures.Executor` whose workers measure;
-            processes must be spawned, not forked. Defaults to `None`, this
-            process.
-        checkpoint: Path of an HDF5 file that keeps what is measured as it
-            comes; the same call goes on from it after a crash. Of several
-            datasets, `line.h5` becomes `line-1.h5`, `line-2.h5`, … Defaults to
-            `None`.
-        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
-        path: Where to save the figure; the suffix tells the format. Defaults to
-            `None`, not saved.
+            one TensorFlow or JAX graph. `"auto"` (the default) uses the compiled
+            one if it applies and is likely faster.
+        executor: A `concurrent.futures.Executor` whose workers do the measuring;
+            processes must be spawned, not forked. `None` (the default) measures
+            in this process.
+        checkpoint: Path of an HDF5 file that keeps points as they are measured;
+            the same call resumes from it after a crash. With several datasets,
+            `line.h5` becomes `line-1.h5`, `line-2.h5`, … Defaults to `None`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a new figure.
+        path: Where to save the figure; the suffix sets the format. `None` (the
+            default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
             the figure anyway.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
@@ -255,10 +255,10 @@ def plot_loss(
         A `LossDisplay` with the lines, axes and figures.
 
     Raises:
-        AssertionError: If there are not as many labels as datasets.
+        AssertionError: If the number of labels is not that of the datasets.
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used; before any
-            point is computed, and with the model untouched.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
 
     Example:
 
@@ -332,32 +332,32 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
-        directions: List of the two directions of alpha and beta. `None` (the
+        directions: List of two directions, for alpha and beta. `None` (the
             default) draws them at random.
         extent: First and last coordinate on both axes, or a pair of such pairs
-            for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` goes as far
-            as the loss along both stays below ten times that of the model.
+            for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` extends both
+            as far as the loss along both stays below ten times that of the model.
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties.
         scale: `"linear"` (the default) or `"log"`, for the values.
-        seed: Integer for the random directions. `None` (the default) draws one
-            from NumPy's global random state; it is kept in the metadata.
-        batch_size: Samples per batch, for arrays. `None` (the default) takes
-            large ones, as the model's activations allow, which is fastest.
+        seed: Integer seed for the random directions. `None` (the default) draws
+            one from NumPy's global random state; the metadata record it.
+        batch_size: Samples per batch, for arrays. `None` (the default) chooses
+            large batches, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled one
-            where it applies and pays.
-        executor: A `concurrent.futures.Executor` whose workers measure;
-            processes must be spawned, not forked. Defaults to `None`, this
-            process.
-        checkpoint: Path of an HDF5 file that keeps what is measured as it
-            comes, from coarse to fine; the same call goes on from it after a
-            crash, and `LossSurface.load` reads it at any time, for a preview.
-            Defaults to `None`.
-        path: Where to save the figure; the suffix tells the format. Of two plot
+            one TensorFlow or JAX graph. `"auto"` (the default) uses the compiled
+            one if it applies and is likely faster.
+        executor: A `concurrent.futures.Executor` whose workers do the measuring;
+            processes must be spawned, not forked. `None` (the default) measures
+            in this process.
+        checkpoint: Path of an HDF5 file that keeps points as they are measured,
+            from coarse to fine; the same call resumes from it after a crash, and
+            `LossSurface.load` reads it at any time, for a preview. Defaults to
+            `None`.
+        path: Where to save the figure; the suffix sets the format. With two plot
             types, `landscape.png` becomes `landscape-levels.png` and
-            `landscape-3d.png`. Defaults to `None`, not saved.
+            `landscape-3d.png`. `None` (the default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
             the figures anyway.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
@@ -368,8 +368,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used; before any
-            point is computed, and with the model untouched.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
 
     Example:
 
@@ -432,29 +432,30 @@ def plot_interpolation(
         datasets: One dataset or several, as in `plot_loss`.
         dataset_labels: One name per dataset, as in `plot_loss`.
         number_of_points: Points along the line, at least 2. Defaults to 41,
-            which has both models among them.
+            which include both models.
         extent: First and last coordinate. Defaults to `(-0.5, 1.5)`.
-        statistics: What becomes of the moving statistics of normalization
-            layers: `"interpolate"` (the default) or `"estimate"`; see
+        statistics: How to set the moving statistics of normalization layers:
+            `"interpolate"` (the default) or `"estimate"`; see
             `evaluate_interpolation`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
         batch_size: As in `plot_loss`.
         engine: As in `evaluate_interpolation`.
         executor: As in `evaluate_interpolation`.
         checkpoint: As in `plot_loss`.
-        path: Where to save the figure. Defaults to `None`, not saved.
+        path: Where to save the figure; the suffix sets the format. `None` (the
+            default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`.
         verbose: As in `plot_loss`.
 
     Returns:
         A `LossDisplay` with the lines, and the axes by metric: `"loss"` and
-        those that the model was compiled with.
+        every metric the model was compiled with.
 
     Raises:
-        AssertionError: If there are not as many labels as datasets.
+        AssertionError: If the number of labels is not that of the datasets.
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used, or the
-            models differ in their weights; before any point is computed.
+        ValueError: If an argument has an unusable value, or the models do not
+            match; raised before any point is computed.
 
     Example:
 
@@ -505,9 +506,9 @@ def plot_trajectory(
 ):
     """Plots the path of training on the loss of the plane that holds most of it.
 
-    A second figure tells how true the first one is: the loss at each record
-    beside the one on the plane, and how far off the plane it is. The model is
-    left as it was.
+    A second figure shows how faithful the first one is: the loss at each record
+    next to that on the plane, and the record's distance from the plane. The model
+    is left as it was.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training.
@@ -516,7 +517,7 @@ def plot_trajectory(
         x: Inputs, or a whole dataset if `y` is `None`, as in `plot_loss_3D`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2. Defaults to 21.
-        ignore: `None` (the default) takes all trainable weights into the plane,
+        ignore: `None` (the default) includes all trainable weights in the plane,
             `"biasbn"` leaves biases and normalization parameters at their final
             values.
         metric: What to draw, as in `plot_loss_3D`. Defaults to `"loss"`.
@@ -526,8 +527,8 @@ def plot_trajectory(
         executor: As in `plot_loss_3D`.
         checkpoint: As in `evaluate_trajectory`.
         path: Where to save the figures: `training.png` becomes
-            `training-trajectory.png` and `training-fidelity.png`. Defaults to
-            `None`, not saved.
+            `training-trajectory.png` and `training-fidelity.png`. `None` (the
+            default) does not save them.
         show: Whether to call `plt.show()`. Defaults to `False`.
         verbose: As in `plot_loss_3D`.
 
@@ -538,8 +539,8 @@ def plot_trajectory(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used; before any
-            point is computed, and with the model untouched.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
 
     Example:
 
@@ -577,7 +578,7 @@ def plot_trajectory(
 
 
 def _finish(display, drawings, paths, show):
-    """Draws, saves and shows; whatever fails costs a warning, never what was measured."""
+    """Draws, saves and shows; failures cause warnings, but never lose what was measured."""
     before = set(plt.get_fignums())
     for name, draw in drawings.items():
         with _costing_a_warning(f"Could not draw {name!r}", _how_to_draw(display, draw)):
@@ -591,7 +592,7 @@ def _finish(display, drawings, paths, show):
     if show:
         with _costing_a_warning("Could not show", "The figures are in the returned display."):
             plt.show()
-    # Those drawn by half, and saved ones, which a script would pile up.
+    # Close half-drawn figures, and saved ones, which would pile up in a script.
     kept = () if paths and not plt.isinteractive() else display.figures.values()
     opened = set(plt.get_fignums()) - before
     # The caller's own figures may have no number.
@@ -602,9 +603,9 @@ def _finish(display, drawings, paths, show):
 
 @contextmanager
 def _costing_a_warning(what, advice):
-    """Makes a warning of any exception, which would throw away hours of computing."""
+    """Turns any exception into a warning: it would throw away hours of computing."""
     try:
-        # NumPy set to raise would stop Matplotlib.
+        # Matplotlib would fail if NumPy is set to raise.
         with np.errstate(all="ignore"):
             yield
     except Exception as error:
@@ -621,8 +622,8 @@ def _how_to_draw(display, draw):
 
 
 def _save(figure, path):
-    """Writes a figure as a whole or not at all."""
-    # In memory first: what fails in drawing leaves the file as it was.
+    """Writes a figure whole or not at all."""
+    # In memory first, so a failure to draw leaves the file as it was.
     content = io.BytesIO()
     figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
     with path.open("wb") as file:
@@ -641,14 +642,14 @@ def _check_dataset_labels(labels, number):
     if len(labels) != number:
         raise AssertionError(
             f"`dataset_labels` must be one per dataset. Received {len(labels)} labels for {number} "
-            f"dataset{'s'[: number != 1]}. Several datasets are passed as ((x1, y1), (x2, y2))."
+            f"dataset{'s'[: number != 1]}. Pass several datasets as ((x1, y1), (x2, y2))."
         )
     return labels
 
 
 def _check_plot_types(plot_types):
     if not plot_types:
-        raise ValueError(f"`plot_types` is empty. Name some of {', '.join(map(repr, PLOT_TYPES))}.")
+        raise ValueError(f"`plot_types` is empty. Pass some of {', '.join(map(repr, PLOT_TYPES))}.")
     for plot_type in plot_types:
         check_choice("plot_types", plot_type, tuple(PLOT_TYPES))
 
@@ -666,7 +667,7 @@ def _figure_paths(path, plot_types):
 
 
 if __name__ == "__main__":
-    # `python -m losslandscape` in a plain checkout, where this file is no package's.
+    # `python -m losslandscape` in a plain checkout, where this file is not in a package.
     from losslandscape.cli import main
 
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Measures: single numbers that sum up a measured line or surface.
 
-A picture invites to see what one hopes for. These say how wide a minimum is
-and how convex its surroundings are, and how sure that is.
+In a picture it is easy to see what one hopes for. These numbers say how wide a
+minimum is, how convex its surroundings are, and how certain that is.
 """
 
 from typing import NamedTuple
@@ -26,9 +26,9 @@ class Finding(NamedTuple):
     """One check of a report.
 
     Attributes:
-        check: What was looked at.
-        value: The number that was found.
-        warning: How a picture would mislead, or `None`.
+        check: What was checked.
+        value: The number found.
+        warning: How a picture would mislead, or `None` if it would not.
     """
 
     check: str
@@ -44,14 +44,14 @@ def report(measured, metric="loss", *, expected=None, directions=None):
 
     Args:
         measured: A `LossLine` or `LossSurface`.
-        metric: Which of the measured losses. Defaults to `"loss"`.
-        expected: What `model.evaluate(x, y, return_dict=True)` gives, to compare
-            the center with. Defaults to `None`, which leaves that out.
-        directions: The two directions of a surface, for the angle between them.
-            Defaults to `None`, which leaves that out.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        expected: The result of `model.evaluate(x, y, return_dict=True)`, to
+            compare with the center. `None` (the default) skips this check.
+        directions: The two directions of a surface, to check the angle between
+            them. `None` (the default) skips this check.
 
     Returns:
-        A list of `Finding`, each with a warning in words if there is a reason.
+        A list of `Finding`, each with a warning if there is reason for one.
         Random directions of large networks are nearly at right angles; others
         need not be.
 
@@ -82,26 +82,26 @@ def report(measured, metric="loss", *, expected=None, directions=None):
 
 
 def half_widths(line, rise=1.0, metric="loss"):
-    """Measures how far one can go until the loss has risen by a given amount.
+    """Measures the distance within which the loss rises by a given amount.
 
-    The wider, the flatter the minimum. With filter-normalized directions a
-    width of 0.5 means half the weights' own length, so that networks can be
+    The larger the distance, the flatter the minimum. With filter-normalized
+    directions 0.5 means half the length of the weights, so networks can be
     compared.
 
     Args:
-        line: A `LossLine` that goes to both sides of 0.
-        rise: By how much the loss rises above that of the model, greater than
-            0. Defaults to 1.0; for a classifier between ten classes chance is
-            2.3.
-        metric: Which of the measured losses. Defaults to `"loss"`.
+        line: A `LossLine` that extends to both sides of 0.
+        rise: How far the loss must rise above that of the model, greater than
+            0. Defaults to 1.0; for comparison, the loss of guessing among ten
+            classes is 2.3.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
 
     Returns:
         Float array of shape `(k,)`, one half-width per direction: the mean of
         both sides, interpolated linearly between points; inf where the loss
-        does not rise so far. Losses that are not finite count as infinite.
+        does not rise that far on both sides. Non-finite losses count as infinite.
 
     Raises:
-        ValueError: If the line does not go to both sides of 0, `rise` is not
+        ValueError: If the line does not extend to both sides of 0, `rise` is not
             positive, or `metric` was not measured.
 
     Example:
@@ -113,7 +113,7 @@ def half_widths(line, rise=1.0, metric="loss"):
     values = _values(line, metric)
     if not line.alphas[0] < 0 < line.alphas[-1]:
         raise ValueError(
-            "`line` must go to both sides of 0. Received one with an extent of "
+            "`line` must extend to both sides of 0. Received one with an extent of "
             f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
         )
     if not rise > 0:
@@ -123,16 +123,16 @@ def half_widths(line, rise=1.0, metric="loss"):
 
 
 def confidence_interval(values, confidence=0.95):
-    """Gives the mean of independent values and where their true mean may lie.
+    """Computes the mean of independent values and its confidence interval.
 
     Args:
-        values: Array of at least 2 numbers, such as one per direction.
-        confidence: How often such an interval holds the true mean. Defaults to
-            0.95.
+        values: Array of at least 2 numbers, for example one per direction.
+        confidence: How often such an interval contains the true mean. Defaults
+            to 0.95.
 
     Returns:
-        An `Estimate(mean, low, high)`, by Student's t distribution. Where a
-        value is infinite, so is the mean, and the interval is not known: nan.
+        An `Estimate(mean, low, high)`, by Student's t distribution. If a value
+        is not finite, neither is the mean, and the interval is unknown: NaN.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -146,7 +146,7 @@ def confidence_interval(values, confidence=0.95):
     values = np.asarray(values, dtype=float)
     if values.size < 2:
         raise ValueError(
-            f"`values` must be at least 2 numbers to tell how they vary. Received {values.size}."
+            f"`values` must be at least 2 numbers, to show how they vary. Received {values.size}."
         )
     if not np.isfinite(values).all():
         return Estimate(float(values.mean()), float("nan"), float("nan"))
@@ -155,25 +155,24 @@ def confidence_interval(values, confidence=0.95):
 
 
 def non_convexity(surface, metric="loss"):
-    """Measures the share of a surface that curves downwards somewhere.
+    """Measures the share of a surface that curves downwards in some direction.
 
     Args:
         surface: A `LossSurface` of at least 3 points per axis.
-        metric: Which of the measured losses. Defaults to `"loss"`.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
 
     Returns:
         Float from 0 to 1: the share of inner grid points at which the discrete
-        2-D Hessian, made of central differences, has a negative eigenvalue.
-        Points whose neighbors are not all finite are left out; `nan` if none is
-        left.
+        2-D Hessian, from central differences, has a negative eigenvalue. Points
+        next to a non-finite value are left out; NaN if none remain.
 
     Raises:
         ValueError: If the surface has fewer points, or `metric` was not measured.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, argues
-        from the same eigenvalues of the full Hessian: a plane that curves
-        downwards proves that the loss does.
+        from the same eigenvalues of the full Hessian: if a plane curves
+        downwards, so does the loss.
     """
     bends = _bends(surface, metric)
     known = bends[~np.isnan(bends)]
@@ -183,22 +182,21 @@ def non_convexity(surface, metric="loss"):
 def convex_level(surface, metric="loss"):
     """Measures the loss up to which the basin around the model is convex.
 
-    The basin of a level is what is below it and connected with the model's own
-    point. It counts as convex if each grid point inside its convex hull belongs
-    to it.
+    The basin of a level is the region at or below it that is connected to the
+    model's own point. It counts as convex if it contains every grid point inside
+    its convex hull.
 
     Args:
-        surface: A `LossSurface` that has the model inside its extent.
-        metric: Which of the measured losses. Defaults to `"loss"`.
+        surface: A `LossSurface` whose extent includes the model.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
 
     Returns:
-        Float: the highest level of which the basin is convex, and those of all
-        lower levels are. It is a value of the surface; the highest one, if
-        every basin is convex.
+        Float: the highest level up to which every basin is convex. It is one of
+        the surface's values: the highest, if all basins are convex.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
-        ValueError: If the model is not inside the extent, or `metric` was not
+        ValueError: If the model is outside the extent, or `metric` was not
             measured.
     """
     ndimage = import_extra("scipy.ndimage", "analysis")
@@ -213,7 +211,7 @@ def convex_level(surface, metric="loss"):
     center = np.abs(surface.betas).argmin(), np.abs(surface.alphas).argmin()
     reached = float(values[center])
     for level in np.unique(values[np.isfinite(values) & (values >= reached)]):
-        # Neighbors across a corner are connected, too.
+        # Diagonal neighbors are connected, too.
         parts, _ = ndimage.label(values <= level, np.ones((3, 3)))
         if not _is_convex(parts == parts[center]):
             break
@@ -225,21 +223,21 @@ def epsilon_sharpness(measured, epsilon=0.1, metric="loss"):
     """Measures the highest relative rise of the loss within a box, in percent.
 
     `100·(max L - L0) / (1 + L0)` over the measured points whose coordinates are
-    at most `epsilon`. The maximum over all directions, which the original is,
-    can only be higher.
+    at most `epsilon` in size. The original takes the maximum over all
+    directions, which can only be higher.
 
     Args:
-        measured: A `LossLine` or `LossSurface` with the model inside its extent.
-        epsilon: The largest coordinate; with filter-normalized directions a
-            part of the weights' own length. Defaults to 0.1.
-        metric: Which of the measured losses. Defaults to `"loss"`.
+        measured: A `LossLine` or `LossSurface` whose extent includes the model.
+        epsilon: The largest coordinate; with filter-normalized directions, as a
+            fraction of the length of the weights. Defaults to 0.1.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
 
     Returns:
         Float for a surface, array of shape `(k,)` for a line.
 
     Raises:
-        ValueError: If no measured point but the center is so near, or `metric`
-            was not measured.
+        ValueError: If no measured point except the center lies that close, or
+            `metric` was not measured.
 
     Reference:
         [Keskar et al., 2017](https://arxiv.org/abs/1609.04836), metric 2.1.
@@ -249,21 +247,21 @@ def epsilon_sharpness(measured, epsilon=0.1, metric="loss"):
 
 
 def loss_rise(measured, radius=0.1, metric="loss"):
-    """Measures the highest rise of the loss within a radius, as sharpness-aware training sees it.
+    """Measures the highest rise of the loss within a radius, as in sharpness-aware training.
 
     Args:
-        measured: A `LossLine` or `LossSurface` with the model inside its extent.
+        measured: A `LossLine` or `LossSurface` whose extent includes the model.
         radius: Distance from the model in the units of the axes. Defaults to 0.1.
-        metric: Which of the measured losses. Defaults to `"loss"`.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
 
     Returns:
         `max L - L0` over the measured points within the radius: a float for a
-        surface, an array of shape `(k,)` for a line. Other directions may rise
-        higher.
+        surface, an array of shape `(k,)` for a line. In other directions the
+        loss may rise higher.
 
     Raises:
-        ValueError: If no measured point but the center is so near, or `metric`
-            was not measured.
+        ValueError: If no measured point except the center lies that close, or
+            `metric` was not measured.
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 1.
@@ -272,11 +270,11 @@ def loss_rise(measured, radius=0.1, metric="loss"):
 
 
 def convex_radius(measured, metric="loss"):
-    """Measures how far from the model the loss curves upwards everywhere.
+    """Measures the radius around the model within which the loss curves upwards.
 
     Args:
         measured: A `LossLine` or `LossSurface` of at least 3 points per axis.
-        metric: Which of the measured losses. Defaults to `"loss"`.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
 
     Returns:
         The distance from the model to the nearest inner point at which the
@@ -295,14 +293,14 @@ def convex_radius(measured, metric="loss"):
 
 def _find_holes(values):
     share = float(np.mean(~np.isfinite(values)))
-    warning = "Holes are drawn there; the loss is infinitely high or not defined."
+    warning = "Holes are drawn there; the loss is infinite or undefined."
     return Finding("share of points that are not finite", share, warning if share else None)
 
 
 def _find_lower(values, center):
     lower = float(np.min(values, where=np.isfinite(values), initial=center) - center)
     warning = "The loss is lower elsewhere: the model is no minimum of what is drawn."
-    # Less than a color or a line's width would show.
+    # A smaller difference would not show in a color or a line.
     is_seen = lower < -0.001 * abs(center)
     return Finding("lowest point minus the model", lower, warning if is_seen else None)
 
@@ -310,12 +308,12 @@ def _find_lower(values, center):
 def _find_span(values):
     positive = values[np.isfinite(values) & (values > 0)]
     span = float(np.log10(positive.max() / positive.min())) if positive.size else 0.0
-    warning = 'A linear scale shows the highest only: draw it with `scale="log"`.'
+    warning = 'A linear scale shows only the highest: draw it with `scale="log"`.'
     return Finding("decades from lowest to highest", span, warning if span > 2 else None)
 
 
 def _find_coarseness(measured, metric):
-    """How much the loss rises to the nearest points, as a part of its whole rise."""
+    """The rise of the loss to the nearest points, as a share of its whole rise."""
     distances = _distances(measured)
     nearest = distances[distances > 0].min()
     values, center = _values(measured, metric), measured.center[metric]
@@ -331,7 +329,7 @@ def _find_coarseness(measured, metric):
 
 def _find_difference(center, expected):
     difference = abs(center - expected) / max(abs(expected), 1e-12)
-    warning = "The center is not the model's own loss: other data or another model were measured."
+    warning = "The center is not the model's own loss: other data or another model was measured."
     return Finding(
         "relative difference of the center to `model.evaluate`",
         difference,
@@ -356,14 +354,14 @@ def _values(measured, metric):
     missing = np.count_nonzero(measured.missing)
     if missing:
         raise ValueError(
-            f"What is measured must be complete, and {missing} points are missing in {measured!r}. "
-            "Go on with the call that has begun this checkpoint."
+            f"The values must be complete, but {missing} points are missing in {measured!r}. "
+            "Repeat the call that began this checkpoint, to resume it."
         )
     return measured.values[metric]
 
 
 def _crossings(alphas, risen, rise):
-    """How far from 0 the loss has risen, to the left and to the right."""
+    """The distances from 0, left and right, at which the loss has risen that far."""
     left, right = alphas < 0, alphas > 0
     return [
         _crossing(-alphas[left][::-1], risen[left][::-1], rise),
@@ -382,7 +380,7 @@ def _crossing(distances, risen, rise):
 
 
 def _distances(measured):
-    """How far each measured point is from the model."""
+    """The distance of each measured point from the model."""
     return np.hypot.reduce(np.abs(np.meshgrid(*measured.axes)))
 
 
@@ -398,16 +396,16 @@ def _highest_rise(measured, distances, name, limit, metric):
         nearest = distances[distances > 0].min()
         raise ValueError(
             f"`{name}` must reach measured points, the nearest of which is at {nearest:.3g}. "
-            f"Received {limit}. Measure more of them, or a smaller extent."
+            f"Received {limit}. Measure more points, or a smaller extent."
         )
-    # What is not finite is infinitely high.
+    # Non-finite losses count as infinitely high.
     rise = np.where(np.isfinite(values), values - measured.center[metric], np.inf)
     highest = np.maximum(rise[..., near].max(axis=-1), 0)
     return float(highest) if distances.ndim == 2 else highest
 
 
 def _bends(measured, metric):
-    """Whether the loss curves downwards at each inner point: 1, 0, or nan beside a hole."""
+    """Whether the loss curves downwards at each inner point: 1, 0, or NaN next to a hole."""
     values = _values(measured, metric)
     if min(map(len, measured.axes)) < 3:
         raise ValueError(
@@ -418,7 +416,7 @@ def _bends(measured, metric):
     with np.errstate(invalid="ignore"):
         curvatures = curve(values, *steps)
     inner = values[(..., *[slice(1, -1)] * len(steps))]
-    # What single precision makes of a difference of equal values.
+    # How far single precision may put a difference of equal values from 0.
     rounding = 4 * np.finfo("float32").eps * np.abs(inner) / min(steps) ** 2
     return np.where(np.isfinite(curvatures), curvatures < -rounding, np.nan)
 
@@ -439,7 +437,7 @@ def _smaller_eigenvalues(values, step_a, step_b):
 def _is_convex(region):
     """Whether every grid point inside the region's convex hull belongs to it."""
     spatial = import_extra("scipy.spatial", "analysis")
-    # Small squares instead of points, since points in one line have no hull.
+    # Small squares instead of points, since points on one line have no hull.
     square = 1e-4 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
     corners = (np.argwhere(_row_ends(region))[:, np.newaxis] + square).reshape(-1, 2)
     sides = spatial.ConvexHull(corners).equations
@@ -449,7 +447,7 @@ def _is_convex(region):
 
 
 def _row_ends(region):
-    """The first and the last point of each row, which have the hull of all."""
+    """The first and the last point of each row, which have the same hull as the whole region."""
     first = region & (region.cumsum(axis=1) == 1)
     last = region & (region[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
     return first | last

@@ -1,8 +1,8 @@
 """Installs the flat modules of this folder as one package, `losslandscape`.
 
-`losslandscape.py` becomes `losslandscape/__init__.py` and its siblings the
-submodules, so that nothing called `plotting` or `evaluation` lands beside the
-user's own modules.
+`losslandscape.py` becomes `losslandscape/__init__.py` and its siblings become
+submodules, so that nothing called `plotting` or `evaluation` is installed at the
+top level, next to the user's own modules.
 """
 
 import re
@@ -47,7 +47,7 @@ JAX = ["jax"]
 DASK = ["distributed"]
 HTML = ["plotly"]
 PARAVIEW = ["pyvista"]
-# Formatting and baseline images differ between versions of these, so they are fixed.
+# Some are pinned, because formatting and baseline images differ between their versions.
 TEST = [
     *EXAMPLES,
     *JAX,
@@ -72,7 +72,7 @@ class BuildFlatPackage(build_py):
     """Puts the flat modules into one package."""
 
     def find_modules(self):
-        """Lists (package, module, file) for everything the wheel holds."""
+        """Lists (package, module, file) for everything in the wheel."""
         siblings = [("losslandscape", name, f"{name}.py") for name in SIBLINGS]
         package = ("losslandscape", "__init__", "losslandscape.py")
         # For `python -m losslandscape`.
@@ -80,13 +80,13 @@ class BuildFlatPackage(build_py):
 
 
 class LinkForEditors(BuildFlatPackage):
-    """Links the flat modules as a package, for editors, which do not run `__path__`."""
+    """Links the flat modules as a package, for editors, which do not evaluate `__path__`."""
 
     description = __doc__
 
     def run(self):
         """Makes one folder of links for pyright (see pyproject.toml) and one for jedi."""
-        # Jedi prefers the checkout's `losslandscape.py` to any package but one of stubs.
+        # Jedi prefers the checkout's `losslandscape.py` to any package except a stub package.
         stubs = Path(sysconfig.get_path("purelib"), "losslandscape-stubs")
         for folder, suffix in ((ROOT / "build/editors/losslandscape", ".py"), (stubs, ".pyi")):
             shutil.rmtree(folder, ignore_errors=True)

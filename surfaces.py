@@ -1,8 +1,9 @@
 """Surfaces: what was measured, as small values that save and describe themselves.
 
-A `LossLine` holds losses along directions, a `LossSurface` over the plane of
-two. Both keep every metric of the model, the values at the unperturbed weights
-and how they were computed, and can be drawn again without model or data.
+A `LossLine` holds losses along directions, a `LossSurface` losses over the plane
+of two directions. Both keep every metric of the model, the values at the
+unperturbed weights and a record of how they were computed, so they can be drawn
+again without model or data.
 """
 
 from dataclasses import dataclass
@@ -16,21 +17,20 @@ __version__ = "0.1.0"
 
 
 class _Saved:
-    """HDF5 reading and writing, the same for all values."""
+    """HDF5 reading and writing, shared by all values."""
 
     def save(self, path):
         """Writes everything to an HDF5 file.
 
-        The file is laid out like the value itself, `file["values/loss"]`. A name
+        The file is laid out like the value itself: `file["values/loss"]`. A name
         that HDF5 does not allow, such as `"top/accuracy"`, is written with
-        underscores, and as it is in the attribute `name`.
+        underscores; the attribute `name` keeps the original.
 
         Args:
-            path: Where to write; an existing file is replaced as a whole, so
-                that at any instant there is the old one or the new one.
+            path: Where to write; an existing file is replaced atomically.
 
         Raises:
-            ValueError: If `path` is no file that can be written.
+            ValueError: If `path` is not a file that can be written.
 
         Example:
 
@@ -46,7 +46,7 @@ class _Saved:
             path: Path of the HDF5 file.
 
         Returns:
-            A value of this class, equal to the saved one in every bit.
+            A value of this class, bit-identical to the saved one.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -60,14 +60,14 @@ class _Saved:
 
 
 class _Landscape(_Saved):
-    """What lines and surfaces know of themselves beyond their fields."""
+    """Properties that lines and surfaces derive from their fields."""
 
-    # The fields with a value per point, in the order in which points are numbered.
+    # The fields with one value per point, in the order in which the points are numbered.
     measured: ClassVar = ("values",)
 
     @property
     def missing(self):
-        """Boolean array, shaped as the values: the points of a checkpoint not measured yet."""
+        """Boolean array shaped like the values: the points of a checkpoint not measured yet."""
         is_missing = np.zeros(next(iter(self.values.values())).shape, bool)
         numbers = np.array(self.missing_numbers, int)
         # The points of a path come after those of its surface.
@@ -76,7 +76,7 @@ class _Landscape(_Saved):
 
     @property
     def missing_numbers(self):
-        """List of ints: the same points, numbered row by row, and then a trajectory's others."""
+        """List of ints: the same points, numbered row by row, then a trajectory's others."""
         return self.metadata.get("missing", [])
 
     @property
@@ -88,19 +88,19 @@ class _Landscape(_Saved):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossLine(_Landscape):
-    """Losses along one or several directions, `values["loss"][k, j] = L(θ + alphas[j]·d_k)`.
+    """Losses along one or more directions, `values["loss"][k, j] = L(θ + alphas[j]·d_k)`.
 
     Attributes:
         alphas: Float array of shape `(n,)`, the coordinates along the direction.
         values: Dict of float arrays of shape `(k, n)`, one row per direction:
-            `"loss"` and every metric the model was compiled with, and
-            `"data_loss"`, the loss without weight penalties, if it has any
-            (NaN where rounding hides it below them). What was not finite is
-            kept as NaN or inf.
-        center: Dict of floats, the same at the unperturbed weights.
+            `"loss"`, every metric the model was compiled with and, if the model
+            has weight penalties, `"data_loss"`, the loss without them (NaN where
+            they are so large that rounding hides it). Non-finite values are kept
+            as NaN or inf.
+        center: Dict of floats, the same values at the unperturbed weights.
         metadata: Dict of how this was computed: seed, normalization, ignore
             rule, dataset size, model, versions. In a checkpoint also
-            `"missing"`, the positions of points not measured yet, row by row.
+            `"missing"`, the numbers of the points not measured yet, row by row.
     """
 
     alphas: np.ndarray
@@ -133,20 +133,20 @@ class LossLine(_Landscape):
 class LossSurface(_Landscape):
     """Losses over a plane, `values["loss"][i, j] = L(θ + alphas[j]·d1 + betas[i]·d2)`.
 
-    Rows go along beta and columns along alpha, as `np.meshgrid(alphas, betas)`
-    and Matplotlib's `contour(alphas, betas, values)` have it.
+    Rows follow beta and columns follow alpha, as in `np.meshgrid(alphas, betas)`
+    and Matplotlib's `contour(alphas, betas, values)`.
 
     Attributes:
         alphas: Float array of shape `(n,)`, the coordinates along d1.
         betas: Float array of shape `(m,)`, the coordinates along d2.
-        values: Dict of float arrays of shape `(m, n)`: `"loss"` and every
-            metric the model was compiled with, and `"data_loss"`, the loss
-            without weight penalties, if it has any (NaN where rounding hides it
-            below them). What was not finite is kept as NaN or inf.
-        center: Dict of floats, the same at the unperturbed weights.
+        values: Dict of float arrays of shape `(m, n)`: `"loss"`, every metric
+            the model was compiled with and, if the model has weight penalties,
+            `"data_loss"`, the loss without them (NaN where they are so large
+            that rounding hides it). Non-finite values are kept as NaN or inf.
+        center: Dict of floats, the same values at the unperturbed weights.
         metadata: Dict of how this was computed: seed, normalization, ignore
             rule, dataset size, model, versions. In a checkpoint also
-            `"missing"`, the positions of points not measured yet, row by row.
+            `"missing"`, the numbers of the points not measured yet, row by row.
     """
 
     alphas: np.ndarray
@@ -160,29 +160,29 @@ class LossSurface(_Landscape):
 
     @property
     def axes(self):
-        """Tuple of the coordinates along each axis, `(alphas, betas)`; values run the other way."""
+        """Tuple of the coordinates along each axis, `(alphas, betas)`, the reverse of `values`."""
         return self.alphas, self.betas
 
     @property
     def axis_names(self):
-        """Tuple of the names of both axes, as drawings show them."""
+        """Tuple of the names of both axes, as shown in plots."""
         return "α", "β"
 
     def slice(self, *, alpha=None, beta=None):
         """Cuts the surface along one axis.
 
         Args:
-            alpha: Where to cut along beta. Defaults to `None`.
-            beta: Where to cut along alpha. Defaults to `None`.
+            alpha: Coordinate of a cut along beta. Defaults to `None`.
+            beta: Coordinate of a cut along alpha. Defaults to `None`.
 
         Returns:
             A `LossLine` along the other axis, interpolated linearly between
-            grid lines. Its `center` is the point where that axis is 0. Of a
-            checkpoint, points next to a missing one are missing.
+            grid lines. Its `center` is the point where that axis is 0. In a
+            checkpoint, points interpolated from a missing one are missing.
 
         Raises:
-            ValueError: If not just one of both is given, or it lies beyond the
-                surface.
+            ValueError: If both or neither are given, or the coordinate lies
+                outside the surface.
 
         Example:
 
@@ -190,7 +190,8 @@ class LossSurface(_Landscape):
         """
         if (alpha is None) == (beta is None):
             raise ValueError(
-                f"Either `alpha` or `beta` must be given. Received alpha={alpha}, beta={beta}."
+                f"Exactly one of `alpha` and `beta` must be given. Received alpha={alpha}, "
+                f"beta={beta}."
             )
         name, position = ("alpha", alpha) if beta is None else ("beta", beta)
         along, across = self.axes[::-1] if beta is None else self.axes
@@ -223,18 +224,18 @@ class LossSurface(_Landscape):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossTrajectory(LossSurface):
-    """A loss surface, and the path of training on it.
+    """A loss surface with the path of training on it.
 
     Attributes:
         path: Float array of shape `(k, 2)`, alpha and beta of each record,
             projected onto the plane; the last one is (0, 0).
         explained: Float array of shape `(2,)`, the share of the path's variance
-            along either axis.
-        distances: Float array of shape `(k,)`, how far each record is off the
-            plane, in the units of `path`.
-        plane_values: Dict of float arrays of shape `(k,)`, like `values` at the
+            along each axis.
+        distances: Float array of shape `(k,)`, the distance of each record from
+            the plane, in the units of `path`.
+        plane_values: Dict of float arrays of shape `(k,)`, the values at the
             points of `path`.
-        true_values: Dict of float arrays of shape `(k,)`, the same at the
+        true_values: Dict of float arrays of shape `(k,)`, the values at the
             recorded weights themselves.
     """
 
@@ -261,12 +262,12 @@ class LossTrajectory(LossSurface):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Spectrum(_Saved):
-    """Eigenvalues of a Hessian as random vectors see them.
+    """Eigenvalues of a Hessian, estimated with random vectors.
 
     Attributes:
         eigenvalues: Float array of shape `(k, steps)`, a row per random vector.
         shares: Float array of shape `(k, steps)`, the weight of each
-            eigenvalue; those of a row sum to 1.
+            eigenvalue; each row sums to 1.
         metadata: Dict of model, number of parameters and seed.
     """
 

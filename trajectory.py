@@ -1,9 +1,8 @@
 """Trajectory: the path of training, in the plane that holds most of it.
 
 Weights are recorded while a model trains, or read from its checkpoints. The two
-principal components of the steps that lead to the final weights span the plane;
-the path is drawn on the loss of exactly that plane, and how far it leaves it is
-told.
+principal components of the steps to the final weights span the plane; the path is
+drawn on the loss of exactly that plane, and its distance from it is reported.
 """
 
 import hashlib
@@ -28,43 +27,42 @@ from losslandscape.walks import straight
 
 CHECKPOINTS = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
-# What is shorter than this, relative to the whole path, is a rounding error and no axis of its own.
+# Anything shorter than this, relative to the whole path, is rounding error, not an axis.
 ROUNDING = 1e-6
-# How many bytes of records may lie on the device at once.
+# How many bytes of records may be on the device at once.
 BUDGET = 2**30
 
 
 class WeightHistory(keras.callbacks.Callback):
-    """Records a model's weights while it trains, one small file at a time.
+    """Records a model's weights while it trains, one file at a time.
 
     Each record is a NumPy file of all weights, written whole or not at all, so
-    that an interrupted `fit` leaves a readable history. Nothing is kept in
-    memory.
+    an interrupted `fit` leaves a readable history. Nothing is kept in memory.
 
-    A history may take several calls of `fit`, with this callback or, in a later
-    process, with another one that appends to the folder. Its epochs and steps
-    are counted over all of them, whatever each `fit` or optimizer counts:
-    `epoch-0.npz` has the weights at the very start, `epoch-7.npz` those after
-    the seventh epoch of all. No record is ever replaced. Where a `fit` starts
-    from other weights than the history ends with (a model that was changed in
-    between, or an earlier checkpoint after a crash), these are recorded as well,
-    as `epoch-7_start-1.npz`: the path then jumps, as the training did. To leave
-    out epochs that were lost, delete their records before resuming.
+    A history may span several calls of `fit`, with this callback or, in a later
+    process, with another one that appends to the folder. Epochs and steps are
+    counted across all of them, whatever each `fit` or optimizer counts:
+    `epoch-0.npz` holds the weights at the very start, `epoch-7.npz` those after
+    the seventh epoch overall. No record is ever replaced. If a `fit` starts from
+    weights other than the last ones in the history (because the model was
+    changed, or restored from an earlier checkpoint after a crash), these are
+    recorded as well, as `epoch-7_start-1.npz`: the path then jumps, as the
+    training did. To leave out lost epochs, delete their records before resuming.
 
     Args:
-        folder: Where to write; it is made if there is none.
-        every: `"epoch"` (the default), or an integer number of steps. Where
-            Keras runs several steps at once (`steps_per_execution`), the weights
-            are recorded as soon as they can be seen.
-        append: Whether to add to the records that are in the folder, for a
-            training that is resumed. Defaults to `False`, which refuses a
-            folder with records of another training.
+        folder: Where to write; it is created if it does not exist.
+        every: `"epoch"` (the default), or an integer number of steps. If Keras
+            runs several steps at once (`steps_per_execution`), the weights are
+            recorded when Keras next reports a step.
+        append: Whether to add to the records in the folder, to resume a
+            training. Defaults to `False`, which refuses a folder with records of
+            another training.
 
     Raises:
         TypeError: If `every` is neither `"epoch"` nor an integer.
         ValueError: If `every` is less than 1; or, when training begins, if the
             folder has records and `append` is `False`, or has records by epoch
-            and `every` counts steps, or the other way round.
+            and `every` counts steps, or vice versa.
 
     Example:
 
@@ -81,9 +79,9 @@ class WeightHistory(keras.callbacks.Callback):
         self.every = every
         self._may_append = append
         self._unit = "epoch" if every == "epoch" else "step"
-        # How many epochs or steps the history has, in all and when this epoch began.
+        # Epochs or steps in the history: in total, and when this epoch began.
         self._count = self._count_before = 0
-        # What the weights were when last seen; `None` if only the last record tells.
+        # Digest of the weights when last seen; `None` if only the last record has them.
         self._last = None
         self._is_beginning = self._is_new = False
 
@@ -98,7 +96,7 @@ class WeightHistory(keras.callbacks.Callback):
             )
         number = self._last_number()
         if number > self._count or not are_there:
-            # Others have recorded meanwhile, or all was deleted.
+            # Others have recorded in the meantime, or all records were deleted.
             self._count, self._last = number, None
         # A second `fit` appends to the first one's records.
         self._may_append = True
@@ -109,13 +107,13 @@ class WeightHistory(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
         """Records the weights that training starts from, if the history does not end with them."""
         self._count_before = self._count
-        # Not earlier: other callbacks may restore a model when its training begins.
+        # Not in `on_train_begin`, where other callbacks may still restore the model.
         if self._is_beginning and not self._ends_here():
             self._record(f"{self._unit}-0" if self._is_new else self._name_of_start())
         self._is_beginning = False
 
     def on_train_batch_end(self, batch, logs=None):  # noqa: ARG002
-        """Records the weights after every so many steps."""
+        """Records the weights each time `every` more steps are done."""
         if self._unit == "epoch":
             return
         # Keras may count more steps than an epoch has, if it runs several at once.
@@ -133,18 +131,18 @@ class WeightHistory(keras.callbacks.Callback):
             self._last = _digest(_arrays(self.model))
 
     def _last_number(self):
-        """The number of the last record in the folder; refuses those of another unit."""
+        """The number of the last record in the folder; refuses records by another unit."""
         records = [RECORD.fullmatch(path.name) for path in self.folder.glob("*.npz")]
         units = {record[1] for record in records if record}
         if units - {self._unit}:
             raise ValueError(
                 f"`every` must count what the records in `folder` count. Received {self.every!r} "
-                f"for {str(self.folder)!r}, which has records by {units.pop()}. Pass another one."
+                f"for {str(self.folder)!r}, which has records by {units.pop()}. Change one."
             )
         return max((int(record[2]) for record in records if record), default=0)
 
     def _ends_here(self):
-        """Whether the model has the weights with which the history ends."""
+        """Whether the history ends with the model's weights."""
         if self._last is not None:
             return self._last == _digest(_arrays(self.model))
         last = _files_in(self.folder, (".npz",))[-1]
@@ -162,10 +160,10 @@ class WeightHistory(keras.callbacks.Callback):
             with partial.open("wb") as file:
                 np.savez(file, *arrays)
         except BaseException:
-            # A full disk should not be left with half a record.
+            # Leave no half record on a full disk.
             partial.unlink(missing_ok=True)
             raise
-        # A crash while writing must leave no half record.
+        # A crash while writing must not leave half a record.
         partial.replace(path)
         self._last = _digest(arrays)
 
@@ -189,9 +187,10 @@ def evaluate_trajectory(
     """Measures the loss on the plane that holds most of a training's path.
 
     The plane goes through the weights of `model`, the end of training, along the
-    two principal components of the recorded weights minus these. Where a path has
-    fewer, as a straight line has, the second axis is a random direction at right
-    angles, which the metadata say under `"second_axis"`.
+    two principal components of the recorded weights minus these. Records on a
+    straight line have only one: the second axis then points at right angles from
+    the end to that line or, if the line goes through the end, in a random
+    direction, which the metadata note under `"second_axis"`.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
@@ -201,11 +200,11 @@ def evaluate_trajectory(
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis; see `evaluate_surface`. Defaults to 21.
-        ignore: `None` (the default) takes all trainable weights into the
-            components, which lie closest to the path then. `"biasbn"` leaves
+        ignore: `None` (the default) includes all trainable weights in the
+            components, for the plane closest to the path. `"biasbn"` leaves
             biases and normalization parameters at their final values, as the
             reference implementation does with this option.
-        margin: How far the plane reaches beyond the path, as a part of the
+        margin: How far the plane extends beyond the path, as a fraction of the
             path's own extent. Defaults to 0.2.
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: As in `evaluate_lines`.
@@ -215,18 +214,18 @@ def evaluate_trajectory(
         verbose: As in `evaluate_lines`.
 
     Returns:
-        A `LossTrajectory`: the surface, the path on it, and how true it is. Its
-        coordinates are distances in the space of all weights that are trained,
-        those included that are frozen at the end: where these moved before, the
-        path lies that far off the plane. Moving statistics do not count.
+        A `LossTrajectory`: the surface, the path on it, and how faithful it is.
+        Distances are in the space of all trained weights, including those frozen
+        at the end: where these moved earlier, the path lies that far off the
+        plane. Moving statistics do not count.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
         ValueError: If there are fewer than three records before the end, if
-            they do not fit the model, are not finite (the first such record is
-            named) or all the same, or if another argument has a value that
-            cannot be used; before any point is computed.
+            they do not fit the model, are not finite (the error names the first
+            such record) or are all the same, or if another argument has an
+            unusable value; raised before any point is computed.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
@@ -282,8 +281,8 @@ def evaluate_trajectory(
 def between_records(model):
     """The walk in the space of all weights, on a plane or from record to record.
 
-    Two directions are those of a plane. A single one has several values of each weight:
-    the coordinate says which, and 0 is the model itself.
+    Two directions span a plane. A single one holds several values of each weight: the
+    coordinate says which, and 0 is the model itself.
     """
     return [
         (weight, _on_plane_or_record if keras.backend.is_float_dtype(weight.dtype) else _at_record)
@@ -297,23 +296,23 @@ def read_history(model, history):
     Args:
         model: The model that the weights belong to. It is left as it was.
         history: A `WeightHistory`; a folder with its records or with `.keras`
-            or `.weights.h5` checkpoints, but not with several of these, taken in
-            the natural order of their names (`epoch-2` before `epoch-10`); or a
-            list of such files or of models, in its own order.
+            or `.weights.h5` checkpoints, but only one of these, read in the
+            natural order of their names (`epoch-2` before `epoch-10`); or a list
+            of such files or of models, in the order given.
 
     Returns:
-        A list of names, and a list with all weights of each record, as arrays
-        in the order of `model.weights` and in their own precision, but for half
+        A list of names, and a list with all weights of each record: arrays in
+        the order of `model.weights` and in their own precision, except half
         precision, which becomes float32.
 
     Raises:
         FileNotFoundError: If there is no such file.
         TypeError: If `history` is none of these.
-        ValueError: If there are no records, or they cannot be read or do not
-            fit the model.
+        ValueError: If there are no records or several kinds of files, or they
+            cannot be read or do not fit the model.
     """
     if isinstance(history, WeightHistory):
-        # Checkpoints may lie beside its records.
+        # Its folder may also hold checkpoints.
         history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
         history = _files_in(Path(history), CHECKPOINTS)
@@ -345,13 +344,13 @@ def _files_in(folder, suffixes):
     found = {suffix: paths for suffix, paths in by_suffix.items() if paths}
     if not found:
         raise ValueError(
-            f"`history` must be a folder with some of {', '.join(suffixes)} files. Received "
+            f"`history` must be a folder with files of one kind: {', '.join(suffixes)}. Received "
             f"{str(folder)!r}, which has none."
         )
     if len(found) > 1:
         raise ValueError(
-            f"`history` must be a folder with one kind of files, for the order of several is not "
-            f"known. Received {str(folder)!r}, which has {', '.join(found)}. Pass a list of files."
+            f"`history` must be a folder with one kind of file, since several have no order. "
+            f"Received {str(folder)!r}, which has {', '.join(found)}. Pass a list of files."
         )
     (paths,) = found.values()
     return sorted(paths, key=natural)
@@ -366,7 +365,7 @@ def _read(model, entry):
 
 def _read_file(model, path):
     if path.suffix == ".npz":
-        # Opened here, since NumPy leaves a damaged file open.
+        # Opened here because NumPy leaves a damaged file open.
         with path.open("rb") as file, np.load(file) as arrays:
             return [arrays[name] for name in arrays.files]
     if path.suffix == ".keras":
@@ -385,7 +384,7 @@ def _to_array(weight):
     array = np.array(ops.convert_to_numpy(weight))
     if not keras.backend.is_float_dtype(weight.dtype):
         return array
-    # NumPy's files do not know every type of half precision.
+    # NumPy files cannot hold every half-precision type.
     return array.astype(keras.backend.result_type(weight.dtype, "float32"))
 
 
@@ -403,20 +402,20 @@ def _are_same(arrays, others):
 
 
 def _until_the_end(model, names, records):
-    """The records and, where training went on after the last of them, the model itself."""
+    """The records and, if training continued after the last of them, the model itself."""
     end = _arrays(model)
     if not _are_same(records[-1], end):
         names, records = [*names, model.name], [*records, end]
     if len(records) < 4:
         raise ValueError(
-            "`history` must hold at least 3 records before the weights of `model`, for the plane "
-            f"through them. Received {len(records) - 1}."
+            "`history` must hold at least 3 records before the final weights, those of `model`, to "
+            f"span a plane. Received {len(records) - 1}."
         )
     return names, records
 
 
 def _trained_positions(model):
-    """The positions of the weights that training moves, and of those that are frozen now."""
+    """The positions of the trainable weights, and of those that are frozen now."""
     position = {id(weight): index for index, weight in enumerate(model.weights)}
     trained = [position[id(weight)] for weight in model.trainable_variables]
     ever = {
@@ -429,12 +428,12 @@ def _trained_positions(model):
 
 
 def _check_finite(names, records, positions):
-    """Refuses a training that diverged, for there is no plane through NaN."""
+    """Refuses a training that diverged, since no plane goes through NaN."""
     for index, (name, record) in enumerate(zip(names, records, strict=True)):
         if not all(np.isfinite(record[position]).all() for position in positions):
             raise ValueError(
                 f"`history` must hold finite weights. Received NaN or inf in {name!r}, the first "
-                f"such record of {len(records)}: training diverged there. To see the {index} "
+                f"such record of {len(records)}: training diverged there. To plot the {index} "
                 "records before it, set `model` to the last of these and pass them as a list."
             )
 
@@ -446,9 +445,9 @@ def _steps_to_the_end(records, positions):
 
 
 def _principal_plane(model, steps, ignore):
-    """The two main directions of a path, its coordinates along them and what they explain.
+    """The two main directions of a path, its coordinates on them and the variance they explain.
 
-    The fourth result are the metadata that tell where the directions come from.
+    The fourth result is metadata: where the directions come from.
     """
     linalg = import_extra("scipy.linalg", "analysis")
     moves = [ignore is None or entry.axes is not None for entry in filters(model)]
@@ -460,13 +459,13 @@ def _principal_plane(model, steps, ignore):
     )
     is_moving = np.repeat(moves, [array.size for array in steps[0]])
     length = _check_path(matrix, is_moving, ignore)
-    # The components of the steps, without the one of length 0 at the end, as in the paper.
+    # The components of the steps without the last one, of length 0, as in the paper.
     centered = matrix[:-1] - matrix[:-1].mean(axis=0)
     _, lengths, components = linalg.svd(centered, full_matrices=False)
     squares = np.square(lengths, dtype=float)
     number = min(np.count_nonzero(lengths > ROUNDING * length), 2)
     components, is_random = _completed(components[:number], matrix, is_moving, ROUNDING * length)
-    # Their sign is arbitrary: training comes from the upper right.
+    # Their sign is arbitrary: make training come from the upper right.
     signs = np.where(components @ matrix[0] < 0, -1, 1)
     components = signs[:, np.newaxis] * components
     ends = np.cumsum([array.size for array in steps[0]])[:-1]
@@ -480,27 +479,27 @@ def _principal_plane(model, steps, ignore):
 
 
 def _check_path(matrix, is_moving, ignore):
-    """The distance of the record that is farthest from the end; refuses what makes no plane."""
-    left = "" if ignore is None else f" `ignore={ignore!r}` leaves out what else may have moved."
+    """The distance from the end to the farthest record; refuses a path that spans no plane."""
+    left = "" if ignore is None else f" `ignore={ignore!r}` leaves out weights that may have moved."
     if np.count_nonzero(is_moving) < 2:
         raise ValueError(
-            "`model` must have two parameters that may move, or there is no plane. Received one "
-            f"with {np.count_nonzero(is_moving)}: use `evaluate_line`.{left}"
+            "`model` must have at least two parameters that may move, to span a plane. Received "
+            f"one with {np.count_nonzero(is_moving)}: use `evaluate_line`.{left}"
         )
     length = max(np.linalg.norm(row.astype(float)) for row in matrix)
     if length == 0:
         raise ValueError(
-            f"`history` must hold a path. In all {len(matrix)} records the trainable weights are "
-            f"those of `model`: was the learning rate 0, or were the layers frozen?{left}"
+            f"`history` must hold a path, but all {len(matrix)} records have the trainable weights "
+            f"of `model`: was the learning rate 0, or were the layers frozen?{left}"
         )
     return length
 
 
 def _completed(components, matrix, is_moving, tolerance):
-    """Two axes, where a path has fewer components, and whether the second one is random."""
+    """Two axes, even if a path has fewer components, and whether the second one is random."""
     generator, is_random = np.random.default_rng(0), False
     while len(components) < 2:
-        # A path may run beside its end, which is no part of the components.
+        # The components do not include the end, which may lie off the line of the records.
         rests = matrix - matrix @ components.T @ components
         axis = rests[np.argmax(np.linalg.norm(rests, axis=1))]
         if np.linalg.norm(axis) <= tolerance:
@@ -513,7 +512,7 @@ def _completed(components, matrix, is_moving, tolerance):
 
 
 def _distances(steps, frozen_steps, directions, path):
-    """How far each record is off the plane, in all weights that are or were trained."""
+    """The distance of each record from the plane, in all weights that are or were trained."""
     distances = []
     for step, frozen, (alpha, beta) in zip(steps, frozen_steps, path, strict=True):
         rests = [
@@ -526,7 +525,7 @@ def _distances(steps, frozen_steps, directions, path):
 
 
 def _grid_around(path, margin, numbers):
-    """The grid that holds a path and some space around it."""
+    """A grid that covers a path and some space around it."""
     space = margin * np.ptp(path, axis=0).max()
     ends = zip(path.min(axis=0) - space, path.max(axis=0) + space, numbers, strict=True)
     return Grid(*(np.linspace(*axis) for axis in ends))
@@ -546,7 +545,7 @@ def _at_record(value, steps, coordinates):
 
 
 def _in_all_weights(model, directions):
-    """Directions in the space of all weights, of which those that are not trainable stay put."""
+    """Directions in the space of all weights; those that are not trainable stay put."""
     position = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
     return [
         [

@@ -1,4 +1,4 @@
-"""Measures whether many points grow the process: 2,000 of them on the digits.
+"""Measures whether memory grows with the number of points: 2,000 of them on the digits.
 
 Run with `make benchmark`; the table goes to `benchmarks/MEMORY.md`.
 """

@@ -1,7 +1,7 @@
-"""Measures what a point costs: the naive way, both engines, and the floor.
+"""Measures the time per point: a naive loop, both engines, and the floor.
 
-Run with `make benchmark`; the tables go to `benchmarks/RESULTS.md`. Everything is
-measured in one process, the ways in turn, and the median of the rounds counts.
+Run with `make benchmark`; the tables go to `benchmarks/RESULTS.md`. Times are taken in
+one process, alternating between the methods; the median over the rounds counts.
 """
 
 import argparse
@@ -73,8 +73,8 @@ def resnet56_on_images():
     return resnet(56), *images(500, (32, 32, 3))
 
 
-# What is measured, the points per axis, and those for the ways without a start: enough to tell what
-# one point costs.
+# For each case: the network, the points per axis, and those for the methods without a startup cost,
+# where fewer are enough.
 CASES = {
     "(a) MLP 64-32-10, 1,797 digits": (digits_network, 21, 10),
     "(b) convnet of 31k, 2,000 images of 28x28": (convolutional_network, 21, 5),
@@ -84,7 +84,7 @@ CASES = {
 
 
 def naive(model, x, y, directions, points):
-    """What one writes first: NumPy weights, and Keras' own batches of 32."""
+    """What one would write first: NumPy weights, and Keras' default batches of 32."""
     start = model.get_weights()
     trainable = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
     for alpha, beta in points:
@@ -99,13 +99,13 @@ def naive(model, x, y, directions, points):
 
 
 def floor(model, x, y, batch_size):
-    """Plain jitted forward passes with loss over the same batches, weights left alone."""
+    """Plain jitted forward passes with the loss over the same batches, at fixed weights."""
     batches = [
         (tf.constant(x[start : start + batch_size]), tf.constant(y[start : start + batch_size]))
         for start in range(0, len(x), batch_size)
     ]
 
-    # XLA is faster for the dense network, and slower for convolutions on the CPU.
+    # On the CPU, XLA is faster for the dense network, but slower for convolutions.
     @tf.function(jit_compile=all(len(weight.shape) <= 2 for weight in model.weights))
     def one_pass(inputs, targets):
         losses = keras.losses.sparse_categorical_crossentropy(
@@ -132,7 +132,7 @@ def measure_case(build, per_axis, fewer, rounds):
     keras.utils.set_random_seed(0)
     model, x, y = build()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    # The user has evaluated the model already.
+    # As if the user had already evaluated the model.
     model.evaluate(x, y, verbose=0)
     directions = random_directions(model, 2, seed=0)
     grid = [(a, b) for b in np.linspace(-1, 1, fewer) for a in np.linspace(-1, 1, fewer)]
@@ -149,7 +149,7 @@ def measure_case(build, per_axis, fewer, rounds):
         "floor": (lambda: passes(len(grid)), len(grid)),
     }
     seconds = {name: [] for name in ways}
-    # A call compiles its graph; two by two points tell what that costs.
+    # A call compiles its graph; a call with 2x2 points shows what that costs.
     starts = {name: [] for name in ("evaluate", "compiled")}
     for _ in range(rounds):
         for name, (way, _) in ways.items():
@@ -161,7 +161,7 @@ def measure_case(build, per_axis, fewer, rounds):
     for name, (_, number) in ways.items():
         if name in starts:
             start = statistics.median(starts[name])
-            # The center is one more point where the grid misses it, as two by two points do.
+            # The center is one more point if the grid misses it, as 2x2 points do.
             per_point[name] = (medians[name] - start) / (number - 5)
             compile_time[name] = start - 5 * per_point[name]
         else:
@@ -170,7 +170,7 @@ def measure_case(build, per_axis, fewer, rounds):
 
 
 def short_line(build, rounds):
-    """A line of five points on a model that was evaluated before, compiling counted."""
+    """The time for five points on a line, with compiling, on a model that was evaluated before."""
     model, x, y = build()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.evaluate(x, y, verbose=0)
@@ -186,14 +186,14 @@ def short_line(build, rounds):
 
 
 def peak_memory(build, engine):
-    """Megabytes of the weights, and those that a first surface takes at its highest."""
+    """The size of the weights and the peak memory of a first surface, both in MiB."""
     model, x, y = build()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-    # The user has evaluated the model already, so TensorFlow is all there.
+    # As if the user had already evaluated the model, so TensorFlow is fully loaded.
     model.evaluate(x, y, verbose=0)
     weights = sum(weight.numpy().nbytes for weight in model.weights)
     before = resident("VmRSS")
-    # Sets the highest resident size back to that of now.
+    # Resets the peak resident size to the current one.
     Path("/proc/self/clear_refs").write_text("5")
     evaluate_surface(model, x, y, 3, engine=engine, seed=0, verbose=0)
     return weights / 2**20, resident("VmHWM") - before
@@ -205,13 +205,13 @@ def resident(name):
 
 
 def in_fresh_process(function, *arguments):
-    """Memory that an earlier measurement has left to the process would not count again."""
+    """In the same process, memory kept from an earlier measurement would not be counted."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, arguments)
 
 
 def recording(rounds):
-    """A record of ResNet-20's weights against one step of its training, in milliseconds."""
+    """The time to record ResNet-20's weights and that of a training step, in milliseconds."""
     model, x, y = resnet20_on_images()
     model.compile("sgd", "sparse_categorical_crossentropy")
     model.train_on_batch(x[:128], y[:128])
@@ -229,7 +229,7 @@ def recording(rounds):
 
 
 def growth(rounds):
-    """The compiled engine against the number of points and of samples, on the digits."""
+    """The compiled engine's time by number of points and by number of samples, on the digits."""
     model, x, y = digits_network()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     directions = random_directions(model, 2, seed=0)
@@ -250,7 +250,7 @@ def growth(rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--cases", default="abcd", help="which of the cases, such as ab")
+    parser.add_argument("--cases", default="abcd", help="which of the cases, for example ab")
     arguments = parser.parse_args()
     rows, starts, lines = [], [], []
     for name, case in CASES.items():
@@ -277,7 +277,7 @@ def main():
         table(POINT_HEADER, rows),
         "## What a call costs before its first point, in seconds",
         table(START_HEADER, starts),
-        '## A line of five points with `engine="auto"`, all counted, in seconds',
+        '## A line of five points with `engine="auto"`, everything included, in seconds',
         table(("case", "naive", "auto", "ratio"), lines),
         "## Peak memory of a first surface above the loaded model and data, in MiB",
         table(("case", "weights", "evaluate", "compiled"), memory),
@@ -294,10 +294,10 @@ def main():
 
 HEAD = """# Speed
 
-Made by `make benchmark` on {machine}; {versions}. One process, the ways in turn, medians of
+Made by `make benchmark` on {machine}; {versions}. One process, alternating methods, medians of
 {rounds} rounds. *naive* is `set_weights` with NumPy and `model.evaluate` on NumPy arrays; *floor*
-the same number of jitted forward passes with loss over the same batches, called one by one with the
-weights left alone."""
+is the same number of jitted forward passes with the loss over the same batches, called one by one
+at fixed weights."""
 POINT_HEADER = (
     "case",
     "naive",

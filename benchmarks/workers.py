@@ -1,11 +1,11 @@
-"""Workers: the time of a ResNet-20 surface on one and on two Dask workers of one thread each.
+"""Workers: the time for a ResNet-20 surface with one and two Dask workers of one thread each.
 
-Run it with `make benchmark-workers`; it writes `benchmarks/WORKERS.md`.
+Run with `make benchmark-workers`; it writes `benchmarks/WORKERS.md`.
 """
 
 import os
 
-# Of the workers, which inherit it: two of them should not share their cores with more threads.
+# Inherited by the workers, which should not compete for cores with more threads.
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 import importlib
@@ -28,20 +28,20 @@ def main():
     ratio = seconds[2] / seconds[1]
     RESULTS.write_text(
         f"# Workers\n\nMade by `make benchmark-workers` on {os.cpu_count()} cores. A surface of "
-        f"{POINTS}x{POINTS} points of ResNet-20 on 1,000 images, by Dask workers of one thread "
-        "each; what they need to start their engines is counted.\n\n"
+        f"{POINTS}x{POINTS} points of ResNet-20 on 1,000 images, with Dask workers of one "
+        "thread each; the time to start their engines is included.\n\n"
         "| workers | seconds |\n| --- | --- |\n"
         f"| 1 | {seconds[1]:.1f} |\n| 2 | {seconds[2]:.1f} |\n\n"
-        f"Two take {ratio:.2f} times the time of one (asked: 0.6).\n"
+        f"Two take {ratio:.2f} times as long as one (target: 0.6).\n"
     )
     print(RESULTS.read_text())
 
 
 def measure(model, x, y, number):
-    """The time of a surface on so many workers, in seconds."""
+    """The time for a surface with this many workers, in seconds."""
     options = {"n_workers": number, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
-        # Workers import the library with their first task.
+        # Otherwise the workers would import the library with their first task.
         client.run(importlib.import_module, "losslandscape")
         started = time.perf_counter()
         evaluate_surface(

@@ -1,6 +1,6 @@
-"""Draws what lies beyond one point: training's path, ways between networks, curvature.
+"""Draws what lies beyond one point: the path of training, paths between networks, curvature.
 
-Two small convolutional networks on Fashion-MNIST; some ten minutes on two cores:
+Small convolutional networks on Fashion-MNIST; about ten minutes on two cores:
 
     python examples/beyond.py --dataset fashion_mnist --size 14 --samples 4000 --epochs 20
 """
@@ -57,7 +57,7 @@ def main():
 
 
 def train_networks(data, epochs):
-    """Small batches, large batches, and small ones from another start; the history of the first."""
+    """Networks from small batches, large batches and another seed; the history of the first."""
     networks = {}
     settings = {"batch 64": (64, 0), "batch 1024": (1024, 0), "batch 64, other seed": (64, 1)}
     history = WeightHistory(tempfile.mkdtemp())
@@ -132,7 +132,7 @@ def draw_curvature(model, data, arguments):
         path=arguments.output / "beyond-eigenvectors.png",
         verbose=2,
     )
-    # Each point takes two eigenvalues, that is, a hundred passes over the data.
+    # Each point needs two eigenvalues, about a hundred passes over the data.
     fewer, number = [part[:300] for part in data], min(arguments.points, 9)
     convexity = evaluate_convexity(model, *fewer, number, seed=0, tolerance=0.05, verbose=2)
     save(plot_convexity(convexity), arguments.output / "beyond-convexity.png")

@@ -1,4 +1,4 @@
-"""What the experiments share: flags, training that survives interruptions, saved measurements."""
+"""Shared by the experiments: flags, training that survives interruptions, saved measurements."""
 
 import argparse
 import csv
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Setting(NamedTuple):
-    """How a network is trained; what differs between those that are compared."""
+    """How a network is trained: what differs between the networks compared."""
 
     batch_size: int = 128
     weight_decay: float = 5e-4
@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained network, its accuracies and seconds of training, and its folder."""
+    """A trained network, its accuracies and training time, and its folder."""
 
     model: keras.Model
     results: dict
@@ -38,14 +38,14 @@ class Trained(NamedTuple):
 
 
 def flags(description):
-    """A parser for the flags that all experiments have; the defaults are the paper's."""
+    """A parser for the flags that all experiments share; the defaults are the paper's."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--dataset", choices=DATASETS, default="cifar10")
     add("--data-folder", help="folder with the four idx files of Fashion-MNIST")
-    add("--size", type=int, help="height and width of the images; default: as they are")
+    add("--size", type=int, help="height and width of the images; default: unchanged")
     add("--samples", type=int, help="training images; default: all")
     add("--epochs", type=int, default=300)
     add("--learning-rate", type=float, default=0.1, help="of SGD; Adam takes a hundredth")
@@ -55,7 +55,7 @@ def flags(description):
         nargs="*",
         default=[1 / 2, 3 / 4, 11 / 12],
         metavar="PART",
-        help="parts of the epochs after which the learning rate is divided by 10",
+        help="fractions of the epochs after which the learning rate is divided by 10",
     )
     add("--points", type=int, default=51, help="points per axis")
     add("--measured", type=int, default=1000, help="training images measured at each point")
@@ -66,24 +66,24 @@ def flags(description):
 
 def prepare(arguments):
     """Makes the folder for figures and loads the images."""
-    # The figures are written to files, no window is needed.
+    # Figures go to files, so no window is needed.
     mpl.use("Agg")
     arguments.output.mkdir(parents=True, exist_ok=True)
     return load_images(arguments.dataset, arguments.size, arguments.samples, arguments.data_folder)
 
 
 def train(build, setting, data, arguments):
-    """Trains a network, goes on where an interrupted training stopped, or loads a finished one.
+    """Trains a network, resumes an interrupted training, or loads a finished network.
 
     Args:
         build: Function of `input_shape` and `weight_decay` that makes the
             uncompiled network.
         setting: A `Setting`.
         data: `(x_train, y_train), (x_test, y_test)`.
-        arguments: What the parser of `flags` has read.
+        arguments: The parsed `flags`.
 
     Returns:
-        A `Trained`, with `results` of `train_accuracy` (without augmentation),
+        A `Trained` whose `results` are `train_accuracy` (without augmentation),
         `test_accuracy` and `seconds`.
     """
     (x_train, y_train), _ = data
@@ -131,7 +131,7 @@ def measured(path, kind, measure):
 
 
 def describe(arguments, data):
-    """What was trained and measured on, for the captions of tables."""
+    """A description of the data and the training, for the captions of tables."""
     (x_train, _), (x_test, _) = data
     height, width = x_train.shape[1:3]
     return (
@@ -151,7 +151,7 @@ def write_table(path, caption, header, rows):
 
 
 class EpochTimer(keras.callbacks.Callback):
-    """Puts the seconds of each epoch among its results, so that they add up over restarts."""
+    """Logs the seconds of each epoch, so they add up over restarts."""
 
     def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
         self._started = time.perf_counter()
@@ -161,7 +161,7 @@ class EpochTimer(keras.callbacks.Callback):
 
 
 def _folder(model, setting, x_train, arguments):
-    """A folder for each setting: another one must never find this one's network."""
+    """A folder per setting: no setting may find the network of another."""
     images = f"{arguments.dataset}-{x_train.shape[1]}px-{len(x_train)}"
     drops = ",".join(f"{part:.3g}" for part in arguments.drops)
     schedule = f"{arguments.epochs}epochs-rate{arguments.learning_rate:g}-drops{drops}"
@@ -180,7 +180,7 @@ def _optimizer(setting, arguments):
 
 
 def _augmented(x, y, setting, flip):
-    """Shuffled batches of shifted images, and flipped ones where that makes no other digit."""
+    """Shuffled batches of shifted images, flipped as well unless they are digits."""
     seed = setting.seed
     shift = layers.RandomTranslation(
         1 / 8, 1 / 8, fill_mode="constant", interpolation="nearest", seed=seed
@@ -199,6 +199,6 @@ def _summarize(model, data, history):
         logs = model.evaluate(*images, batch_size=500, verbose=0, return_dict=True)
         accuracies[f"{part}_accuracy"] = logs["accuracy"]
     with history.open() as file:
-        # An epoch that was cut short after it was logged comes twice.
+        # An epoch interrupted after it was logged appears twice.
         seconds = {row["epoch"]: float(row["seconds"]) for row in csv.DictReader(file)}
     return accuracies | {"seconds": sum(seconds.values())}

@@ -1,4 +1,4 @@
-"""Draws why directions have to be normalized: widths that mislead, and widths that compare.
+"""Draws why directions have to be normalized: misleading widths, and comparable widths.
 
 Small against large batches, with and without weight decay, along raw and along
 filter-normalized directions, as in Li et al. (2018), sections 3 and 4; and one
@@ -12,8 +12,8 @@ At the size of the figure in the README, on two cores:
     python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
         --samples 10000 --epochs 30 --points 31
 
-An interrupted run goes on where it stopped. The networks are those of
-`healthchecks.py`, but for one.
+An interrupted run resumes where it stopped. The networks are those of
+`healthchecks.py`, except one.
 """
 
 import functools
@@ -34,7 +34,7 @@ from losslandscape import (
     random_directions,
 )
 
-# By what each is normalized, and how far to go: raw directions are much longer than the weights.
+# The normalization and the extent of each: raw directions are much longer than the weights.
 DIRECTIONS = {"raw directions": (None, 0.1), "filter-normalized": ("filter", 1)}
 BATCHES = (128, 2048)
 DECAYS = {"no weight decay": 0.0, "weight decay 5e-4": 5e-4}
@@ -81,7 +81,7 @@ def main():
 
 
 def rescale(model, factor):
-    """Makes the same function of other weights: larger kernels before each BatchNormalization."""
+    """Makes the same function with other weights: larger kernels before BatchNormalization."""
     other = keras.models.clone_model(model)
     other.set_weights(model.get_weights())
     for layer in other.layers:
@@ -89,7 +89,7 @@ def rescale(model, factor):
             layer.kernel.assign(factor * layer.kernel)
         if isinstance(layer, layers.BatchNormalization):
             variance = layer.moving_variance.numpy()
-            # Else the epsilon in the denominator would change the function a little.
+            # Otherwise the epsilon in the denominator would change the function slightly.
             ratio = (factor**2 * variance + layer.epsilon) / (variance + layer.epsilon)
             layer.gamma.assign(layer.gamma * np.sqrt(ratio) / factor)
             layer.moving_mean.assign(factor * layer.moving_mean)
@@ -132,7 +132,7 @@ def draw(lines, columns, path):
             curves = [lines[name, title, label] for label in networks]
             plot_line(curves, ax, labels=list(networks), metric="data_loss", scale="log")
             ax.set_title(f"{title}, {name}", fontsize="medium")
-            # The coordinates of the rows differ, so each has ticks of its own.
+            # The coordinates of the rows differ, so each row keeps its own ticks.
             if ax is not row[0]:
                 ax.set_ylabel("")
     figure.savefig(path, dpi=200)

@@ -11,7 +11,7 @@ At the size of the figure in the README, on two cores:
     python examples/healthchecks.py --dataset fashion_mnist --size 14 \\
         --samples 10000 --epochs 30 --points 31
 
-An interrupted run goes on where it stopped.
+An interrupted run resumes where it stopped.
 """
 
 import functools
@@ -28,7 +28,7 @@ CHECKS = {
     "weight decay": {"5e-4": Setting(), "none": Setting(weight_decay=0.0)},
     "optimizer": {"SGD": Setting(), "Adam": Setting(optimizer="Adam")},
 }
-# How much the loss rises within a half-width. Chance is 2.3 for ten classes.
+# How far the loss rises within a half-width. Guessing among ten classes has a loss of 2.3.
 RISE = 1.0
 EXTENT = (-1, 1)
 HEADER = ("network", "seed", "training accuracy", "test accuracy", "half-width", "minutes")
@@ -72,7 +72,7 @@ def main():
 
 
 def measure(setting, data, arguments):
-    """Trains a network and measures its loss along directions that are the same for all."""
+    """Trains a network and measures its loss, along directions from the same seed for all."""
     trained = train(functools.partial(vgg_like, arguments.depth), setting, data, arguments)
     x, y = (part[: arguments.measured] for part in data[0])
     number = arguments.directions

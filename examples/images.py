@@ -21,8 +21,8 @@ def load_images(name, size=None, samples=None, folder=None):
         samples: How many of the training images to use. `None` (the default)
             takes all; test images always are.
         folder: For Fashion-MNIST, a folder with the four idx files. Defaults to
-            that of the Debian package, and to Keras' download if that is not
-            installed.
+            that of the Debian package or, if it is not installed, to Keras'
+            download.
 
     Returns:
         `(x_train, y_train), (x_test, y_test)`, images of shape `(number, height,
@@ -48,7 +48,7 @@ def _load(name, folder):
 
 
 def _load_digits():
-    # Only the smallest of the three needs scikit-learn.
+    # Only this dataset needs scikit-learn.
     from sklearn.datasets import load_digits  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
 

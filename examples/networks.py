@@ -10,7 +10,7 @@ def resnet(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4):
     """Builds a CIFAR ResNet v1.
 
     Args:
-        depth: 6n + 2 layers: 20, 56, 110.
+        depth: Number of layers, 6n + 2: for example 20, 56 or 110.
         input_shape: Shape of one image. Defaults to CIFAR's.
         classes: Number of classes. Defaults to 10.
         weight_decay: L2 penalty of all kernels. Defaults to 5e-4.
@@ -27,10 +27,10 @@ def resnet(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4):
 
 
 def vgg_like(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4):
-    """Builds the twin of a ResNet: the same network without shortcuts.
+    """Builds the same network as `resnet`, but without shortcuts.
 
     Args:
-        depth: 6n + 2 layers: 20, 56, 110.
+        depth: Number of layers, 6n + 2: for example 20, 56 or 110.
         input_shape: Shape of one image. Defaults to CIFAR's.
         classes: Number of classes. Defaults to 10.
         weight_decay: L2 penalty of all kernels. Defaults to 5e-4.
@@ -48,11 +48,11 @@ def vgg_like(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4):
 
 
 def _stack_blocks(block, depth, input_shape, classes, weight_decay, *, name):
-    """Three stages of blocks, each at half the size of the one before."""
+    """Three stages of blocks, each at half the resolution of the previous one."""
     convolution, dense = _layer_makers(weight_decay)
     blocks, remainder = divmod(depth - 2, 6)
     if remainder:
-        raise ValueError(f"`depth` must be 6n + 2, such as 20, 56 or 110. Received {depth}.")
+        raise ValueError(f"`depth` must be 6n + 2, for example 20, 56 or 110. Received {depth}.")
     inputs = keras.Input(input_shape)
     x = layers.ReLU()(convolution(inputs, 16))
     for stage, filters in enumerate((16, 32, 64)):
@@ -75,7 +75,7 @@ def _plain_block(convolution, x, filters, strides):
 
 
 def _layer_makers(weight_decay):
-    # Also of 0: the losses with and without penalty are then told apart for every network.
+    # Even with 0, so that the loss without penalty is measured for every network.
     regularizer = keras.regularizers.L2(weight_decay)
     kernel = {"kernel_initializer": "he_normal", "kernel_regularizer": regularizer}
 
@@ -83,8 +83,8 @@ def _layer_makers(weight_decay):
         convolved = layers.Conv2D(filters, size, strides, padding="same", use_bias=False, **kernel)(
             x
         )
-        # The paper's momentum: with Keras' 0.99 the statistics after some hundred steps, as large
-        # batches take, would still be those of the start, and accuracy and loss without meaning.
+        # The paper's momentum: with Keras' 0.99, after the few hundred steps of large batches, the
+        # statistics would still be close to the initial ones, and accuracy and loss meaningless.
         return layers.BatchNormalization(momentum=0.9)(convolved)
 
     return convolution, functools.partial(layers.Dense, activation="softmax", **kernel)

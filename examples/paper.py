@@ -1,8 +1,8 @@
-"""Draws the landscapes of ResNets and of their twins without shortcuts.
+"""Draws the loss landscapes of ResNets and of the same networks without shortcuts.
 
 The depth experiment of Li et al. (2018), section 5: without shortcuts the
-landscape turns from nearly convex to chaotic as networks grow deep, with them
-it does not. At the paper's size, on a GPU:
+landscape turns from nearly convex to chaotic as networks become deeper; with
+shortcuts it does not. At the paper's size, on a GPU:
 
     python examples/paper.py --dataset cifar10
 
@@ -11,7 +11,7 @@ At the size of the figures in the README, on two cores:
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 15 --points 25
 
-An interrupted run goes on where it stopped.
+An interrupted run resumes where it stopped.
 """
 
 import functools
@@ -31,7 +31,7 @@ from losslandscape import (
 )
 
 FAMILIES = {"ResNet": resnet, "VGG-like": vgg_like}
-# What is beyond is cut off: it would take the colors from what can be compared.
+# Losses beyond are cut off: they would use up the colors needed for the comparison.
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
 HEADER = (
@@ -103,7 +103,7 @@ def draw_all(surfaces, folder):
     """One figure per plot type: a row per family, a column per depth, one scale for all."""
     names = sorted(surfaces, key=lambda name: name.split()[0])
     ordered = [surfaces[name] for name in names]
-    # From just below the lowest model on.
+    # Start just below the model with the lowest loss.
     lowest = np.nanmin([surface.center["data_loss"] for surface in ordered])
     levels = LEVELS[max(0, np.searchsorted(LEVELS, lowest) - 1) :]
     figure, axes = panels(len(names), None)

@@ -1,7 +1,7 @@
 """Trains a small network on scikit-learn's digits and draws its loss landscape.
 
-Run with `make quickstart`; the figures go to `readme_files/`. With
-`--output FOLDER` they go elsewhere.
+Run with `make quickstart`; the figures go to `readme_files/`, or with
+`--output FOLDER` elsewhere.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main():
     parser.add_argument("--output", type=Path, default=FIGURES, help="folder for the figures")
     folder = parser.parse_args().output
     folder.mkdir(parents=True, exist_ok=True)
-    # The figures are written to files, no window is needed.
+    # Figures go to files, so no window is needed.
     mpl.use("Agg")
     keras.utils.set_random_seed(0)
 

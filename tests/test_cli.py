@@ -1,4 +1,4 @@
-"""Command line: figures, files, a summary and exit codes that a batch system understands."""
+"""Command line: figures, files, a summary and exit codes for batch systems."""
 
 import json
 import re
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def files(model, data, tmp_path, monkeypatch):
-    """A folder with a model and its data, which is the current one."""
+    """The current folder, with a model and its data in it."""
     monkeypatch.chdir(tmp_path)
     model.save("model.keras")
     np.savez("data.npz", x=data[0], y=data[1], x_test=data[0][:20], y_test=data[1][:20])
@@ -42,7 +42,7 @@ def test_figures_and_the_surface_are_written(model, data):
 
 
 @pytest.mark.usefixtures("files")
-def test_a_line_of_other_arrays(capsys):
+def test_a_line_is_measured_on_other_arrays(capsys):
     command = "--plot line --points 5 --directions 3 --x x_test --y y_test --extent -2 2 --json"
     assert run(f"{command} --checkpoint line.h5") == 0
     line = LossLine.load("line.h5")
@@ -52,12 +52,12 @@ def test_a_line_of_other_arrays(capsys):
     summary = json.loads(output.out)
     assert summary["values"]["loss"]["highest"] == line.values["loss"].max()
     assert summary["metadata"]["dataset_size"] == 20
-    # Progress goes where it does not spoil the summary.
+    # Progress goes to stderr, apart from the summary.
     assert "15/15" in output.err
 
 
 @pytest.mark.usefixtures("files")
-def test_what_is_not_finite_is_null_in_the_summary(model, capsys):
+def test_non_finite_values_are_null_in_the_summary(model, capsys):
     model.layers[-1].kernel.assign(np.full((8, 3), np.nan))
     model.save("model.keras")
     assert run("--points 3 --checkpoint surface.h5 --quiet --json") == 0
@@ -74,7 +74,7 @@ def test_what_is_not_finite_is_null_in_the_summary(model, capsys):
 
 
 ERRORS = {
-    "": "Nothing would be kept",
+    "": "Nothing would be saved",
     "--path figure.nothing": "`path` must end in one of",
     "--path figure.png --x inputs": r"must have the arrays \['inputs', 'y'\]",
     "--path figure.png --metric auc": "`metric` must be one of 'loss', 'accuracy'",
@@ -85,7 +85,7 @@ ERRORS = {
 
 @pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("command", ERRORS)
-def test_wrong_arguments_are_told_with_code_2(command, capsys):
+def test_invalid_arguments_exit_with_code_2(command, capsys):
     assert run(command) == 2
     output = capsys.readouterr()
     assert not output.out
@@ -93,7 +93,7 @@ def test_wrong_arguments_are_told_with_code_2(command, capsys):
 
 
 @pytest.mark.usefixtures("files")
-def test_code_of_others_runs_only_if_asked(model, data, capsys):
+def test_untrusted_code_runs_only_on_request(model, data, capsys):
     network = keras.Sequential([keras.Input((4,)), layers.Lambda(lambda x: x * 2), layers.Dense(3)])
     network.compile("sgd", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     network.save("model.keras")

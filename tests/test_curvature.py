@@ -1,4 +1,4 @@
-"""Curvature: against whole Hessians, in closed form or by automatic differentiation."""
+"""Curvature: against full Hessians, in closed form or by automatic differentiation."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,13 +23,13 @@ from losslandscape import (
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(50, 4)).astype("float32")
 Y = GENERATOR.integers(0, 3, 50)
-# The values of a convexity map, beside the loss.
+# The values of a convexity map, except the loss.
 CURVATURE = ("convexity", "largest", "smallest")
 
 
 @pytest.fixture
 def network():
-    """Fifty-one parameters, with a penalty and smooth activations."""
+    """A network of 51 parameters, with a penalty and smooth activations."""
     model = keras.Sequential(
         [
             keras.Input((4,)),
@@ -65,10 +65,10 @@ def linear_model(x, scale=1.0):
     return model, np.zeros((len(x), 1), "float32")
 
 
-def test_products_are_those_of_the_whole_hessian(network):
+def test_products_match_the_whole_hessian(network):
     (direction,) = random_directions(network, ignore=None, seed=0)
     expected = whole_hessian(network, X, Y) @ flat(direction)
-    # However the data are cut, and with a last batch that is smaller.
+    # Whatever the batch size, even with a smaller last batch.
     for batch_size in (50, 7, None):
         product = hessian_product(network, X, Y, batch_size=batch_size)
         np.testing.assert_allclose(flat(product(direction)), expected, rtol=1e-3, atol=1e-6)
@@ -128,7 +128,7 @@ def test_extreme_eigenvalues(network):
     np.testing.assert_allclose(greatest, by_size[:2], rtol=1e-3)
 
 
-def test_eigenvectors_are_directions_to_draw(network):
+def test_eigenvectors_can_be_drawn_along(network):
     values, directions = hessian_eigenvalues(network, X, Y, 2, seed=0)
     display = plot_loss_3D(
         network, "levels", X, Y, 3, directions=directions, extent=(-0.05, 0.05), verbose=0
@@ -146,13 +146,13 @@ def test_more_eigenvalues_than_parameters_are_refused(network):
 
 
 def test_the_trace_of_a_diagonal_hessian_is_exact():
-    # Vectors of ±1 give a diagonal matrix' trace without error: 2/4·(1 + 4 + 9 + 16).
+    # Vectors of ±1 give the trace of a diagonal matrix without error: 2/4·(1 + 4 + 9 + 16).
     x = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
     model, y = linear_model(x)
     np.testing.assert_allclose(hessian_trace(model, x, y, 2), [15, 15, 15], rtol=1e-5)
 
 
-def test_the_trace_lies_in_its_interval(network):
+def test_the_interval_contains_the_trace(network):
     expected = np.trace(whole_hessian(network, X, Y))
     mean, low, high = hessian_trace(network, X, Y, 200, seed=0)
     assert low < expected < high
@@ -166,7 +166,7 @@ def test_the_spectrum_has_every_eigenvalue(network):
     for row in spectrum.eigenvalues:
         nearest = np.abs(row[:, np.newaxis] - expected).min(axis=0)
         assert nearest.max() < 1e-3 * expected[-1]
-    # The shares are those of the random vector along each eigenvector, so that moments are exact.
+    # The shares are those of the random vector along each eigenvector, so moments are exact.
     vector = np.random.default_rng(3).normal(size=51)
     vector /= np.linalg.norm(vector)
     for power in (0, 1, 2):
@@ -175,8 +175,8 @@ def test_the_spectrum_has_every_eigenvalue(network):
         np.testing.assert_allclose(moment, exact, rtol=1e-3)
 
 
-def test_the_spectrum_of_a_few_steps_has_the_moments_of_all(network):
-    # Lanczos' quadrature with m points is exact up to degree 2m - 1.
+def test_the_spectrum_of_a_few_steps_has_the_right_moments(network):
+    # Lanczos quadrature with m points is exact up to degree 2m - 1.
     all_steps, few = (
         hessian_spectrum(network, X, Y, number_of_probes=1, steps=steps, seed=0)
         for steps in (51, 4)
@@ -249,7 +249,7 @@ def test_the_model_is_left_alone(model, data):
         np.testing.assert_array_equal(np.array(now), then)
 
 
-def test_other_backends_are_told_what_to_do(network, monkeypatch):
+def test_other_backends_are_refused(network, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match="needs the TensorFlow backend.*Received 'torch'"):
         hessian_product(network, X, Y)
@@ -336,7 +336,7 @@ def test_products_are_exact_where_tensorflow_loses_second_derivatives(layer):
 
 
 class StoppedMoments(layers.Layer):
-    """Normalizes as many do by hand: right to first order only."""
+    """Normalizes as custom layers often do: correct to first order only."""
 
     def call(self, x):
         mean = keras.ops.mean(x, -1, keepdims=True)
@@ -346,7 +346,7 @@ class StoppedMoments(layers.Layer):
 
 
 class Cube(layers.Layer):
-    """Has a gradient of its own, which has none."""
+    """Has a custom gradient, which has no gradient itself."""
 
     def call(self, x):
         @tf.custom_gradient
@@ -360,7 +360,7 @@ class Cube(layers.Layer):
 @pytest.mark.parametrize("last", [StoppedMoments(), Cube()], ids=["moments", "custom"])
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_lost_second_derivatives_are_refused(last, activation):
-    # With no weights behind it, the Hessian is wrong, and symmetric nonetheless.
+    # With no weights after it, the Hessian is symmetric, but wrong.
     model = regression(keras.Input((4,)), layers.Dense(20, activation), layers.Dense(4), last)
     with pytest.raises(ValueError, match="Hessian of this model is not.*loses a part"):
         hessian_trace(model, FEATURES, FEATURES, 2)
@@ -381,8 +381,8 @@ def test_operations_without_a_second_derivative_are_named():
 
 
 @pytest.mark.parametrize("loss", ["mae", "hinge"])
-def test_kinks_are_not_taken_for_lost_derivatives(loss):
-    # Differences of gradients see the kinks, where almost everywhere there is no curvature.
+def test_kinks_are_not_mistaken_for_lost_derivatives(loss):
+    # Differences of gradients see the kinks, though almost everywhere there is no curvature.
     x, y = GENERATOR.normal(size=(2, 4, 24, 24, 3)).astype("float32")
     convolutions = [layers.Conv2D(8, 3, activation="relu"), layers.MaxPooling2D(2)]
     model = regression(keras.Input((24, 24, 3)), *convolutions, layers.Conv2D(3, 3), loss=loss)
@@ -392,7 +392,7 @@ def test_kinks_are_not_taken_for_lost_derivatives(loss):
 
 
 class Physics(keras.Model):
-    """Reports a loss with derivatives by the inputs, from a test step of its own."""
+    """Reports a loss with derivatives by the inputs, from a custom test step."""
 
     def __init__(self):
         super().__init__()
@@ -427,7 +427,7 @@ def test_curvature_is_that_of_the_loss_that_a_test_step_reports(run_eagerly):
     model.compile("sgd", "mse", run_eagerly=run_eagerly)
 
     def loss():
-        # `evaluate` reports the mean over batches, also where the last one is smaller.
+        # `evaluate` reports the mean over batches, even if the last one is smaller.
         batches = [(x[i : i + 10], y[i : i + 10]) for i in (0, 10, 20)]
         return sum(model.total(tf.constant(a), tf.constant(b)) for a, b in batches) / 3
 
@@ -435,7 +435,7 @@ def test_curvature_is_that_of_the_loss_that_a_test_step_reports(run_eagerly):
     data = tf.data.Dataset.from_tensor_slices((x, y)).batch(10)
     hessian = hessian_by_products(model, data)
     np.testing.assert_allclose(hessian, expected, atol=2e-3 * np.abs(expected).max())
-    # What was traced meanwhile is not what the model's own step uses.
+    # The model's own step must not use what was traced in the meantime.
     assert model.evaluate(data, verbose=0) == pytest.approx(float(loss()), rel=1e-5)
 
 
@@ -477,7 +477,7 @@ def test_random_losses_are_differentiated_with_the_same_numbers():
     assert flat(direction) @ product == pytest.approx(second, rel=0.03)
 
 
-def test_losses_that_are_no_means_are_refused():
+def test_losses_that_are_not_means_are_refused():
     class Sum(layers.Layer):
         def call(self, x):
             self.add_loss(keras.ops.sum(x**2))
@@ -527,7 +527,7 @@ def test_all_eigenvalues_of_a_few_parameters_in_any_precision(dtype, tolerance):
         hessian_eigenvalues(model, FEATURES, TARGETS, 5)
 
 
-def test_a_hessian_of_zeros_is_a_value():
+def test_a_hessian_of_zeros_has_eigenvalues_of_zero():
     dead = layers.Dense(9, "relu", bias_initializer=keras.initializers.Constant(-50))
     model = regression(keras.Input((4,)), dead, layers.Dense(1), loss="mae")
     values, directions = hessian_eigenvalues(model, FEATURES, TARGETS, 2)
@@ -538,7 +538,7 @@ def test_a_hessian_of_zeros_is_a_value():
         np.testing.assert_array_equal(surface.values[name], np.zeros((2, 2)))
 
 
-def test_a_hessian_that_is_not_finite_is_missing_in_a_map():
+def test_non_finite_hessians_are_nan_in_a_map_and_refused_elsewhere():
     parts = layers.Dense(6, "exponential"), layers.Dense(1)
     model = regression(keras.Input((4,)), *parts)
     (alpha, beta) = random_directions(model, 2, seed=0)

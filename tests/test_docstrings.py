@@ -1,4 +1,4 @@
-"""Docstrings: each example runs, and prints what it shows."""
+"""Docstrings: each example runs and prints what it shows."""
 
 import ast
 import builtins
@@ -32,15 +32,15 @@ MODULES = [
 EXAMPLES = [found for module in MODULES for found in doctest.DocTestFinder().find(module)]
 EXAMPLES = [found for found in EXAMPLES if found.examples]
 ORDER = np.random.default_rng(0).permutation(150)
-# What examples load, each the saved value of a fixture.
+# Files that examples load, and the fixture whose value each holds.
 FILES = {"resnet56.h5": "surface", "training.h5": "trajectory"}
 
 
 class Checker(doctest.OutputChecker):
-    """Compares what an example shows, if anything, with any decimals for those it shows."""
+    """Compares the output that an example shows, if any, ignoring the digits of decimals."""
 
     def check_output(self, want, got, optionflags):
-        """Accepts other decimals, since they depend on the training, but not another sign."""
+        """Accepts other decimals, which depend on the training, but not another sign."""
         decimals = re.compile(r"\d+\.\d+")
         want, got = decimals.sub("0.0", want), decimals.sub("0.0", got)
         return not want or super().check_output(want, got, optionflags)
@@ -63,7 +63,7 @@ def test_example(example, request, tmp_path, monkeypatch):
 
 
 def missing_names(source, known):
-    """Names that an example neither makes itself nor imports: the fixtures below."""
+    """Names that an example does not define itself: the fixtures below."""
     names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
     made = {name.id for name in names if isinstance(name.ctx, ast.Store)}
     return {name.id for name in names} - made - set(known) - set(dir(builtins))
@@ -71,7 +71,7 @@ def missing_names(source, known):
 
 @pytest.fixture(autouse=True)
 def silent(monkeypatch):
-    """The progress bars would stand among what the examples print."""
+    """Progress bars would mix with the output of the examples."""
     monkeypatch.setattr(keras.utils.Progbar, "update", lambda *_, **__: None)
 
 
@@ -204,7 +204,7 @@ def trajectory(model, x_train, y_train, tmp_path):
 
 
 class OutputFirstDenseLayer(layers.Layer):
-    """A layer of which each row of the kernel makes one output."""
+    """A layer whose kernel has one row per output."""
 
     def build(self, input_shape):
         self.kernel = self.add_weight(shape=(3, input_shape[-1]), name="kernel")

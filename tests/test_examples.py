@@ -1,4 +1,4 @@
-"""Examples: the experiments run on digits, go on after a crash, and show what they claim."""
+"""Examples: the experiments run on digits, resume after a crash, and show what they claim."""
 
 import csv
 import gc
@@ -53,11 +53,11 @@ def test_paper_draws_every_network_and_a_comparison(tmp_path):
     header, _, *rows = rows_of(files["paper.md"])
     assert [row[0] for row in rows] == ["ResNet 8", "VGG-like 8", "ResNet 14", "VGG-like 14"]
     assert all(len(row) == len(header) for row in rows)
-    # A second run finds networks and surfaces, and tells the same down to the minutes.
+    # A second run loads networks and surfaces, and reports the same, even the minutes.
     assert rows_of(run("paper", tmp_path, *flags)["paper.md"]) == [header, _, *rows]
 
 
-def test_healthchecks_draw_the_pairs_and_say_what_came(tmp_path):
+def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
     files = run("healthchecks", tmp_path, "--points", "21", "--directions", "2", "--seeds", "2")
     assert set(files) == {"healthchecks.png", "healthchecks.md", "healthchecks-verdict.md"}
     _, _, *rows = rows_of(files["healthchecks.md"])
@@ -87,7 +87,7 @@ def test_filter_normalization_compares_three_pairs(tmp_path):
     assert raw != raw_rescaled
 
 
-def test_beyond_draws_paths_ways_and_curvature(tmp_path):
+def test_beyond_draws_paths_and_curvature(tmp_path):
     files = run("beyond", tmp_path, "--points", "3", "--probes", "2", "--epochs", "4")
     curvature = {"beyond-convexity.png", "beyond-eigenvectors.png", "beyond-spectrum.png"}
     ways = {"beyond-interpolation.png", "beyond-plane.png"}
@@ -131,7 +131,7 @@ def test_networks_are_as_large_as_published(depth, millions):
     assert vgg_like(depth).count_params() == network.count_params() - shortcuts
 
 
-def test_depths_that_make_no_stages_are_refused():
+def test_invalid_depths_are_refused():
     with pytest.raises(ValueError, match="6n \\+ 2.*Received 21"):
         resnet(21)
 
@@ -165,7 +165,7 @@ def test_the_learning_rate_drops_as_in_the_paper(arguments):
 
 # Keras' CSVLogger leaves its file open after an exception.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_training_goes_on_where_it_stopped(arguments, monkeypatch):
+def test_training_resumes_where_it_stopped(arguments, monkeypatch):
     data = load_images("digits", samples=64)
     log_epoch = experiment.EpochTimer.on_epoch_end
 
@@ -182,7 +182,7 @@ def test_training_goes_on_where_it_stopped(arguments, monkeypatch):
     trained = train(build, Setting(), data, arguments)
     rows = history_of(trained.folder)
     assert [int(row["epoch"]) for row in rows] == list(range(12))
-    # The optimizer came back, too: its rate had dropped once before the crash.
+    # The optimizer is restored as well: its rate had dropped once before the crash.
     np.testing.assert_allclose(float(rows[7]["learning_rate"]), 0.01, rtol=1e-5)
     seconds = sum(float(row["seconds"]) for row in rows)
     assert trained.results["seconds"] == pytest.approx(seconds)
@@ -224,7 +224,7 @@ def test_fashion_mnist_is_read_from_idx_files(tmp_path):
     assert (x_train.shape, x_test.shape) == ((8, 28, 28, 1), (12, 28, 28, 1))
     np.testing.assert_array_equal(y_train, labels[:8])
     np.testing.assert_array_equal(y_test, labels)
-    # Standardized by the training images; the test images by the same numbers.
+    # Standardized by the training images, and the test images by the same numbers.
     np.testing.assert_allclose([x_train.mean(), x_train.std()], [0, 1], atol=1e-5)
     np.testing.assert_allclose(x_test[:8], x_train, rtol=1e-6)
     # Averaged over squares of four pixels.

@@ -1,4 +1,4 @@
-"""Export: other tools read what we write, and we read theirs."""
+"""Export: other tools read our files, and we read theirs."""
 
 import base64
 import dataclasses
@@ -44,14 +44,14 @@ def line():
     return LossLine(ALPHAS, values, {"loss": 0.0, "accuracy": 1.0}, {})
 
 
-def test_the_reference_finds_its_names_shapes_and_units(surface, tmp_path):
+def test_reference_files_have_its_names_shapes_and_units(surface, tmp_path):
     path = tmp_path / "surface.h5"
     write_reference(path, train=surface, test=surface)
     # As its plot_2D.py reads them.
     with h5py.File(path) as file:
         x, y = np.meshgrid(file["xcoordinates"][:], file["ycoordinates"][:])
         assert file["train_loss"].shape == x.shape
-        # The loss without the penalty, which the reference does not add.
+        # The loss without the penalty, as in the reference.
         np.testing.assert_array_equal(file["train_loss"][:], 4 + x + 10 * y)
         np.testing.assert_allclose(file["test_acc"][:], 50 * (x + 1))
         assert set(file) == {
@@ -59,19 +59,19 @@ def test_the_reference_finds_its_names_shapes_and_units(surface, tmp_path):
         }
 
 
-def test_points_not_measured_yet_are_marked_as_the_reference_marks_them(surface, tmp_path):
+def test_points_not_measured_yet_are_marked_as_in_the_reference(surface, tmp_path):
     surface.values["loss"][0, 3] = surface.values["accuracy"][0, 3] = np.nan
     checkpoint = dataclasses.replace(surface, metadata={"missing": [3]})
     del checkpoint.values["data_loss"]
     write_reference(tmp_path / "file.h5", train=checkpoint)
     with h5py.File(tmp_path / "file.h5") as file:
-        # Its plot_surface.py goes on where the loss is -1.
+        # Its plot_surface.py resumes where the loss is -1.
         assert np.argwhere(file["train_loss"][:] == -1).tolist() == [[0, 3]]
         assert file["train_acc"][0, 3] == -1
     assert np.isnan(read_reference(tmp_path / "file.h5")["train"].values["loss"][0, 3])
 
 
-def test_what_was_written_is_read(surface, line, tmp_path):
+def test_written_reference_files_are_read_back(surface, line, tmp_path):
     for value in (surface, line):
         write_reference(tmp_path / "file.h5", test=value)
         read = read_reference(tmp_path / "file.h5")
@@ -85,7 +85,7 @@ def test_what_was_written_is_read(surface, line, tmp_path):
 
 
 def test_surfaces_of_the_reference_are_read(tmp_path):
-    """Files as its plot_surface.py fills them, point after point."""
+    """A file as its plot_surface.py fills it, point by point."""
     path = tmp_path / "reference.h5"
     with h5py.File(path, "w") as file:
         file["dir_file"] = "directions.h5"
@@ -93,7 +93,7 @@ def test_surfaces_of_the_reference_are_read(tmp_path):
         losses = -np.ones((len(ALPHAS), len(BETAS)))
         accuracies = -np.ones((len(ALPHAS), len(BETAS)))
         x, y = (mesh.ravel() for mesh in np.meshgrid(ALPHAS, BETAS))
-        # All but the last three points, which the run did not reach.
+        # All except the last three points, which the run did not reach.
         for index in range(12):
             losses.ravel()[index] = 5 + x[index] + 10 * y[index]
             accuracies.ravel()[index] = 50
@@ -114,7 +114,7 @@ def test_a_grid_without_the_model_has_no_center(tmp_path):
     assert line.values["loss"].tolist() == [[1.0, 2.0]]
 
 
-def test_what_does_not_fit_is_refused(surface, line, tmp_path):
+def test_mismatched_coordinates_and_other_files_are_refused(surface, line, tmp_path):
     path = tmp_path / "file.h5"
     with pytest.raises(ValueError, match="One of `train` and `test`"):
         write_reference(path)
@@ -125,7 +125,7 @@ def test_what_does_not_fit_is_refused(surface, line, tmp_path):
         read_reference(path)
 
 
-def test_a_mesh_holds_every_value_at_its_place(surface, tmp_path):
+def test_a_mesh_holds_every_value_at_its_point(surface, tmp_path):
     write_mesh(surface, tmp_path / "surface.vtp", height=0.5)
     mesh = pyvista.read(tmp_path / "surface.vtp")
     alphas, betas, heights = mesh.points.T
@@ -138,11 +138,11 @@ def test_a_mesh_holds_every_value_at_its_place(surface, tmp_path):
     np.testing.assert_allclose(heights, (mesh["loss"] + 16) / 42, atol=1e-6)
 
 
-def test_a_mesh_has_no_cells_where_the_loss_is_not_finite(surface, tmp_path):
+def test_a_mesh_has_no_cells_at_non_finite_losses(surface, tmp_path):
     surface.values["loss"][0, 0] = np.nan
     write_mesh(surface, tmp_path / "surface.vtp", scale="log")
     mesh = pyvista.read(tmp_path / "surface.vtp")
-    # Of three rows the first has losses below 0, too.
+    # The first of the three rows also has losses below 0.
     assert mesh.n_cells == 4
     assert mesh["loss"].min() > 0
     surface.values["loss"][:] = np.inf
@@ -152,7 +152,7 @@ def test_a_mesh_has_no_cells_where_the_loss_is_not_finite(surface, tmp_path):
 
 def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
     surface.values["loss"][0, 0] = np.nan
-    # Nothing to draw is nothing to warn about.
+    # An empty metric must not cause warnings.
     surface.values["data_loss"][:] = np.nan
     write_html(surface, tmp_path / "surface.html", title="ResNet-56")
     page = (tmp_path / "surface.html").read_text()
@@ -163,7 +163,7 @@ def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
         assert f'"label":"{metric} (log scale)"' in page
 
 
-def test_a_missing_extra_is_named(surface, tmp_path, monkeypatch):
+def test_missing_extra_errors_name_the_extra(surface, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyvista", None)
     with pytest.raises(ImportError, match=r"pip install losslandscape\[paraview\]"):
         write_mesh(surface, tmp_path / "surface.vtp")
@@ -172,7 +172,7 @@ def test_a_missing_extra_is_named(surface, tmp_path, monkeypatch):
         write_html(surface, tmp_path / "surface.html")
 
 
-def test_what_cannot_be_written_is_refused(surface, tmp_path):
+def test_other_suffixes_and_unknown_metrics_are_refused(surface, tmp_path):
     with pytest.raises(ValueError, match=r"`path` must end in \.vtp"):
         write_mesh(surface, tmp_path / "surface.obj")
     with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'data_loss', 'accuracy'"):
@@ -210,7 +210,7 @@ def test_a_page_of_a_trajectory_names_its_axes(surface, tmp_path):
         assert [scene[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == expected
 
 
-def test_a_line_of_several_directions_has_the_missing_points_of_the_first(line, tmp_path):
+def test_of_several_directions_the_first_ones_missing_points_are_written(line, tmp_path):
     checkpoint = dataclasses.replace(line, metadata={"missing": [1, 6, 9]})
     write_reference(tmp_path / "file.h5", train=checkpoint)
     with h5py.File(tmp_path / "file.h5") as file:
@@ -218,13 +218,13 @@ def test_a_line_of_several_directions_has_the_missing_points_of_the_first(line, 
 
 
 def named(names):
-    """A surface with such metrics, the loss at height 0, the others above each other."""
+    """A surface with metrics of these names: one constant per metric, counting from 0."""
     values = {name: np.full((3, 5), float(index)) for index, name in enumerate(names)}
     center = {name: float(index) for index, name in enumerate(names)}
     return LossSurface(ALPHAS, BETAS, values, center, {"model": "<i>$m$</i>"})
 
 
-def test_a_mesh_takes_any_name_of_a_metric(tmp_path):
+def test_a_mesh_takes_any_metric_name(tmp_path):
     write_mesh(named(NAMES), tmp_path / "surface.vtp")
     mesh = pyvista.read(tmp_path / "surface.vtp")
     assert len(mesh.point_data) == len(NAMES)
@@ -232,12 +232,12 @@ def test_a_mesh_takes_any_name_of_a_metric(tmp_path):
         np.testing.assert_array_equal(mesh.point_data[found], index)
         if name.isprintable() and 0 < len(name) <= 1000 and name not in {"a_b", "<_"}:
             assert found == name
-    # Where others took their place, since XML has no NUL.
+    # Renamed, since XML has no NUL and the first stand-in was taken.
     assert list(mesh.point_data)[7:11] == ["a_b", "a_b_", "<_", "<__"]
 
 
 def page_of(path):
-    """The traces and the layout of a page, as the browser gets them."""
+    """The traces and the layout of a page, as a browser receives them."""
     page = path.read_text()
     decoder, start = json.JSONDecoder(), page.index("[", page.rindex("Plotly.newPlot("))
     traces, end = decoder.raw_decode(page, start)
@@ -251,7 +251,7 @@ def numbers(array):
     return np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
 
 
-def test_a_page_takes_any_name_of_a_metric(tmp_path):
+def test_a_page_takes_any_metric_name(tmp_path):
     write_html(named(NAMES), tmp_path / "surface.html", title="<b> & %{x}")
     traces, layout = page_of(tmp_path / "surface.html")
     labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
@@ -259,7 +259,7 @@ def test_a_page_takes_any_name_of_a_metric(tmp_path):
     for name, label in zip(NAMES, labels[::2], strict=True):
         if len(name) < 1000 and name.isprintable():
             assert html.unescape(label) == name.replace("_", " ")
-    # What Plotly would take for formatting or for a value.
+    # Plotly would take these for formatting or for a value.
     assert not any("<" in label or "%{" in label for label in labels)
     assert layout["title"]["text"] == "&lt;b&gt; &amp; &#37;{x}"
     for index, trace in enumerate(traces[::4]):
@@ -270,12 +270,12 @@ def test_a_page_takes_any_name_of_a_metric(tmp_path):
     assert page_of(tmp_path / "surface.html")[1]["title"]["text"] == "&lt;i&gt;$m$&lt;/i&gt;"
 
 
-def test_a_page_marks_the_model_only_where_it_is_on_the_surface(surface, tmp_path):
+def test_a_page_marks_the_model_only_if_it_is_on_the_surface(surface, tmp_path):
     path = tmp_path / "surface.html"
     write_html(surface, path)
     marks = page_of(path)[0][1]
     assert [numbers(marks[axis]).tolist() for axis in "xyz"] == [[0], [0], [5]]
-    # One of both axes without 0 is enough.
+    # One axis without 0 is enough.
     for off in ({"alphas": ALPHAS + 1.5}, {"betas": BETAS - 3}):
         write_html(dataclasses.replace(surface, **off), path)
         assert all(numbers(trace["x"]).size == 0 for trace in page_of(path)[0][1::2])
@@ -287,11 +287,11 @@ def test_a_page_marks_all_models_of_a_plane(surface, tmp_path):
     surface.center["loss"] = 5.5
     write_html(dataclasses.replace(surface, metadata=positions), path)
     linear, log = page_of(path)[0][1:4:2]
-    # The loss is 5 + α + 10 β; the first model's was measured, and the last one is beyond.
+    # The loss is 5 + α + 10 β; the first model's was measured, the last one is off the surface.
     np.testing.assert_allclose(numbers(linear["z"]), [5.5, 6, 5 + 0.25 - 15])
     np.testing.assert_allclose(numbers(linear["x"]), [0, 1, 0.25])
     np.testing.assert_allclose(numbers(linear["y"]), [0, 0, -1.5])
-    # A log scale has no place for the third.
+    # The third is negative, so a log scale cannot show it.
     np.testing.assert_allclose(numbers(log["z"]), [5.5, 6])
 
 
@@ -304,7 +304,7 @@ def test_a_page_of_a_checkpoint_is_a_preview(surface, tmp_path):
     write_html(dataclasses.replace(surface, metadata={"missing": missing}), path)
     traces, layout = page_of(path)
     drawn = numbers(traces[0]["z"]).reshape(3, 5)
-    # The loss is a plane, where interpolation is exact.
+    # The loss is linear, so interpolation is exact.
     np.testing.assert_allclose(drawn[1:], whole[1:])
     notes = [button["args"][1]["annotations"] for button in layout["updatemenus"][0]["buttons"]]
     assert layout["annotations"] == notes[0]
@@ -329,7 +329,7 @@ def test_damaged_reference_files_are_refused(surface, tmp_path):
     for name, shape, options, reason in (
         ("xcoordinates", 2**40, {}, "xcoordinates declares 4398046511104 bytes.*only 0"),
         ("train_loss", (2**20, 2**20), {}, r"train_loss has the shape \(1048576, 1048576\)"),
-        ("train_acc", 16, {}, r"train_acc has the shape \(16,\), and the axes \[3, 5\]"),
+        ("train_acc", 16, {}, r"train_acc has the shape \(16,\), but the axes \[3, 5\]"),
         ("ycoordinates", 2**40, {"chunks": (64,), "compression": "gzip"}, "ycoordinates declares"),
         ("train_loss", (3, 5), {"dtype": "S8"}, "train_loss must hold numbers"),
     ):
@@ -347,13 +347,13 @@ def test_compressed_reference_files_are_read(tmp_path):
     path, size = tmp_path / "file.h5", 300
     with h5py.File(path, "w") as file:
         file["xcoordinates"] = file["ycoordinates"] = np.linspace(-1, 1, size)
-        # As far as gzip goes: a thousandth of the size.
+        # The most that gzip can do: a thousandth of the size.
         options = {"compression": 9, "chunks": (size, size)}
         file.create_dataset("test_loss", data=np.ones((size, size)), **options)
     np.testing.assert_array_equal(read_reference(path)["test"].values["loss"], 1)
 
 
-def test_a_replaced_export_keeps_its_permissions(surface, tmp_path):
+def test_a_replaced_file_keeps_its_permissions(surface, tmp_path):
     for write, name in ((write_html, "surface.html"), (export_reference, "surface.h5")):
         path = tmp_path / name
         path.touch(mode=0o600)

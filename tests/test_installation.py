@@ -1,4 +1,4 @@
-"""Installation: one package, whatever the user's own modules are called."""
+"""Installation: one package, whatever the names of the user's own modules."""
 
 import os
 import shutil
@@ -46,7 +46,7 @@ print("from", losslandscape.__file__)
 
 @pytest.fixture
 def user_folder(tmp_path):
-    """A script in a folder with modules that are called like ours."""
+    """A script in a folder whose modules have the same names as ours."""
     folder = tmp_path / "user"
     folder.mkdir()
     for name in MODULES:
@@ -66,10 +66,10 @@ def run_script(folder, python, **variables):
 
 
 def fresh_environment(folder):
-    """A new environment without losslandscape; TensorFlow and all else come from this one."""
+    """A new environment without losslandscape; everything else comes from this one."""
     venv.create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
-    # A folder appended this way does not bring its own editable installs along.
+    # A folder appended this way does not bring its editable installs along.
     ours = [path for path in sys.path if path.endswith("site-packages")]
     lines = [f"import sys; sys.path.append({path!r})" for path in ours]
     (packages / "ours.pth").write_text("\n".join(lines))
@@ -82,12 +82,12 @@ def install(python, *what):
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def test_the_interface_works_beside_modules_of_the_same_names(user_folder):
+def test_a_checkout_works_next_to_modules_of_the_same_names(user_folder):
     file = run_script(user_folder, sys.executable, PYTHONPATH=f"{user_folder}:{ROOT}")
     assert file == ROOT / "losslandscape.py"
 
 
-def test_an_editable_install_works_beside_modules_of_the_same_names(user_folder, tmp_path):
+def test_an_editable_install_works_next_to_modules_of_the_same_names(user_folder, tmp_path):
     python = fresh_environment(tmp_path / "venv")
     install(python, "--editable", ".")
     assert run_script(user_folder, python) == ROOT / "losslandscape.py"
@@ -98,7 +98,7 @@ def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    # Every module at the root is listed in setup.py, and nothing else is.
+    # setup.py lists every module at the root, and nothing else.
     modules = {f"losslandscape/{name}.py" for name in MODULES | {"__init__", "__main__"}}
     assert {name for name in names if ".dist-info/" not in name} == modules
     assert {name.split("/")[0] for name in names} == {
@@ -136,7 +136,7 @@ def test_editors_find_definitions_and_complete(linked_checkout):
     assert [completion.name for completion in script.complete()] == ["center"]
 
 
-def test_links_for_editors_are_one_for_each_module_and_never_imported(linked_checkout):
+def test_editor_links_exist_for_each_module_and_are_never_imported(linked_checkout):
     links = (linked_checkout / "build" / "editors" / "losslandscape").glob("*.py")
     assert {link.stem for link in links} == MODULES | {"__init__", "__main__"}
     python = linked_checkout / ".venv" / "bin" / "python"

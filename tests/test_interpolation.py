@@ -1,4 +1,4 @@
-"""Interpolation: ends that are the models themselves, and a way that is told."""
+"""Interpolation: the ends are the models themselves, and mixtures are as documented."""
 
 import concurrent.futures
 
@@ -21,7 +21,7 @@ ONES = np.ones((4, 1), "float32")
 
 @pytest.fixture
 def others(model):
-    """Two more models like `model`, with weights and normalization statistics of their own."""
+    """Two more models like `model`, with other weights and normalization statistics."""
     generator = np.random.default_rng(1)
     copies = []
     for _ in range(2):
@@ -42,7 +42,7 @@ def loss_at(w):
     return w @ Quadratic.MATRIX @ w / 2 + Quadratic.SLOPE @ w
 
 
-def test_the_line_through_a_quadratic_is_its_closed_form():
+def test_the_line_through_a_quadratic_matches_the_closed_form():
     (line,) = evaluate_interpolation(
         quadratic_at(1, 2, 3), quadratic_at(0, -1, 2), (ONES, ONES), 5, verbose=0
     )
@@ -65,14 +65,14 @@ def test_the_ends_are_the_models_with_their_own_statistics(model, others, data):
     assert train.center == pytest.approx(model.evaluate(*data, verbose=0, return_dict=True))
 
 
-def test_statistics_on_the_way_are_interpolated(model, others, data):
+def test_statistics_between_models_are_interpolated(model, others, data):
     other = others[0]
     (line,) = evaluate_interpolation(model, other, data, 3, extent=(0, 1), verbose=0)
     half = keras.models.clone_model(model)
     half.compile(loss=model.loss)
     mixed = []
     for weight, a, b in zip(model.weights, model.get_weights(), other.get_weights(), strict=True):
-        # The geometric mean of variances, the arithmetic one of all else.
+        # The geometric mean of variances, the arithmetic mean of everything else.
         mixed.append(np.sqrt(a * b) if weight.name == "moving_variance" else (a + b) / 2)
     half.set_weights(mixed)
     np.testing.assert_allclose(
@@ -80,12 +80,12 @@ def test_statistics_on_the_way_are_interpolated(model, others, data):
     )
 
 
-def test_beyond_the_models_nothing_breaks(model, others, data):
+def test_losses_beyond_the_models_are_finite(model, others, data):
     (line,) = evaluate_interpolation(model, others[0], data, 21, extent=(-3, 4), verbose=0)
     assert np.isfinite(line.values["loss"]).all()
 
 
-def test_statistics_are_estimated_anew_from_the_data(data):
+def test_statistics_are_estimated_from_the_data(data):
     def network(scale):
         model = keras.Sequential(
             [keras.Input((4,)), layers.BatchNormalization(), layers.Dense(3, activation="softmax")]
@@ -98,7 +98,7 @@ def test_statistics_are_estimated_anew_from_the_data(data):
     (line,) = evaluate_interpolation(
         first, second, data, 3, extent=(0, 1), statistics="estimate", batch_size=32, verbose=0
     )
-    # The means over the two batches of 32 of what each batch has.
+    # The means over the two batches of 32 of each batch's own statistics.
     halves = data[0].reshape(2, 32, 4)
     mean, variance = halves.mean(axis=1).mean(axis=0), halves.var(axis=1).mean(axis=0)
     for column, model in ((0, first), (2, second)):
@@ -130,7 +130,7 @@ def with_statistics(model, mean, variance):
 
 
 @pytest.mark.parametrize("name", ["log_variance", "moving_variance", "kernel"])
-def test_names_of_weights_do_not_decide(name, data):
+def test_names_of_weights_do_not_matter(name, data):
     class Scaled(layers.Layer):
         def build(self, _):
             self.factor = self.add_weight(name=name, shape=(1,), initializer="zeros")
@@ -156,13 +156,13 @@ def test_names_of_weights_do_not_decide(name, data):
     )
     expected = [network.evaluate(*data, verbose=0) for network in (first, half, second)]
     np.testing.assert_allclose(line.values["loss"], [expected], rtol=1e-5)
-    # What is no statistic lies on the straight line, which a direction follows.
+    # Weights that are not statistics lie on the straight line that a direction follows.
     direction = [direction_between(first, second)]
     (straight,) = evaluate_lines(first, data, 3, directions=direction, extent=(0, 1), verbose=0)
     np.testing.assert_allclose(line.values["loss"], straight.values["loss"], rtol=1e-5)
 
 
-def test_channels_of_little_variance_count_with_their_epsilon(data):
+def test_epsilon_is_added_to_channels_of_little_variance(data):
     x, y = data[0], data[0][:, :3]
     first, second = (
         with_statistics(normalizing(seed=0, epsilon=0.01), [0.5] * 4, variance)
@@ -185,7 +185,7 @@ def test_renormalization_is_mixed_but_not_estimated(data):
     (line,) = evaluate_interpolation(*models, (x, y), 3, extent=(0, 1), verbose=0)
     expected = [model.evaluate(x, y, verbose=0) for model in models]
     np.testing.assert_allclose(line.values["loss"][0, [0, 2]], expected, rtol=1e-5)
-    with pytest.raises(ValueError, match="`statistics='estimate'` is not for.*renorm.*in `model`"):
+    with pytest.raises(ValueError, match="`statistics='estimate'` does not.*renorm.*in `model`"):
         evaluate_interpolation(*models, (x, y), statistics="estimate")
 
 
@@ -216,7 +216,7 @@ def test_frozen_weights_are_mixed_and_integers_stay(data):
     np.testing.assert_allclose(line.values["loss"][0, [0, 2]], expected, rtol=1e-5)
 
 
-def test_a_model_without_share_does_not_show(data):
+def test_a_model_without_a_share_does_not_show(data):
     x, y = data[0], data[0][:, :3]
     first, second = (normalizing(seed=seed) for seed in (0, 1))
     second.layers[1].bias.assign([np.nan, np.inf, 1])
@@ -298,7 +298,7 @@ def test_a_layer_called_twice_has_the_mean_of_both_calls(data):
 
 
 @pytest.mark.parametrize("why", ["frozen", "momentum", "in inference"])
-def test_what_training_would_not_change_is_not_estimated(why, data):
+def test_statistics_that_training_would_not_change_are_not_estimated(why, data):
     x, y = data[0], data[0][:, :3]
 
     class Inferring(layers.Wrapper):
@@ -313,7 +313,7 @@ def test_what_training_would_not_change_is_not_estimated(why, data):
         inputs = keras.Input((4,))
         normalize = Inferring(normalization) if why == "in inference" else normalization
         normalized = normalize(inputs)
-        # Spectral normalization changes its kernel when it is called in training.
+        # Spectral normalization changes its kernel when called in training.
         outputs = layers.SpectralNormalization(layers.Dense(3))(normalized)
         model = keras.Model(inputs, outputs)
         model.compile("sgd", "mse")
@@ -389,7 +389,7 @@ def test_the_models_are_left_alone(model, others, data):
         np.testing.assert_array_equal(np.array(variable), value)
 
 
-def test_the_plane_is_true_to_lengths_and_angles():
+def test_the_plane_preserves_lengths_and_angles():
     points = np.array([[1.0, 2, 3], [3, 2, 3], [2, 6, 3]])
     surface = evaluate_plane(
         [quadratic_at(*point) for point in points],
@@ -399,7 +399,7 @@ def test_the_plane_is_true_to_lengths_and_angles():
         extent=((-1, 1), (0, 3)),
         verbose=0,
     )
-    # The unit is the distance of 2 between the first two; the third is 1 along it and 4 across.
+    # The first two are 2 apart, which is the unit; the third is 1 along that line and 4 across.
     np.testing.assert_allclose(surface.metadata["positions"], [[0, 0], [1, 0], [0.5, 2]], atol=1e-6)
     along, across = np.array([2.0, 0, 0]), np.array([0, 2.0, 0])
     expected = [
@@ -409,7 +409,7 @@ def test_the_plane_is_true_to_lengths_and_angles():
     np.testing.assert_allclose(surface.values["loss"], expected, rtol=1e-4)
 
 
-def test_the_plane_has_each_model_where_it_says(model, others, data):
+def test_the_plane_has_each_model_at_its_position(model, others, data):
     networks = [model, *others]
     positions = evaluate_plane(networks, *data, number_of_points=2, verbose=0).metadata["positions"]
     for network, (alpha, beta) in zip(networks, positions, strict=True):
@@ -419,7 +419,7 @@ def test_the_plane_has_each_model_where_it_says(model, others, data):
         np.testing.assert_allclose(surface.values["loss"][0, 0], expected, rtol=1e-4)
 
 
-def test_what_cannot_be_mixed_is_refused(model, others, data):
+def test_models_that_cannot_be_mixed_are_refused(model, others, data):
     small = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match="`other` must have the architecture of `model`"):
         evaluate_interpolation(model, small, data)
@@ -433,14 +433,14 @@ def test_what_cannot_be_mixed_is_refused(model, others, data):
         evaluate_plane([model, others[0], model], *data)
 
 
-def test_an_automatic_extent_is_for_directions_not_for_models(model, others, data):
+def test_an_automatic_extent_between_models_is_refused(model, others, data):
     with pytest.raises(TypeError, match="`extent` must be two numbers"):
         evaluate_interpolation(model, others[0], data, extent="auto", verbose=0)
     with pytest.raises(TypeError, match="`extent` must be two numbers"):
         evaluate_plane([model, *others], *data, extent="auto", verbose=0)
 
 
-def test_models_that_differ_in_more_than_trained_weights_are_refused(data):
+def test_models_that_differ_in_untrained_parts_are_refused(data):
     def network(shift, size=1):
         class Shifted(layers.Layer):
             def build(self, _):
@@ -456,7 +456,7 @@ def test_models_that_differ_in_more_than_trained_weights_are_refused(data):
         return model
 
     with pytest.raises(
-        ValueError, match="`other` must normalize its inputs.*another mean in layer"
+        ValueError, match="`other` must normalize its inputs.*different mean in layer"
     ):
         evaluate_interpolation(network(0), network(1), data)
     with pytest.raises(
@@ -507,7 +507,7 @@ def test_a_refused_graph_leaves_the_model_able_to_train(data):
         evaluate_interpolation(
             model, Encoder(), (data[0], data[0]), statistics="estimate", verbose=0
         )
-    # A graph made on the way would be kept, and draw the same numbers for ever.
+    # A graph traced during the call would be cached, and draw the same numbers forever.
     seed = np.array(model.dropout.seed_generator.state)
     model(data[0], training=True)
     assert not np.array_equal(seed, np.array(model.dropout.seed_generator.state))
@@ -524,7 +524,7 @@ def test_engines_measure_mixtures_of_all_weights(engine):
     for column, alpha in enumerate(line.alphas):
         pairs = zip(first.get_weights(), second.get_weights(), strict=True)
         mixed = [(1 - alpha) * one + alpha * other for one, other in pairs]
-        # `moving_variance` is last but for the second Dense layer's two.
+        # After `moving_variance` come only the two weights of the second Dense layer.
         position = len(mixed) - variance
         ends = first.get_weights()[position], second.get_weights()[position]
         mixed[position] = ends[0] ** (1 - alpha) * ends[1] ** alpha
@@ -533,7 +533,7 @@ def test_engines_measure_mixtures_of_all_weights(engine):
         np.testing.assert_allclose(line.values["loss"][0, column], expected, rtol=1e-4)
 
 
-def test_auto_compiles_mixtures_where_it_pays():
+def test_auto_compiles_mixtures_if_that_is_faster():
     first, second = trained_pair()
     (line,) = evaluate_interpolation(first, second, small_data(), verbose=0)
     assert line.metadata["engine"] == "compiled"
@@ -549,7 +549,7 @@ def test_workers_measure_mixtures(statistics):
     np.testing.assert_array_equal(other.values["loss"], line.values["loss"])
 
 
-def test_statistics_are_estimated_point_by_point():
+def test_statistics_are_not_estimated_by_the_compiled_engine():
     first, second = trained_pair()
     with pytest.raises(ValueError, match="needs the `evaluate` engine.*'compiled'"):
         evaluate_interpolation(
@@ -564,7 +564,7 @@ def small_data():
 
 
 def trained_pair():
-    """Two small networks whose moving variances are far from each other's and from 0."""
+    """Two small networks whose moving variances are far apart and far from 0."""
     models = []
     for seed in range(2):
         keras.utils.set_random_seed(seed)

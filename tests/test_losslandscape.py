@@ -1,4 +1,4 @@
-"""The public face: every call of the interface, its figures and files, and its errors."""
+"""The public interface: every plotting call, its figures and files, and its errors."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ from losslandscape import (
 
 @pytest.fixture(autouse=True)
 def silent(monkeypatch):
-    """The calls are made just as users type them; the progress bars would bury the results."""
+    """Calls are written as users type them, with progress bars that would bury the results."""
     monkeypatch.setattr(keras.utils.Progbar, "update", lambda *_, **__: None)
 
 
@@ -55,7 +55,7 @@ def test_plot_loss_of_two_datasets(model, data):
     assert len(display.lines) == len(display.axes["line"].lines) == 2
 
 
-def test_plot_loss_of_unnamed_datasets_draws_and_numbers_them(model, data):
+def test_plot_loss_numbers_unnamed_datasets(model, data):
     legend = plot_loss(model, (data, data), number_of_points=3).axes["line"].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["dataset 1", "dataset 2"]
 
@@ -92,7 +92,7 @@ def test_plot_loss_3d(model, data, plot_types):
     assert display.surface.values["loss"].shape == (5, 5)
 
 
-def test_plot_loss_3d_takes_positions_and_whole_datasets(model, data):
+def test_plot_loss_3d_takes_positional_arguments_and_whole_datasets(model, data):
     dataset = tf.data.Dataset.from_tensor_slices(data).batch(16)
     by_position = plot_loss_3D(model, "levels", *data, 3, seed=0)
     whole = plot_loss_3D(model, "levels", dataset, number_of_points=3, seed=0)
@@ -117,7 +117,7 @@ def test_files_are_named_after_the_plot_types(model, data, tmp_path):
     assert image.shape[1] == 1050
 
 
-def test_a_figure_that_cannot_be_written_costs_a_warning_not_the_numbers(
+def test_a_figure_that_cannot_be_written_does_not_lose_the_values(
     model, data, tmp_path, monkeypatch
 ):
     def full(*_, **__):
@@ -131,7 +131,7 @@ def test_a_figure_that_cannot_be_written_costs_a_warning_not_the_numbers(
 
 BROKEN = [
     OSError(28, "No space left on device"),
-    # As a PDF on a full disk, TeX, `np.seterr(all="raise")` and warnings as errors have it.
+    # From a PDF on a full disk, TeX, `np.seterr(all="raise")`, and warnings as errors.
     AttributeError("'Stream' object has no attribute 'pos'"),
     RuntimeError("latex was not able to process the following string"),
     FloatingPointError("underflow"),
@@ -147,7 +147,7 @@ def failing(error):
 
 
 @pytest.mark.parametrize("error", BROKEN, ids=lambda error: type(error).__name__)
-def test_a_figure_that_cannot_be_saved_costs_a_warning(model, data, tmp_path, monkeypatch, error):
+def test_a_figure_that_cannot_be_saved_causes_a_warning(model, data, tmp_path, monkeypatch, error):
     path = tmp_path / "both.png"
     (tmp_path / "both-levels.png").write_bytes(b"of an earlier call")
     monkeypatch.setattr(plt.Figure, "savefig", failing(error))
@@ -162,7 +162,7 @@ def test_a_figure_that_cannot_be_saved_costs_a_warning(model, data, tmp_path, mo
     assert not plt.get_fignums()
 
 
-def test_a_full_disk_leaves_no_half_of_a_figure(model, data, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_figure(model, data, tmp_path, monkeypatch):
     path = tmp_path / "line.pdf"
     evaluate_lines = losslandscape.evaluate_lines
 
@@ -178,7 +178,7 @@ def test_a_full_disk_leaves_no_half_of_a_figure(model, data, tmp_path, monkeypat
 
 
 def broken(name):
-    """A drawing of that name that fails on half its way, as without TeX."""
+    """A plotting function of this name that fails halfway, as without TeX."""
 
     def draw(*_, **__):
         plt.figure()
@@ -189,7 +189,7 @@ def broken(name):
 
 
 @pytest.mark.parametrize("name", ["levels", "3d"])
-def test_a_figure_that_cannot_be_drawn_costs_a_warning(model, data, tmp_path, monkeypatch, name):
+def test_a_figure_that_cannot_be_drawn_causes_a_warning(model, data, tmp_path, monkeypatch, name):
     monkeypatch.setitem(losslandscape.PLOT_TYPES, name, broken("plot_one"))
     message = rf"Could not draw '{name}'.*call plot_one\(display.surface, metric='loss', scale='log"
     with pytest.warns(UserWarning, match=message):
@@ -203,7 +203,7 @@ def test_a_figure_that_cannot_be_drawn_costs_a_warning(model, data, tmp_path, mo
     assert not plt.get_fignums()
 
 
-def test_no_other_drawing_costs_the_values_either(model, data, tmp_path, monkeypatch):
+def test_no_other_drawing_loses_the_values_either(model, data, tmp_path, monkeypatch):
     for name in ("plot_line", "plot_metrics", "plot_path", "plot_path_fidelity"):
         monkeypatch.setattr(losslandscape, name, broken(name))
     history = WeightHistory(tmp_path)
@@ -218,12 +218,12 @@ def test_no_other_drawing_costs_the_values_either(model, data, tmp_path, monkeyp
     assert not plt.get_fignums()
 
 
-def test_where_warnings_are_errors_the_values_come_back(model, data, tmp_path, monkeypatch):
+def test_values_are_returned_even_if_warnings_are_errors(model, data, tmp_path, monkeypatch):
     for owner, name in ((plt.Figure, "savefig"), (plt, "show")):
         monkeypatch.setattr(owner, name, failing(UserWarning("Glyph 945 missing from font")))
     options = {"number_of_points": 3, "path": tmp_path / "a.png", "show": True}
     with warnings.catch_warnings(record=True) as given:
-        # Not those of Keras and NumPy before anything is computed.
+        # Only user warnings: Keras and NumPy give others before anything is computed.
         warnings.simplefilter("error", UserWarning)
         display = plot_loss(model, data, **options)
     assert np.isfinite(display.lines[0].values["loss"]).all()
@@ -243,9 +243,7 @@ def test_numpy_set_to_raise_does_not_stop_drawing_and_saving(model, data, tmp_pa
 
 
 @pytest.mark.parametrize("settings", [{"text.usetex": True}, {"pgf.texsystem": "pdflatex"}])
-def test_a_tex_that_is_not_installed_is_refused_before_computing(
-    model, data, tmp_path, monkeypatch, settings
-):
+def test_a_missing_tex_is_refused_before_computing(model, data, tmp_path, monkeypatch, settings):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(model, "test_step", lambda *_: pytest.fail("computed"))
     path = tmp_path / ("a.png" if "text.usetex" in settings else "a.pgf")
@@ -267,13 +265,13 @@ model.test_step = lambda *_: pytest.fail("computed")
 with pytest.raises(ImportError, match="can make no figure here.*no_such_backend"):
     plot_loss_3D(model, "levels", *data)
 del model.test_step
-# On axes of the caller's own, no backend is needed.
+# On the caller's own axes, no backend is needed.
 ax = Figure().subplots()
 assert plot_loss(model, data, number_of_points=3, verbose=0, ax=ax, path="a.png").axes["line"] is ax
 """
 
 
-def test_a_backend_that_is_not_installed_is_refused_before_computing(tmp_path):
+def test_a_missing_backend_is_refused_before_computing(tmp_path):
     environment = os.environ | {
         "MPLBACKEND": "module://no_such_backend",
         "PYTHONPATH": str(Path(losslandscape.__file__).parent),
@@ -293,7 +291,7 @@ def test_axes_of_a_subfigure_are_saved_with_their_figure(model, data, tmp_path):
     assert matplotlib.image.imread(path).shape[1] == 6.4 * 300
 
 
-def test_axes_in_space_are_refused_before_computing(model, data, monkeypatch):
+def test_3d_axes_are_refused_before_computing(model, data, monkeypatch):
     monkeypatch.setattr(model, "test_step", lambda *_: pytest.fail("computed"))
     with pytest.raises(ValueError, match=r"`ax` must be flat axes.*\['Axes3D'\]"):
         plot_loss(model, data, ax=plt.axes(projection="3d"))
@@ -306,7 +304,7 @@ def test_saved_figures_of_a_script_do_not_pile_up(model, data, tmp_path):
         display = plot_loss_3D(model, ("levels", "3d"), *data, 3, path=tmp_path / "both.png")
         plot_loss(model, data, number_of_points=3, ax=ax, path=tmp_path / "line.png")
     assert plt.get_fignums() == mine
-    # It can still be used.
+    # They can still be used.
     display.figures["3d"].savefig(tmp_path / "again.png")
     assert (tmp_path / "again.png").exists()
 
@@ -365,7 +363,7 @@ def test_the_same_seed_gives_the_same_figure_in_a_new_process():
         ("ab", "Received 1 labels for 2 datasets"),
     ],
 )
-def test_as_many_labels_as_datasets(model, data, labels, message):
+def test_labels_must_be_as_many_as_datasets(model, data, labels, message):
     with pytest.raises(AssertionError, match=message):
         plot_loss(model, (data, data), dataset_labels=labels)
     assert not plt.get_fignums()
@@ -383,19 +381,19 @@ def test_as_many_labels_as_datasets(model, data, labels, message):
         ({"number_of_directions": 0}, ValueError, "`number_of_directions` must be at least 1"),
     ],
 )
-def test_bad_arguments_are_refused_before_anything_is_drawn(model, data, options, error, message):
+def test_invalid_arguments_are_refused_before_drawing(model, data, options, error, message):
     with pytest.raises(error, match=message):
         plot_loss(model, data, **options)
     assert not plt.get_fignums()
 
 
-def test_bad_plot_types_are_refused_before_anything_is_computed(model, data, monkeypatch):
+def test_invalid_plot_types_are_refused_before_computing(model, data, monkeypatch):
     monkeypatch.setattr(model, "evaluate", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(ValueError, match="`plot_types` must be one of 'levels', '3d'.*'contour'"):
         plot_loss_3D(model, "contour", *data)
     with pytest.raises(ValueError, match="`plot_types` must be one of 'levels', '3d'.*'2d'"):
         plot_loss_3D(model, ("3d", "2d"), *data)
-    with pytest.raises(ValueError, match="`plot_types` is empty. Name some of 'levels', '3d'"):
+    with pytest.raises(ValueError, match="`plot_types` is empty. Pass some of 'levels', '3d'"):
         plot_loss_3D(model, (), *data)
     with pytest.raises(ValueError, match="`directions` must hold 2 directions. Received 1"):
         plot_loss_3D(model, "3d", *data, directions=random_directions(model))
@@ -422,7 +420,7 @@ def test_plot_interpolation_draws_the_loss_and_every_metric(model, data, tmp_pat
         plot_interpolation(model, other, data, ("a", "b"))
 
 
-def test_plot_trajectory_draws_the_path_and_how_true_it_is(model, data, tmp_path):
+def test_plot_trajectory_draws_the_path_and_its_fidelity(model, data, tmp_path):
     history = WeightHistory(tmp_path / "history")
     model.fit(*data, epochs=4, callbacks=[history], verbose=0)
     path = tmp_path / "training.png"

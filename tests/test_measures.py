@@ -41,14 +41,14 @@ def test_half_widths_of_parabolas_are_exact():
     np.testing.assert_allclose(half_widths(line, rise=0.25), [0.25, 0.1], rtol=1e-4)
 
 
-def test_what_is_not_finished_is_not_measured():
+def test_unfinished_lines_are_refused():
     line = line_of(lambda a: a**2, alphas=[-1, 0, 1])
     line.metadata["missing"] = [2]
-    with pytest.raises(ValueError, match="must be complete, and 1 points are missing in LossLine"):
+    with pytest.raises(ValueError, match="must be complete, but 1 points are missing in LossLine"):
         half_widths(line)
 
 
-def test_a_surface_is_measured_while_its_path_is_not_finished():
+def test_a_complete_surface_is_measured_though_its_path_is_unfinished():
     bowl = surface_of(lambda a, b: a**2 + b**2, number=5)
     path, on_path = np.zeros((2, 2)), {"loss": np.array([0.0, np.nan])}
     trajectory = LossTrajectory(
@@ -57,13 +57,13 @@ def test_a_surface_is_measured_while_its_path_is_not_finished():
     )  # fmt: skip
     assert loss_rise(trajectory, 1.0) == pytest.approx(1)
     trajectory.metadata["missing"].append(34)
-    with pytest.raises(ValueError, match="must be complete, and 1 points are missing"):
+    with pytest.raises(ValueError, match="must be complete, but 1 points are missing"):
         loss_rise(trajectory, 1.0)
 
 
 def test_half_widths_are_the_mean_of_both_sides():
     line = line_of(lambda a: np.where(a < 0, -2 * a, 5 * a), alphas=np.linspace(-1, 1, 7))
-    # Linear between the points, so exact on a coarse grid, too.
+    # Linear between the points, so exact even on a coarse grid.
     np.testing.assert_allclose(half_widths(line), [(1 / 2 + 1 / 5) / 2], rtol=1e-12)
 
 
@@ -72,11 +72,11 @@ def test_half_widths_take_the_first_crossing():
     np.testing.assert_allclose(half_widths(line), [1 / 12], rtol=1e-5)
 
 
-def test_half_widths_of_flat_and_of_broken_lines():
+def test_half_widths_of_flat_and_broken_lines():
     flat = line_of(lambda a: 0.1 * a**2)
     assert half_widths(flat).tolist() == [np.inf]
     broken = line_of(lambda a: np.where(np.abs(a) > 0.3, np.nan, 0 * a), alphas=[-1, -0.2, 0.25, 1])
-    # What is not finite is infinitely high: the crossing is at the last finite point.
+    # Non-finite losses are infinitely high: the crossing is at the last finite point.
     np.testing.assert_allclose(half_widths(broken), [(0.2 + 0.25) / 2])
 
 
@@ -89,7 +89,7 @@ def test_half_widths_need_both_sides_and_a_rise():
         half_widths(line_of(np.square), metric="accuracy")
 
 
-def test_confidence_intervals_are_students():
+def test_confidence_intervals_follow_students_t():
     values = np.random.default_rng(0).normal(5, 2, 10)
     mean, low, high = confidence_interval(values)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -100,14 +100,14 @@ def test_confidence_intervals_are_students():
         confidence_interval([1.0])
 
 
-def test_confidence_intervals_hold_the_mean_as_often_as_they_say():
+def test_confidence_intervals_contain_the_mean_as_often_as_claimed():
     samples = np.random.default_rng(0).normal(3, 1, (2000, 5))
     intervals = [confidence_interval(sample, 0.8) for sample in samples]
     share = np.mean([low <= 3 <= high for _, low, high in intervals])
     assert abs(share - 0.8) < 0.03
 
 
-def test_a_missing_scipy_is_named_with_the_extra(monkeypatch):
+def test_a_missing_scipy_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy.stats", None)
     with pytest.raises(ImportError, match=r"losslandscape\[analysis\]"):
         confidence_interval([1.0, 2.0])
@@ -117,11 +117,11 @@ def test_non_convexity_of_quadratics():
     assert non_convexity(surface_of(lambda a, b: a**2 + 3 * a * b + 5 * b**2)) == 0
     # The mixed term outweighs the others: a saddle everywhere.
     assert non_convexity(surface_of(lambda a, b: a**2 + 5 * a * b + 5 * b**2)) == 1
-    # Flat along β: not curved downwards, whatever rounding says.
+    # Flat along β: not curved downwards, despite rounding.
     assert non_convexity(surface_of(lambda a, b: 1000 + a**2 + 0 * b)) == 0
 
 
-def test_non_convexity_counts_the_points_that_curve_downwards():
+def test_non_convexity_counts_points_that_curve_downwards():
     surface = surface_of(lambda a, b: (a**2 - 0.25) ** 2 + b**2)
     # The second difference of a quartic is exactly 12α² + 2h² - 1 here.
     inner, step = surface.alphas[1:-1], np.diff(surface.alphas)[0]
@@ -130,7 +130,7 @@ def test_non_convexity_counts_the_points_that_curve_downwards():
     np.testing.assert_allclose(non_convexity(surface), expected)
 
 
-def test_non_convexity_leaves_out_what_is_not_finite():
+def test_non_convexity_leaves_out_non_finite_values():
     surface = surface_of(lambda a, b: np.where(a > 0.5, np.inf, -(a**2) - b**2))
     assert non_convexity(surface) == 1
     assert np.isnan(non_convexity(surface_of(lambda a, b: np.nan * a * b)))
@@ -144,34 +144,34 @@ def test_convex_level_of_a_convex_loss_is_its_highest():
 
 
 def test_convex_level_ends_where_two_basins_meet():
-    # Two disks, which touch at α = 0.4625 on the level 0.4625² = 0.2139.
+    # Two disks that touch at α = 0.4625 on the level 0.4625² = 0.2139.
     surface = surface_of(
         lambda a, b: np.minimum(a**2 + b**2, (a - 0.8) ** 2 + b**2 + 0.1), number=81
     )
     assert convex_level(surface) == pytest.approx(0.2139, abs=0.02)
 
 
-def test_convex_level_knows_only_the_basin_of_the_model():
-    # The ring around the model's bowl is never connected with it below the crest.
+def test_convex_level_considers_only_the_models_basin():
+    # Below the crest, the ring around the model's bowl is never connected to it.
     ring = surface_of(lambda a, b: np.sin(2 * np.pi * np.hypot(a, b)) + np.hypot(a, b))
     crest = 0.2751 + np.sin(2 * np.pi * 0.2751)
     assert convex_level(ring) == pytest.approx(crest, abs=0.05)
 
 
-def test_convex_level_does_not_pass_over_what_is_not_finite():
+def test_convex_level_stops_at_non_finite_values():
     surface = surface_of(lambda a, b: np.where(np.hypot(a - 0.5, b) < 0.2, np.nan, a**2 + b**2))
     # The hole begins at α = 0.3.
     assert convex_level(surface) == pytest.approx(0.09, abs=0.03)
 
 
-def test_convex_level_needs_the_model():
+def test_convex_level_needs_the_model_inside_the_extent():
     surface = surface_of(lambda a, b: a**2 + b**2)
     beside = LossSurface(surface.alphas + 3, surface.betas, surface.values, surface.center, {})
     with pytest.raises(ValueError, match="model inside its extent.*alpha from 2 to 4"):
         convex_level(beside)
 
 
-def test_convex_radius_is_the_distance_of_the_first_bend():
+def test_convex_radius_is_the_distance_to_the_first_downward_bend():
     # The second derivative of -cos(πα) is π²·cos(πα), positive up to 0.5.
     line = line_of(lambda a: -np.cos(np.pi * a), np.square)
     np.testing.assert_allclose(convex_radius(line), [0.5, np.inf], atol=2e-3)
@@ -193,14 +193,14 @@ def test_loss_rise_is_the_highest_within_the_radius():
     assert loss_rise(surface, 0.5) == pytest.approx(max(a**2 + 4 * b**2 for a, b in points))
     line = line_of(lambda a: 2 + a**2, lambda a: 2 - a, alphas=np.linspace(-1, 1, 21))
     np.testing.assert_allclose(loss_rise(line, 0.5), [0.25, 0.5])
-    # Nothing rises on the way to a maximum.
+    # Nothing rises around a maximum.
     assert loss_rise(surface_of(lambda a, b: -(a**2) - b**2), 0.5) == 0
 
 
-def test_epsilon_sharpness_is_keskars():
+def test_epsilon_sharpness_is_that_of_keskar():
     surface = surface_of(lambda a, b: 3 + a**2 + 4 * b**2, number=41)
     alpha, beta = (np.max(axis[axis <= 0.5]) for axis in (surface.alphas, surface.betas))
-    # In a box, so up to its corner; relative to 1 + L0.
+    # The highest point of the box is its corner; the rise is relative to 1 + L0.
     assert epsilon_sharpness(surface, 0.5) == pytest.approx(100 * (alpha**2 + 4 * beta**2) / 4)
     line = line_of(lambda a: 3 + a**2, alphas=np.linspace(-1, 1, 21))
     np.testing.assert_allclose(epsilon_sharpness(line, 0.5), [100 * 0.25 / 4])
@@ -234,7 +234,7 @@ def test_a_sound_surface_has_no_warnings():
 def test_a_report_says_how_a_picture_would_mislead():
     torn = surface_of(lambda a, b: np.where(a > 0.9, np.nan, 1 + a**2 + b**2))
     assert warnings_of(report(torn)) == [
-        "Holes are drawn there; the loss is infinitely high or not defined."
+        "Holes are drawn there; the loss is infinite or undefined."
     ]
     assert report(torn)[0].value == pytest.approx(np.mean(torn.alphas > 0.9))
     sloped = surface_of(lambda a, b: 3 + a + b**2)
@@ -242,7 +242,7 @@ def test_a_report_says_how_a_picture_would_mislead():
     assert warnings_of(report(sloped)) == ["The loss is lower elsewhere"]
     steep = line_of(lambda a: 10.0 ** (3 * np.abs(a)))
     assert report(steep)[2].value == pytest.approx(3)
-    assert warnings_of(report(steep)) == ["A linear scale shows the highest only"]
+    assert warnings_of(report(steep)) == ["A linear scale shows only the highest"]
     narrow = line_of(lambda a: 2 - np.exp(-1e4 * a**2), alphas=np.linspace(-1, 1, 21))
     assert report(narrow)[3].value == pytest.approx(1)
     assert warnings_of(report(narrow)) == ["The minimum is narrower than the grid"]
@@ -250,7 +250,7 @@ def test_a_report_says_how_a_picture_would_mislead():
     assert warnings_of(other) == ["The center is not the model's own loss"]
 
 
-def test_a_report_measures_the_angle_of_the_axes(model):
+def test_a_report_measures_the_angle_between_the_axes(model):
     surface = surface_of(lambda a, b: 1 + a**2 + b**2)
     first, second = random_directions(model, 2, seed=0)
     skewed = [a + b for a, b in zip(first, second, strict=True)]

@@ -1,4 +1,4 @@
-"""README: what it shows is what the scripts made."""
+"""README: it shows what the scripts produced."""
 
 import re
 from pathlib import Path
@@ -10,11 +10,11 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "readme_files").glob("*.md")), ids=lambda p: p.name)
-def test_tables_are_those_that_the_scripts_wrote(path):
+def test_tables_are_the_ones_the_scripts_wrote(path):
     assert path.read_text().strip() in README
 
 
-def test_every_picture_exists_and_none_is_left_over():
+def test_every_picture_exists_and_is_used():
     shown = set(re.findall(r"readme_files/[\w.-]+", README))
     written = {f"readme_files/{path.name}" for path in (ROOT / "readme_files").iterdir()}
     tables = {name for name in written if name.endswith(".md")}

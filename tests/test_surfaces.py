@@ -1,4 +1,4 @@
-"""Surfaces: shapes are checked, and a file gives back every bit."""
+"""Surfaces: shapes are checked, and saving and loading loses nothing."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 
 from losslandscape import LossLine, LossSurface, LossTrajectory, half_widths
 
-# Whatever a metric may be called; some of them would be the same where a format cuts them short.
+# Any name a metric may have; some would collide in a format that truncates names.
 NAMES = [
     *("loss", "/accuracy", "top/accuracy", "top_accuracy", "top_accuracy_", "a//b", "a/b/", "./x"),
     *("", ".", "..", "...", "accuracy.", " ", "\n", "a\nb", "a\0b", "a\0", "a", "\0", "\ud800"),
@@ -35,7 +35,7 @@ def line():
     return LossLine(np.array([-1.0, 0.0, 1.0]), values, {"loss": 1.0}, {"seed": 3})
 
 
-def test_a_file_gives_back_every_bit(surface, line, tmp_path):
+def test_saving_and_loading_loses_nothing(surface, line, tmp_path):
     for value in (surface, line):
         value.save(tmp_path / "value.h5")
         loaded = type(value).load(tmp_path / "value.h5")
@@ -83,7 +83,7 @@ def test_repr_is_one_line(surface, line):
     assert repr(line) == "LossLine(loss; 2 directions, 3 points alpha -1…1)"
 
 
-def test_slices_are_lines_between_and_on_the_grid():
+def test_slices_are_lines_on_and_between_grid_lines():
     alphas, betas = np.linspace(-1, 1, 5), np.linspace(0, 3, 4)
     a, b = np.meshgrid(alphas, betas)
     surface = LossSurface(alphas, betas, {"loss": a**2 + 10 * b}, {"loss": -7.0}, {"seed": 1})
@@ -95,7 +95,7 @@ def test_slices_are_lines_between_and_on_the_grid():
     np.testing.assert_array_equal(along.alphas, betas)
     np.testing.assert_allclose(along.values["loss"], [0.25 + 10 * betas])
     assert along.metadata == {"seed": 1, "slice": {"alpha": -0.5}}
-    # Through the model itself, its own value is known.
+    # The slice passes through the model, whose own value is known.
     assert surface.slice(beta=0).center["loss"] == -7
 
 
@@ -107,7 +107,7 @@ def test_slices_hold_the_models_that_lie_on_them(surface):
 
 
 def unfinished_trajectory(surface, missing):
-    """A checkpoint of a path of three records over the surface."""
+    """A checkpoint of a trajectory with three records over the surface."""
     path, on_path = np.zeros((3, 2)), {name: np.zeros(3) for name in surface.values}
     return LossTrajectory(
         surface.alphas, surface.betas, surface.values, surface.center, {"missing": missing},
@@ -126,12 +126,12 @@ def test_a_value_reports_which_points_are_missing(surface, line, tmp_path):
         np.testing.assert_array_equal(loaded.missing, expected, strict=True)
 
 
-def test_the_points_of_a_path_are_numbered_after_those_of_its_surface(surface):
+def test_path_points_are_numbered_after_surface_points(surface):
     trajectory = unfinished_trajectory(surface, [2, 6, 8])
     expected = [[False, False, True], [False, False, False]]
     np.testing.assert_array_equal(trajectory.missing, expected)
     assert trajectory.missing_numbers == [2, 6, 8]
-    # Cut along the row that is complete, and along the other one.
+    # Cut along the complete row, then along the other one.
     assert "missing" not in trajectory.slice(beta=0.5).metadata
     np.testing.assert_array_equal(trajectory.slice(beta=0).missing, [[False, False, True]])
 
@@ -148,7 +148,7 @@ def test_a_slice_of_a_checkpoint_lacks_the_points_next_to_missing_ones(surface):
     ):
         np.testing.assert_array_equal(cut.missing, [expected])
         assert np.isnan(cut.values["loss"][cut.missing]).all()
-    with pytest.raises(ValueError, match="must be complete, and 1 points are missing in LossLine"):
+    with pytest.raises(ValueError, match="must be complete, but 1 points are missing in LossLine"):
         half_widths(surface.slice(beta=0.25))
 
 
@@ -176,15 +176,15 @@ def test_a_value_has_an_axis_per_direction(surface, line):
             np.testing.assert_array_equal(axis, coordinates, strict=True)
 
 
-def test_slices_beyond_the_surface_are_refused(surface):
+def test_slices_outside_the_surface_are_refused(surface):
     with pytest.raises(ValueError, match="`beta` must lie between 0 and 0.5. Received 2"):
         surface.slice(beta=2)
     for wrong in ({}, {"alpha": 0, "beta": 0}):
-        with pytest.raises(ValueError, match="Either `alpha` or `beta`"):
+        with pytest.raises(ValueError, match="Exactly one of `alpha` and `beta`"):
             surface.slice(**wrong)
 
 
-def test_any_name_of_a_metric_comes_back(tmp_path):
+def test_any_metric_name_survives_saving_and_loading(tmp_path):
     numbers = np.random.default_rng(0).normal(size=(len(NAMES), 1, 3))
     values = dict(zip(NAMES, numbers, strict=True))
     center = dict(zip(NAMES, numbers[:, 0, 1].tolist(), strict=True))
@@ -208,7 +208,7 @@ def test_names_stay_readable_in_the_file(tmp_path):
 
 
 def write_as_before(path, names=("loss", "acc (%)", "top%2Faccuracy", "top/1/accuracy", "a.b")):
-    """A file of version 0.1.0, which wrote every name as it is."""
+    """A file of version 0.1.0, which wrote every name unchanged."""
     with h5py.File(path, "w") as file:
         file.attrs["kind"] = "LossSurface"
         file.attrs["losslandscape_version"] = "0.1.0"
@@ -220,7 +220,7 @@ def write_as_before(path, names=("loss", "acc (%)", "top%2Faccuracy", "top/1/acc
                 group[name] = np.full((2, 3), number) if part == "values" else float(number)
 
 
-def test_files_written_so_far_still_load(tmp_path):
+def test_files_of_earlier_versions_still_load(tmp_path):
     names = ["loss", "acc (%)", "top%2Faccuracy", "top/1/accuracy", "a.b"]
     write_as_before(tmp_path / "surface.h5", names)
     surface = LossSurface.load(tmp_path / "surface.h5")
@@ -231,8 +231,8 @@ def test_files_written_so_far_still_load(tmp_path):
     assert surface.metadata == {"seed": 7}
 
 
-def test_metadata_have_no_limit(line, tmp_path):
-    # HDF5 has one of 64 KiB for most attributes; these are of an unfinished 301 x 301 grid.
+def test_metadata_have_no_size_limit(line, tmp_path):
+    # HDF5 limits most attributes to 64 KiB; these are from an unfinished 301 x 301 grid.
     line.metadata["missing"] = list(range(301 * 301))
     line.save(tmp_path / "line.h5")
     assert LossLine.load(tmp_path / "line.h5").metadata == line.metadata
@@ -310,6 +310,6 @@ def test_damaged_files_are_refused(damage, surface, tmp_path):
         LossSurface.load(path)
 
 
-def test_a_missing_file_is_told_as_such(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`path` must be .*surface.h5', which does not"):
         LossSurface.load(tmp_path / "surface.h5")

@@ -1,4 +1,4 @@
-"""Trajectory: what is recorded, the plane it spans, and how true the picture is."""
+"""Trajectory: what is recorded, the plane it spans, and how faithful the picture is."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -26,7 +26,7 @@ def trained(model, data, tmp_path):
     return model, history
 
 
-def test_every_epoch_is_recorded_from_the_start_on(model, data, tmp_path):
+def test_every_epoch_is_recorded_from_the_start(model, data, tmp_path):
     seen = [model.get_weights()]
     keep = keras.callbacks.LambdaCallback(
         on_epoch_end=lambda *_: seen.append([np.array(weight) for weight in model.weights])
@@ -34,7 +34,7 @@ def test_every_epoch_is_recorded_from_the_start_on(model, data, tmp_path):
     history = WeightHistory(tmp_path / "history")
     model.fit(*data, epochs=12, batch_size=16, callbacks=[history, keep], verbose=0)
     names, records = read_history(model, history)
-    # In the order of training, not of the alphabet.
+    # In the order of training, not in alphabetical order.
     assert names == [f"epoch-{number}.npz" for number in range(13)]
     for record, expected in zip(records, seen, strict=True):
         np.testing.assert_array_equal(flat(record), flat(expected))
@@ -67,7 +67,7 @@ class Truth(keras.callbacks.Callback):
 
 
 def assert_records(model, history, expected):
-    """Compares the records with pairs of a name and weights, in order; returns the names."""
+    """Compares the records with pairs of a name and weights, in order."""
     names, records = read_history(model, history)
     assert names == [name for name, _ in expected]
     for record, (_, weights) in zip(records, expected, strict=True):
@@ -78,7 +78,7 @@ def assert_records(model, history, expected):
 def test_several_fits_make_one_history(resume, model, data, tmp_path):
     truth, history = Truth(), WeightHistory(tmp_path / "history")
     model.fit(*data, epochs=3, callbacks=[history, truth], verbose=0)
-    # Fewer epochs than before, then counted from where they were, then with another optimizer.
+    # Fewer epochs, then from an initial epoch, then from 0 again; the optimizer changes, too.
     for options in ({"epochs": 2}, {"initial_epoch": 5, "epochs": 7}, {"epochs": 4}):
         if resume == "another":
             history = WeightHistory(tmp_path / "history", append=True)
@@ -97,14 +97,14 @@ def test_steps_are_counted_over_all_fits(model, data, tmp_path):
     model.fit(*data, epochs=1, **fit)
     steps = {0: truth.starts[0]} | {step: truth.batches[step - 1] for step in (3, 6, 9, 12)}
     assert_records(model, history, [(f"step-{step}.npz", steps[step]) for step in steps])
-    # A later process knows the records only: it counts from the last of them.
+    # A later process has only the records: it counts from the last of them.
     fit["callbacks"][0] = history = WeightHistory(tmp_path / "history", every=5, append=True)
     model.fit(*data, epochs=1, **fit)
     steps[15] = truth.batches[14]
     assert_records(model, history, [(f"step-{step}.npz", steps[step]) for step in steps])
 
 
-def test_steps_that_run_at_once_are_recorded_when_they_are_seen(model, data, tmp_path):
+def test_steps_that_run_at_once_are_recorded_when_reported(model, data, tmp_path):
     model.compile("sgd", model.loss, steps_per_execution=3)
     truth, history = Truth(), WeightHistory(tmp_path / "history", every=2)
     # Four steps per epoch: three at once, and the fourth.
@@ -155,9 +155,7 @@ def test_a_training_resumed_from_an_earlier_epoch_goes_back(model, data, tmp_pat
 
 
 @pytest.mark.parametrize("keep_records", [True, False])
-def test_what_another_callback_restores_is_where_training_starts(
-    keep_records, model, data, tmp_path
-):
+def test_training_starts_from_what_another_callback_restores(keep_records, model, data, tmp_path):
     def stop(epoch, _):
         if epoch == 2:
             raise RuntimeError
@@ -170,7 +168,7 @@ def test_what_another_callback_restores_is_where_training_starts(
     stopping = keras.callbacks.LambdaCallback(on_epoch_begin=stop)
     with pytest.raises(RuntimeError):
         model.fit(*data, epochs=4, callbacks=[*callbacks("history"), stopping], verbose=0)
-    # A new process begins with a new model.
+    # A new process starts with a new model.
     model.set_weights([np.ones(weight.shape) for weight in model.weights])
     folder = "history" if keep_records else "another"
     model.fit(*data, epochs=4, callbacks=callbacks(folder), verbose=0)
@@ -201,7 +199,7 @@ def test_folders_of_earlier_versions_are_read_and_appended_to(model, data, tmp_p
     arrays = [np.array(weight) for weight in model.weights]
     for number in (0, 2, 10):
         np.savez(tmp_path / f"epoch-{number}.npz", *(arrays if number == 10 else arrays[::-1]))
-    # What a kill left.
+    # Left by a killed process.
     (tmp_path / "epoch-11.partial").write_bytes(b"half")
     history = WeightHistory(tmp_path, append=True)
     model.fit(*data, epochs=2, callbacks=[history], verbose=0)
@@ -284,11 +282,11 @@ def test_models_are_read(model):
     np.testing.assert_array_equal(flat(records[1]), flat(others[1].get_weights()))
 
 
-def test_histories_that_do_not_fit_are_refused(model, tmp_path):
+def test_invalid_histories_are_refused(model, tmp_path):
     other = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(ValueError, match="must hold weights of `model`.*Received"):
         read_history(model, [other])
-    with pytest.raises(ValueError, match=r"with some of .npz, .weights.h5, .keras files"):
+    with pytest.raises(ValueError, match=r"files of one kind: .npz, .weights.h5, .keras"):
         read_history(model, tmp_path)
     with pytest.raises(TypeError, match="Received int"):
         read_history(model, 3)
@@ -296,10 +294,10 @@ def test_histories_that_do_not_fit_are_refused(model, tmp_path):
 
 def test_files_of_several_kinds_and_damaged_ones_are_refused(trained, tmp_path):
     model, history = trained
-    # Checkpoints may lie beside the records of a callback, but a folder has no order then.
+    # A callback's folder may also hold checkpoints, but given as a folder it then has no order.
     model.save(history.folder / "best.keras")
     assert len(read_history(model, history)[0]) == 7
-    with pytest.raises(ValueError, match=r"one kind of files.*\.npz, \.keras.*list of files"):
+    with pytest.raises(ValueError, match=r"one kind of file,.*\.npz, \.keras.*list of files"):
         read_history(model, history.folder)
     damaged = tmp_path / "damaged.npz"
     damaged.write_bytes((history.folder / "epoch-1.npz").read_bytes()[:500])
@@ -407,7 +405,7 @@ def test_true_values_are_those_of_each_recorded_model(trained, data):
         np.testing.assert_allclose(other.evaluate(*data, verbose=0)[0], value, rtol=1e-5)
 
 
-def test_the_plane_reaches_around_the_path(trained, data):
+def test_the_plane_extends_beyond_the_path(trained, data):
     model, history = trained
     trajectory = evaluate_trajectory(model, history, *data, number_of_points=3, verbose=0)
     margin = 0.2 * np.ptp(trajectory.path, axis=0).max()
@@ -434,11 +432,11 @@ def test_biases_and_normalization_may_be_left_at_their_final_values(trained, dat
         np.abs((points - points[-1]) @ reference.components_.T),
         atol=1e-4,
     )
-    # What is left out is off the plane.
+    # Weights left out move off the plane.
     assert (kernels.distances[:-1] > whole.distances[:-1]).all()
 
 
-def test_the_model_is_the_end_where_training_went_on(trained, data):
+def test_the_model_is_the_end_if_training_continued(trained, data):
     model, history = trained
     model.fit(*data, epochs=1, verbose=0)
     trajectory = evaluate_trajectory(model, history, *data, number_of_points=2, verbose=0)
@@ -447,7 +445,7 @@ def test_the_model_is_the_end_where_training_went_on(trained, data):
     assert np.linalg.norm(trajectory.path[-2]) > 0
 
 
-def test_too_short_histories_are_refused(trained, data):
+def test_histories_that_are_too_short_are_refused(trained, data):
     model, history = trained
     files = sorted(history.folder.glob("*.npz"))[-3:]
     with pytest.raises(ValueError, match="at least 3 records before.*Received 2"):
@@ -457,7 +455,7 @@ def test_too_short_histories_are_refused(trained, data):
 
 
 def line_of(*points):
-    """Models of a `Quadratic` at some points, the last one to be the end."""
+    """Models of a `Quadratic` at the given points."""
     models = []
     for point in points:
         models.append(quadratic_model())
@@ -465,7 +463,7 @@ def line_of(*points):
     return models
 
 
-def test_a_training_that_diverged_names_the_record(tmp_path):
+def test_a_diverged_training_is_refused_with_the_record_named(tmp_path):
     model = quadratic_model()
     model.compile(keras.optimizers.SGD(1e20), model.loss)
     history = WeightHistory(tmp_path / "history")
@@ -476,7 +474,7 @@ def test_a_training_that_diverged_names_the_record(tmp_path):
         evaluate_trajectory(model, history, *DATA, verbose=0)
 
 
-def test_statistics_that_diverged_are_measured_as_they_are(trained, data):
+def test_diverged_statistics_are_measured_as_they_are(trained, data):
     model, history = trained
     _, records = read_history(model, history)
     copies = [keras.models.clone_model(model) for _ in records]
@@ -493,7 +491,7 @@ def test_a_training_that_went_nowhere_is_refused(model, data, tmp_path):
     model.compile(keras.optimizers.SGD(0.0), model.loss)
     history = WeightHistory(tmp_path / "history")
     model.fit(*data, epochs=4, callbacks=[history], verbose=0)
-    # Moving statistics moved, but they are no axes.
+    # Moving statistics changed, but they are not axes.
     with pytest.raises(ValueError, match="must hold a path.*5 records.*learning rate 0"):
         evaluate_trajectory(model, history, *data)
     only_biases = [keras.models.clone_model(model) for _ in range(4)]
@@ -519,15 +517,15 @@ def test_a_model_of_one_parameter_is_refused(tmp_path):
     [
         # Along one straight line to the end.
         ([(4, 0, 0), (3, 0, 0), (1, 0, 0)], [(4, 0), (3, 0), (1, 0)], [1, 0], True),
-        # On a straight line that passes the end.
+        # On a straight line that misses the end.
         ([(4, 2, 0), (3, 2, 0), (1, 2, 0)], [(4, 2), (3, 2), (1, 2)], [1, 0], False),
-        # All in one place, but for the end.
+        # All in one place, except the end.
         ([(3, 4, 0), (3, 4, 0), (3, 4, 0)], [(5, 0), (5, 0), (5, 0)], [1, 0], True),
-        # Over and across: a plane of its own.
+        # In two dimensions.
         ([(4, 0, 0), (0, 3, 0), (2, 1, 0)], None, None, False),
     ],
 )
-def test_paths_of_fewer_dimensions_have_a_right_picture(points, path, explained, is_random):
+def test_paths_of_fewer_dimensions_are_drawn_correctly(points, path, explained, is_random):
     end = np.array([1.0, -2, 0.5])
     *records, model = line_of(*(end + point for point in points), end)
     trajectory = evaluate_trajectory(model, records, *DATA, (4, 3), verbose=0)
@@ -541,7 +539,7 @@ def test_paths_of_fewer_dimensions_have_a_right_picture(points, path, explained,
     )
     assert np.ptp(trajectory.alphas) > 0
     assert np.ptp(trajectory.betas) > 0
-    # Both axes are lengths: the middle of the plane's rows is off the line by the random axis.
+    # The loss varies along beta, even where that axis is random.
     assert np.ptp(trajectory.values["loss"], axis=0).min() > 0
 
 
@@ -583,7 +581,7 @@ def test_workers_measure_the_plane_and_the_records(engine, trained, data):
         np.testing.assert_equal(getattr(shared, name), getattr(serial, name))
 
 
-def test_records_are_measured_in_groups_that_fit_in_memory(trained, data, monkeypatch):
+def test_records_are_measured_in_groups_that_fit_into_memory(trained, data, monkeypatch):
     model, history = trained
     whole = evaluate_trajectory(model, history, *data, 2, verbose=0)
     monkeypatch.setattr("losslandscape.trajectory.BUDGET", 1)
@@ -601,7 +599,7 @@ def test_the_model_is_left_alone(trained, data):
         np.testing.assert_array_equal(np.array(variable), value)
 
 
-def test_a_file_gives_back_a_trajectory(trained, data, tmp_path):
+def test_a_trajectory_is_saved_and_loaded(trained, data, tmp_path):
     model, history = trained
     trajectory = evaluate_trajectory(model, history, *data, number_of_points=3, verbose=0)
     trajectory.save(tmp_path / "trajectory.h5")
