@@ -480,9 +480,9 @@ def _check_state(now, then, compared):
         if not np.isclose(after, before, rtol=CENTER_TOLERANCE, atol=0, equal_nan=True):
             warn(
                 f"At the model's own weights {name!r} was {before:g} at first and {after:g} at the "
-                "end, on the same data: something that cannot be put back changes with each "
-                "evaluation, such as random numbers that are not Keras' or a counter in Python. "
-                "The measured values are uncertain by as much."
+                "end, on the same data: something that cannot be restored changes with each "
+                "evaluation, such as a Python counter or random numbers from outside Keras. "
+                "The measured values are uncertain by that much."
             )
             return
 

@@ -342,7 +342,7 @@ def test_names_that_no_file_can_have_are_refused_first(path, model, data, points
 
 def test_the_file_of_each_dataset_must_be_one_that_can_be_written(model, data, points, tmp_path):
     (tmp_path / "line-2.h5").mkdir()
-    with pytest.raises(ValueError, match="`checkpoint` must be .*line-2.h5': this is no file"):
+    with pytest.raises(ValueError, match="`checkpoint` must be .*line-2.h5': this is not a file"):
         ll.evaluate_lines(model, (data, data), checkpoint=tmp_path / "line.h5", verbose=0)
     assert points.measured == 0
 
