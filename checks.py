@@ -71,7 +71,7 @@ def check_same_weights(model, other, name="other"):
 
 
 def check_directions(model, directions, number=None):
-    """Refuses directions that do not fit the model, or any number of them but `number`."""
+    """Refuses directions that do not fit the model, or whose number is not `number`."""
     if not isinstance(directions, (list, tuple)) or not directions:
         raise ValueError(
             "`directions` must be a list of directions, as `random_directions` returns. "
@@ -152,7 +152,7 @@ def import_extra(module, extra):
 
 
 def warn(message, stacklevel=3):
-    """Warns without raising, even where warnings are errors: that would lose computed values."""
+    """Warns even where warnings are errors: raising would lose the computed values."""
     try:
         warnings.warn(message, stacklevel=stacklevel)
     except UserWarning:

@@ -106,7 +106,7 @@ def coordinates(number_of_points, extent):
 
 
 def line(alphas, values, center, metadata):
-    """Makes a `LossLine` from a dict of arrays of a value per point, direction by direction."""
+    """Makes a `LossLine` from a dict of flat arrays, one direction after the other."""
     values = {name: array.reshape(-1, len(alphas)) for name, array in values.items()}
     return LossLine(alphas, values, center, metadata)
 
