@@ -345,7 +345,7 @@ def _refuse(fault):
     raise ValueError(
         f"TensorFlow's Hessian of this model {fault}: an operation loses a part of its second "
         "derivative, such as `tf.stop_gradient` or a custom gradient (`tf.custom_gradient`). "
-        "Write the layer that uses it without it."
+        "Rewrite the layer that uses it."
     )
 
 

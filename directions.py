@@ -25,8 +25,8 @@ class Filters(NamedTuple):
     Attributes:
         path: Keras path of the weight, such as `"sequential/dense/kernel"`.
         shape: Shape of the weight.
-        axes: The axes that one filter extends over, and its norm is taken
-            over. `None` for biases and normalization parameters, which are not
+        axes: The axes that one filter spans; its norm is taken over them.
+            `None` for biases and normalization parameters, which are not
             filters and stay put under `ignore="biasbn"`.
         number: Number of filters in the weight, 0 where `axes` is `None`.
     """

@@ -37,8 +37,8 @@ from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.walks import along_directions
 from losslandscape.workers import check_executor, distribute
 
-# How far an automatic extent goes: to this many times the loss of the model, within 2 to the
-# power of these exponents.
+# An automatic extent ends at this many times the loss of the model, and between 2 to the power
+# of these exponents.
 RISE = 10
 EXPONENTS = (-10, 4)
 # The relative difference allowed between two evaluations at the same weights.
