@@ -1,7 +1,7 @@
-"""Checkpoints: saved lines and surfaces with points missing, and what they belong to.
+"""Checkpoints: saved values with points still missing, and what they belong to.
 
-A checkpoint is what `LossLine.save` or `LossSurface.save` writes. Its metadata
-list the points that are still missing, and have a fingerprint of all that the
+A checkpoint is what `save` writes for a line, surface or trajectory. Its metadata
+list the points that are still missing, and hold a fingerprint of all that the
 values depend on, so that the results of two computations never mix.
 """
 
@@ -17,22 +17,22 @@ from keras import ops, tree
 from losslandscape.checks import check_path, warn
 from losslandscape.files import read_value
 
-# At most so much computing is lost when the process is killed, in seconds.
+# How often to write, in seconds: about the most computing time that a kill can lose.
 INTERVAL = 1.0
-# Another machine, or number of threads, rounds differently; another model is farther off.
+# Another machine or number of threads rounds differently; another model is further off.
 CENTER_TOLERANCE = 1e-3
-# What of `model.get_compile_config` decides on the values, as opposed to the training.
+# The parts of `model.get_compile_config` that affect the values, and not only the training.
 MEASURED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
 
 class Checkpoint:
-    """The files in which one evaluating call keeps what it has measured.
+    """The files in which one call keeps what it has measured.
 
-    Each write replaces a file as a whole, so that a kill at any instant leaves
-    the old one or the new one.
+    Each write replaces a whole file, so that a kill at any instant leaves the old
+    one or the new one.
 
     Args:
-        path: Where to keep the points; of several datasets, `line.h5` becomes
+        path: Where to keep the points; for several datasets, `line.h5` becomes
             `line-1.h5`, `line-2.h5`, … `None` keeps nothing.
         kind: The class of what is saved, such as `LossSurface`.
         number_of_datasets: How many datasets are measured. Defaults to 1.
@@ -53,18 +53,18 @@ class Checkpoint:
         self.seed = seeds[0] if seeds else None
 
     def identify(self, model, data, **parts):
-        """Says what the points belong to; refuses files that belong to something else.
+        """Records what the points belong to; refuses files that belong to something else.
 
         Args:
             model: A compiled and built `keras.Model`.
             data: List of `Dataset`.
-            **parts: Arrays, or nested lists of them, on which the values
-                depend, by the name to call them in errors.
+            **parts: Arrays, or nested lists of them, that the values depend on,
+                by the name that errors give them.
         """
         if not self._paths:
             return
         parts = {"weights": model.weights, "loss or metrics": _measured(model)} | parts
-        # Large ones would take their time again for each dataset.
+        # Only once, because large ones take time.
         common = {name.replace("_", " "): _digest(part) for name, part in parts.items()}
         self._fingerprints = [
             common
@@ -83,20 +83,19 @@ class Checkpoint:
 
         Args:
             number: How many points there are.
-            centers: List with a dict of floats per dataset, as they were
-                measured now.
+            centers: List with a dict of floats per dataset, as measured now.
 
         Returns:
             A list with a dict of arrays of shape `(number,)` per dataset, NaN
             where a point is missing, and the boolean array of the missing ones.
 
         Raises:
-            ValueError: If the files hold other metrics or points, or if the model
-                does not give the values at its center that they have.
+            ValueError: If the files hold other metrics or points, or another loss
+                at the center than the model has now.
         """
         walks = [{name: np.full(number, np.nan) for name in center} for center in centers]
         is_missing = np.full(number, not self._paths)
-        # Without a path there is nothing to restore, and below nothing to write.
+        # Not strict: without a path there is nothing to restore or, in `write`, to write.
         for path, saved, walk, center in zip(
             self._paths, self._saved, walks, centers, strict=False
         ):
@@ -115,7 +114,7 @@ class Checkpoint:
         return bool(self._paths) and time.monotonic() - self._written > INTERVAL
 
     def write(self, values, is_missing):
-        """Replaces the files; what fails is a warning, for the computed values would be lost.
+        """Replaces the files; a failure only warns, because the computed values matter more.
 
         Args:
             values: List of what to save, one per dataset.
@@ -125,15 +124,15 @@ class Checkpoint:
         for index, (path, value) in enumerate(zip(self._paths, values, strict=False)):
             if _stamp(path) != self._stamps[index]:
                 warn(
-                    f"Something else has written to the checkpoint {path}. This computation goes "
-                    "on without a checkpoint."
+                    f"Something else has written to the checkpoint {path}. This computation "
+                    "continues without a checkpoint."
                 )
                 self._paths = []
                 return
             metadata = value.metadata | state | {"fingerprint": self._fingerprints[index]}
             try:
                 dataclasses.replace(value, metadata=metadata).save(path)
-            # HDF5 and JSON raise anything, and the values matter more than their file.
+            # HDF5 and JSON may raise anything.
             except Exception as error:
                 warn(
                     f"Could not write the checkpoint {path}: {error}. The computed values are "
@@ -154,18 +153,18 @@ def _paths(path, number_of_datasets):
 
 
 def _load(kind, path):
-    expected = f"new, or a file of an earlier call with a {kind.__name__}"
+    expected = f"new, or a file from an earlier call with a {kind.__name__}"
     saved = read_value(kind, path, "checkpoint", expected)
     if not isinstance(saved.metadata.get("fingerprint"), dict):
         raise ValueError(
-            f"`checkpoint` must be new, or a file of an earlier call. Received {str(path)!r}, "
+            f"`checkpoint` must be new, or a file from an earlier call. Received {str(path)!r}, "
             f"which was saved without a fingerprint: {saved!r}."
         )
     return saved
 
 
 def _stamp(path):
-    """Changes whenever the file is replaced."""
+    """A value that changes whenever the file is replaced."""
     try:
         status = path.stat()
     except OSError:
@@ -184,9 +183,9 @@ def _digest(arrays):
 
 
 def _measured(model):
-    """The loss and metrics as text; what cannot be told shows at the center."""
+    """The loss and metrics as text; changes that it misses are found at the center."""
     with warnings.catch_warnings():
-        # About lambdas that could not be loaded: this is never loaded.
+        # Keras warns of lambdas that cannot be loaded; this is never loaded.
         warnings.simplefilter("ignore")
         config = model.get_compile_config() or {}
     return json.dumps({name: config.get(name) for name in MEASURED}, sort_keys=True, default=str)
@@ -198,36 +197,35 @@ def _check_same(path, saved, expected):
     if differing:
         raise ValueError(
             f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, which "
-            f"holds {saved!r} of {saved.metadata.get('model')!r} with other "
-            f"{', '.join(differing)}. Pass the arguments it was begun with, or another path."
+            f"holds {saved!r} of {saved.metadata.get('model')!r} with different "
+            f"{', '.join(differing)}. Pass the arguments it was started with, or another path."
         )
 
 
 def _check_points(path, measured, missing, walk):
-    """Refuses other metrics or points, as a file changed by hand or another test step has them."""
+    """Refuses other metrics or points, as from a hand-edited file or another test step."""
     found, expected = (
         {name: array.size for name, array in values.items()} for values in (measured, walk)
     )
     if found != expected or not np.isin(missing, np.arange(max(expected.values()))).all():
         raise ValueError(
             f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, which "
-            f"holds so many values: {found}; this call measures {expected}. Pass another path."
+            f"holds this many values: {found}; this call measures {expected}. Pass another path."
         )
 
 
 def _check_center(path, saved, center):
-    # Eigenvalues have no loss beside them.
+    # Eigenvalues are saved without a loss.
     loss, now = saved.center.get("loss"), center.get("loss")
     if loss is not None and not np.isclose(now, loss, rtol=CENTER_TOLERANCE, equal_nan=True):
         raise ValueError(
             f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, where the "
-            f"model itself has the loss {loss:g}; now it has {now:g}, with the same "
-            "weights and data. Its layers, its loss or the library must be others. Pass another "
-            "path."
+            f"model itself has a loss of {loss:g}; now it has {now:g}, with the same weights and "
+            "data. Its layers, its loss or the library must have changed. Pass another path."
         )
 
 
 def _measurements(saved):
-    """All measured values in the order of the points; the center is apart."""
+    """All measured values in the order of the points, without the center."""
     parts = [getattr(saved, name) for name in saved.measured]
     return {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}

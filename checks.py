@@ -1,6 +1,6 @@
 """Checks: what is refused before anything is computed.
 
-Each error names the argument, what came, what is accepted and how to mend it.
+Each error names the argument, what is accepted, what was received and how to fix it.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ import numpy as np
 
 from losslandscape.internals import flatten_layers
 
-# What a name made from the given one adds to it, in bytes: "-trajectory", or a dot, the number of
-# a process and ".part".
+# The most bytes that a derived name adds to the given one: "-trajectory", or what makes
+# ".name.1234567.part" of it.
 ROOM = 14
 
 
 def check_model(model, name="model"):
-    """Refuses what has no weights that could be moved; `name` is the argument's."""
+    """Refuses anything without weights that can be moved; `name` is the argument's."""
     if not isinstance(model, keras.Model):
         raise TypeError(f"`{name}` must be a `keras.Model`. Received {type(model).__name__}.")
     if not model.built:
         raise ValueError(
-            f"`{name}` {model.name!r} is not built, it has no weights yet. Call it on a batch of "
-            "data, or give its first layer as `keras.Input(shape)`."
+            f"`{name}` {model.name!r} is not built, so it has no weights yet. Call it on a batch "
+            "of data, or start its layers with `keras.Input(shape)`."
         )
     quantized = [
         layer.name
@@ -38,7 +38,7 @@ def check_model(model, name="model"):
     if quantized:
         raise ValueError(
             f"`{name}` has quantized weights, which cannot be moved by small steps (layers "
-            f"{quantized}). Use the model from before `quantize()`."
+            f"{quantized}). Use the model as it was before `quantize()`."
         )
     if not model.trainable_variables:
         raise ValueError(
@@ -48,17 +48,17 @@ def check_model(model, name="model"):
 
 
 def check_compiled(model, name="model"):
-    """Refuses what has no weights that could be moved, or no loss."""
+    """Refuses anything without weights that can be moved, or without a loss."""
     check_model(model, name)
     if not model.compiled:
         raise ValueError(
-            f"`{name}` {model.name!r} is not compiled, so its loss is not known. Call "
+            f"`{name}` {model.name!r} is not compiled, so its loss is unknown. Call "
             "`model.compile(loss=...)` first; an optimizer is not needed."
         )
 
 
 def check_same_weights(model, other, name="other"):
-    """Refuses another model whose trainable weights are not like those of the first."""
+    """Refuses a model whose trainable weights differ in shape from those of the first."""
     check_model(other, name)
     shapes, received = (
         [tuple(weight.shape) for weight in part.trainable_variables] for part in (model, other)
@@ -71,10 +71,10 @@ def check_same_weights(model, other, name="other"):
 
 
 def check_directions(model, directions, number=None):
-    """Refuses directions that do not fit the model, or are not `number` many."""
+    """Refuses directions that do not fit the model, or whose number is not `number`."""
     if not isinstance(directions, (list, tuple)) or not directions:
         raise ValueError(
-            "`directions` must be a list of directions, such as `random_directions` returns. "
+            "`directions` must be a list of directions, as `random_directions` returns. "
             f"Received {type(directions).__name__}{'' if directions else ' of length 0'}."
         )
     if number is not None and len(directions) != number:
@@ -99,7 +99,7 @@ def check_choice(name, value, choices):
 
 
 def check_integer(name, value, minimum=None):
-    """Refuses what is no integer, or below the minimum."""
+    """Refuses anything but an integer that is not below the minimum."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer. Received {value!r}.")
     if minimum is not None and value < minimum:
@@ -107,7 +107,7 @@ def check_integer(name, value, minimum=None):
 
 
 def check_path(name, path):
-    """Refuses a file that could not be written; returns its `pathlib.Path`."""
+    """Refuses a file that cannot be written; returns its `pathlib.Path`."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be the path of a file. Received {path!r}.")
     path = Path(path)
@@ -121,9 +121,9 @@ def check_path(name, path):
 
 
 def _obstacle(path):
-    """What keeps a file from being written, or `None`."""
+    """What prevents a file from being written, or `None`."""
     try:
-        # A link stays where it is, and its target is written.
+        # A link stays, and its target is replaced.
         target = Path(os.path.realpath(path))
         for each in (path, target):
             with contextlib.suppress(FileNotFoundError):
@@ -131,17 +131,17 @@ def _obstacle(path):
         if not target.parent.is_dir():
             return "there is no such folder"
         if target.exists() and not target.is_file():
-            return "this is no file"
+            return "this is not a file"
         if not all(os.access(each, os.W_OK) for each in (target.parent, target) if each.exists()):
-            return "this may not be written"
+            return "this is not writable"
     except (OSError, ValueError) as error:
-        # Too long, or with a character that no name has.
+        # The name is too long, or has a character that no name can have.
         return getattr(error, "strerror", None) or str(error)
     return None
 
 
 def import_extra(module, extra):
-    """Imports a module of an optional package, or says which extra brings it."""
+    """Imports a module of an optional package, or says which extra installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -152,7 +152,7 @@ def import_extra(module, extra):
 
 
 def warn(message, stacklevel=3):
-    """Warns, and does not raise where warnings are errors: that would cost the computed values."""
+    """Warns even where warnings are errors: raising would lose the computed values."""
     try:
         warnings.warn(message, stacklevel=stacklevel)
     except UserWarning:

@@ -2,9 +2,9 @@
 
 A landscape reads the same data at every point. So arrays, `tf.data` pipelines
 and `PyDataset`s all become one batched `tf.data.Dataset` whose batches stay in
-memory after the first pass; a pipeline that shuffles or augments then shows the
-same samples at every point, too. Keras itself reads what it has rules of its own
-for, so that a test step gets just the structure that `model.evaluate` gives it.
+memory after the first pass; even a pipeline that shuffles or augments then shows
+the same samples at every point. Keras itself reads arrays and `PyDataset`s, so that
+a test step gets exactly the structure that `model.evaluate` gives it.
 """
 
 import collections.abc
@@ -20,8 +20,8 @@ from keras import tree
 from losslandscape.checks import check_integer
 from losslandscape.internals import flatten_layers
 
-# Batches are as large as fits a layer's output into this many bytes: large ones
-# are several times faster than Keras' 32, and beyond this nothing is gained.
+# Batches are the largest whose layer outputs each fit into this many bytes: several
+# times faster than Keras' 32, and larger ones gain nothing.
 ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
 
@@ -37,7 +37,7 @@ class Dataset(NamedTuple):
             every pass.
         tensors: All samples in the same structure, or `None` if the batches
             differ in shape or are not dense.
-        batch_size: Samples per batch, but for the last one, or `None`.
+        batch_size: Samples per batch, except the last; `None` if `tensors` is.
     """
 
     name: str
@@ -47,18 +47,18 @@ class Dataset(NamedTuple):
     batch_size: int | None = None
 
     def __reduce__(self):
-        """Lets it be pickled, which a `tf.data.Dataset` cannot be."""
+        """Makes it picklable, which a `tf.data.Dataset` is not."""
         if self.tensors is None:
             return _from_batches, (list(self.batches), self.name)
         return _from_tensors, (self.name, self.tensors, self.batch_size)
 
 
 def split_datasets(datasets):
-    """Tells several datasets from one.
+    """Distinguishes several datasets from one.
 
     A tuple or list holds several datasets if its first element is a tuple or a
-    dataset object. Else it is one `(x,)`, `(x, y)` or `(x, y, sample_weight)`;
-    several inputs or outputs of one model therefore come as a list or dict.
+    dataset object. Otherwise it is one `(x,)`, `(x, y)` or `(x, y, sample_weight)`,
+    so several inputs or outputs of one model must be a list or dict.
 
     Args:
         datasets: One dataset, or a tuple or list of them.
@@ -81,17 +81,18 @@ def split_datasets(datasets):
 
 
 def read_dataset(model, dataset, batch_size=None, name="dataset"):
-    """Puts one dataset into memory as batches.
+    """Reads one dataset into memory as batches.
 
     Args:
         model: The `keras.Model` that will read the data; its layers decide the
             automatic batch size.
         dataset: Arrays or tensors as `(x,)`, `(x, y)` or `(x, y,
             sample_weight)`, where `x` and `y` may be lists or dicts for models
-            of several inputs or outputs; or a `tf.data.Dataset`, a
+            with several inputs or outputs; or a `tf.data.Dataset`, a
             `keras.utils.PyDataset` or another sized iterable of batches.
         batch_size: Samples per batch for arrays. `None` (the default) takes
-            batches as large as memory allows. Batched datasets keep theirs.
+            batches as large as the model's activations allow. Batched datasets
+            keep theirs.
         name: What the dataset is called in errors.
 
     Returns:
@@ -100,19 +101,19 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
     Raises:
         TypeError: If `dataset` is none of the above.
         ValueError: If it is empty or endless, its arrays differ in length, or
-            `batch_size` is given for a dataset that has batches already.
+            `batch_size` is given for a dataset that is already batched.
     """
     if isinstance(dataset, collections.abc.Iterator):
         raise TypeError(
-            f"`{name}` must be read more than once, and a generator can be read but once. Wrap it "
-            "in `tf.data.Dataset.from_generator`."
+            f"`{name}` must be readable more than once. Received an iterator or generator, which "
+            "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
         )
     if not _is_batched(dataset):
         return _read_arrays(model, dataset, batch_size, name)
     if batch_size is not None:
         raise ValueError(
-            f"`batch_size` is for arrays; `{name}` is a {type(dataset).__name__}, which has "
-            f"batches already. Received batch_size={batch_size}. Leave it out."
+            f"`batch_size` is for arrays, but `{name}` is a {type(dataset).__name__}, which is "
+            f"already batched. Received batch_size={batch_size}. Leave it out."
         )
     if isinstance(dataset, tf.data.Dataset):
         return _read_pipeline(dataset, name)
@@ -120,7 +121,7 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
 
 
 def read_datasets(model, datasets, batch_size=None):
-    """Puts one dataset or several into memory.
+    """Reads one dataset or several into memory.
 
     Args:
         model: The `keras.Model` that will read the data.
@@ -131,8 +132,8 @@ def read_datasets(model, datasets, batch_size=None):
         A list of `Dataset`.
 
     Raises:
-        TypeError: As `read_dataset`, or if `batch_size` is no integer.
-        ValueError: As `read_dataset`.
+        TypeError: As in `read_dataset`, or if `batch_size` is not an integer.
+        ValueError: As in `read_dataset`, or if `batch_size` is below 1.
     """
     if batch_size is not None:
         check_integer("batch_size", batch_size, minimum=1)
@@ -144,7 +145,7 @@ def read_datasets(model, datasets, batch_size=None):
 
 
 def one_dataset(x, y=None):
-    """Puts inputs and targets together; refuses several datasets.
+    """Combines inputs and targets into one dataset; refuses several datasets.
 
     Args:
         x: Inputs, or a whole dataset if `y` is `None`.
@@ -161,32 +162,32 @@ def one_dataset(x, y=None):
     parts = split_datasets(x)
     if len(parts) != 1:
         raise ValueError(
-            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. Several "
-            "inputs or targets of one model are passed as lists: ([x1, x2], [y1, y2])."
+            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. Pass "
+            "several inputs or targets of one model as lists: ([x1, x2], [y1, y2])."
         )
     return parts[0]
 
 
 def batch_size_of(batch):
-    """Returns the number of samples in a batch, or `None` if its arrays do not share one."""
+    """Returns the number of samples in a batch, or `None` if its arrays disagree."""
     sizes = {part.shape[0] if len(part.shape) else None for part in arrays_of(batch)}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def map_arrays(function, *structures):
-    """Maps the arrays of structures of one kind, and keeps every `None` in them."""
+    """Maps a function over the arrays in structures of one kind, and keeps every `None`."""
     return tree.map_structure(
         lambda *parts: None if parts[0] is None else function(*parts), *structures
     )
 
 
 def arrays_of(structure):
-    """Returns the list of the arrays in a structure."""
+    """Returns a list of the arrays in a structure."""
     return [part for part in tree.flatten(structure) if part is not None]
 
 
 def in_structure_of(structure, arrays):
-    """Puts a list of arrays in place of those in a structure."""
+    """Returns a structure with its arrays replaced by those in a list."""
     remaining = iter(arrays)
     return map_arrays(lambda _: next(remaining), structure)
 
@@ -200,10 +201,10 @@ def _read_arrays(model, dataset, batch_size, name):
         )
     size = _number_of_samples(parts, name)
     if batch_size is None:
-        # Of equal size: a small last one would take more than its share of time.
+        # Equal sizes: a small last batch would take more than its share of time.
         number = math.ceil(size / automatic_batch_size(model))
         batch_size = math.ceil(size / number)
-    # All at once, to be cut into batches again and again.
+    # All at once, to be cut into batches.
     (whole,) = _handed_over(*parts, batch_size=size, name=name)
     if _is_dense(whole):
         return _from_tensors(name, whole, batch_size)
@@ -215,7 +216,7 @@ def _number_of_samples(parts, name):
     if not shapes or not all(len(shape) for shape in shapes):
         raise TypeError(
             f"`{name}` must be arrays (x, y) with one entry per sample. Received "
-            f"{[type(part).__name__ for part in parts]} with elements that are no arrays."
+            f"{[type(part).__name__ for part in parts]} with elements that are not arrays."
         )
     sizes = [shape[0] for shape in shapes]
     if len(set(sizes)) > 1:
@@ -229,7 +230,7 @@ def _number_of_samples(parts, name):
 
 
 class _Recorder(keras.Model):
-    """Keeps what `model.evaluate` hands to a test step, on any backend."""
+    """Records what `model.evaluate` passes to a test step, on any backend."""
 
     def __init__(self):
         super().__init__()
@@ -238,18 +239,18 @@ class _Recorder(keras.Model):
         self.compile(run_eagerly=True)
 
     def test_step(self, *arguments):
-        """Keeps a batch, before which JAX passes the state of the model."""
+        """Records a batch; JAX passes the state of the model before it."""
         *state, batch = arguments
         self.batches.append(batch)
-        # Keras needs some result.
+        # Keras needs a result.
         logs = {"recorded": 0.0}
         return (logs, *state) if state else logs
 
 
 def _handed_over(x, y=None, sample_weight=None, *, batch_size=None, name):
-    """The batches that Keras makes of data, in its own structure."""
+    """The batches that Keras makes from data, in its own structure."""
     recorder = _Recorder()
-    # Keras drops weights without targets, but a loss of the model's own may want them.
+    # Keras drops weights without targets, but a custom loss of the model may need them.
     has_weights_only = y is None and sample_weight is not None
     targets, weights = (sample_weight, None) if has_weights_only else (y, sample_weight)
     try:
@@ -274,10 +275,10 @@ def _from_tensors(name, tensors, batch_size):
 
 
 def _untuned(batches):
-    """Turns off tf.data's own tuner, for which a pass may wait at its end.
+    """Turns off tf.data's own tuner, which may delay the end of a pass.
 
-    The tuner looks after 10 ms, 20 ms, 40 ms and so on; a pass that ends
-    between two looks often waits for the next, which may double its time.
+    The tuner runs after 10 ms, 20 ms, 40 ms and so on; a pass that ends
+    between two runs often waits for the next, which may double its time.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -298,7 +299,7 @@ def _output_sizes(layer):
     try:
         outputs = tree.flatten(layer.output)
     except (AttributeError, ValueError):
-        # The layers of subclassed models do not know their outputs' shapes.
+        # The layers of subclassed models do not know their output shapes.
         return []
     return [int(np.prod([axis or 1 for axis in output.shape])) for output in outputs]
 
@@ -306,7 +307,7 @@ def _output_sizes(layer):
 def _read_pipeline(pipeline, name):
     if pipeline.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
-            f"`{name}` is endless, its loss could never be known. Cut it with `.take(n)`, or drop "
+            f"`{name}` is endless, so its loss can never be known. Cut it with `.take(n)`, or drop "
             "`.repeat()`."
         )
     return _from_batches(list(pipeline), name)
@@ -316,7 +317,7 @@ def _read_batches(iterable, name):
     if not isinstance(iterable, keras.utils.PyDataset):
         return _from_batches([_to_tensors(batch) for batch in iterable], name)
     if iterable.num_batches is None:
-        raise ValueError(f"`{name}` is endless, its loss could never be known. Give it a length.")
+        raise ValueError(f"`{name}` is endless, so its loss can never be known. Give it a length.")
     return _from_batches(_handed_over(iterable, name=name), name)
 
 
@@ -326,23 +327,23 @@ def _from_batches(batches, name):
         shapes = [part.shape for part in arrays_of(batches[sizes.index(None)])]
         raise ValueError(
             f"`{name}` must yield batches, with as many targets as inputs. Received an element of "
-            f"arrays with shapes {[tuple(shape) for shape in shapes]}. Unbatched datasets take "
-            "`.batch(n)`."
+            f"arrays with shapes {[tuple(shape) for shape in shapes]}. Batch an unbatched dataset "
+            "with `.batch(n)`."
         )
     _check_not_empty(sum(sizes), name)
     if _are_uniform(batches, sizes):
         tensors = map_arrays(lambda *parts: tf.concat(parts, axis=0), *batches)
         return _from_tensors(name, tensors, sizes[0])
     cached = _pipeline(batches).cache()
-    # Fills the cache, for a pass that ends early would fill it for nothing.
+    # Fills the cache now, because a pass that ends early would not keep it.
     collections.deque(cached, maxlen=0)
-    # Keras warns about data that end without having said when.
+    # Keras warns about data that end at an unknown length.
     counted = cached.apply(tf.data.experimental.assert_cardinality(len(batches)))
     return Dataset(name, sum(sizes), _untuned(counted))
 
 
 def _pipeline(batches):
-    """A `tf.data.Dataset` of batches that differ in shape, sparse and ragged ones as well."""
+    """A `tf.data.Dataset` of batches that differ in shape, including sparse and ragged ones."""
     specs = [[tf.type_spec_from_value(part) for part in arrays_of(batch)] for batch in batches]
     merged = [
         functools.reduce(lambda one, other: one.most_specific_common_supertype([other]), column)
@@ -354,7 +355,7 @@ def _pipeline(batches):
 
 
 def _are_uniform(batches, sizes):
-    """Whether the batches could be cut from one tensor, only the last one being smaller."""
+    """Whether the batches could be cut from one tensor, with only the last one smaller."""
     if not _is_dense(batches[0]) or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
         return False
     return (
@@ -382,7 +383,7 @@ def _is_batched(dataset):
 
 
 def _to_tensors(batch):
-    # Lists cannot be in `tf.data`; with TensorFlow Keras makes tuples of them as well.
+    # `tf.data` cannot hold lists; on TensorFlow, Keras makes tuples of them as well.
     return map_arrays(_to_tensor, tree.lists_to_tuples(batch))
 
 
@@ -390,10 +391,10 @@ def _to_tensor(array):
     if tf.is_tensor(array):
         return array
     if hasattr(array, "detach"):
-        # Of Torch.
+        # A Torch tensor.
         array = array.detach().cpu()
     elif hasattr(array, "indices"):
-        # A sparse array of JAX.
+        # A sparse JAX array.
         return tf.SparseTensor(array.indices, array.data, array.shape)
-    # What TensorFlow makes of a NumPy array holds the memory twice; a copy of it does not.
+    # A tensor that TensorFlow makes from NumPy holds its memory twice; a copy of it does not.
     return tf.identity(tf.convert_to_tensor(np.asarray(array)))

@@ -1,8 +1,8 @@
 """Derivatives: the loss that `model.evaluate` reports, differentiated twice.
 
-TensorFlow loses a part of some second derivatives without a word. What Keras
-itself uses of these is exact here; whatever else a model does is checked before
-its derivatives are used, and refused where they are not those of the loss.
+TensorFlow silently loses a part of some second derivatives. Those that Keras itself
+uses are exact here; whatever else a model does is checked before its derivatives are
+used, and refused if they are not those of the loss.
 """
 
 import contextlib
@@ -17,11 +17,11 @@ from losslandscape.internals import flatten_layers
 from losslandscape.state import evaluated
 from losslandscape.walks import precise_dtypes
 
-# How many samples the checks take: few, so that a small step crosses few kinks of ReLUs.
+# How many samples the checks use: few, so that a small step crosses few kinks of ReLUs.
 SAMPLES = 4
-# The relative rounding error of numbers below single precision.
+# The relative rounding error in half precision.
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
-# What TensorFlow's modules hold is changed for all threads.
+# Functions in TensorFlow's modules are replaced for all threads.
 LOCK = threading.RLock()
 
 
@@ -30,7 +30,7 @@ class Derivatives(NamedTuple):
 
     Attributes:
         loss: The loss.
-        count: How much it counts among those of other batches.
+        count: The weight of the loss in a mean over batches.
         gradient: A list of tensors, one per trainable weight.
         product: The Hessian times a direction, a list like `gradient`.
     """
@@ -45,13 +45,13 @@ def differentiator(model, signature):
     """Makes the function that differentiates the loss of a batch.
 
     Args:
-        model: A compiled and built `keras.Model` that was evaluated once, so
+        model: A compiled and built `keras.Model` that has been evaluated, so
             that its metrics are built.
         signature: The `element_spec` of the batches.
 
     Returns:
-        A function of a batch and a direction that returns `Derivatives`. Beside
-        its metrics, it changes what the model's own test step would change.
+        A function of a batch and a direction that returns `Derivatives`. It
+        changes what the model's own test step would change, except the metrics.
     """
     dtypes = precise_dtypes(model.trainable_variables)
     shapes = [weight.shape for weight in model.trainable_variables]
@@ -63,14 +63,14 @@ def differentiator(model, signature):
 
     if model.run_eagerly:
         return differentiate
-    # Of any batch size, so that there is one graph for all; made now, since TensorFlow warns of
-    # functions that are traced often, as that of many calls is.
+    # For any batch size, so that there is one graph for all; made now, since TensorFlow warns of
+    # functions that are traced often, as over many calls.
     traceable = tf.function(differentiate, input_signature=[signature, vector], autograph=False)
     return traceable.get_concrete_function()
 
 
 def check_loss(model, loss, reported):
-    """Refuses derivatives of another loss than the one that `model.evaluate` reports.
+    """Refuses derivatives of any loss but the one that `model.evaluate` reports.
 
     Args:
         model: A compiled and built `keras.Model`.
@@ -83,9 +83,9 @@ def check_loss(model, loss, reported):
     if not np.isclose(loss, reported, rtol=max(1e-4, 10 * _epsilon(model)), atol=1e-6):
         raise ValueError(
             f"`model.evaluate` reports a loss of {reported:g}, but the loss that can be "
-            f"differentiated is {loss:g}, so that its curvature would be that of another function."
-            " Override `compute_loss` instead of `test_step`. If the loss is random, give what "
-            "draws the random numbers a `keras.random.SeedGenerator`."
+            f"differentiated is {loss:g}, so its curvature would be that of another function. "
+            "Override `compute_loss` instead of `test_step`. If the loss is random, draw its "
+            "random numbers with a `keras.random.SeedGenerator`."
         )
 
 
@@ -94,21 +94,21 @@ def check_derivatives(model, differentiate, batch):
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
-        differentiate: What `differentiator` made.
+        differentiate: What `differentiator` returned.
         batch: A batch of the data.
 
     Returns:
-        Whether the check could decide; it cannot where derivatives are not finite.
+        Whether the check could decide; it cannot if derivatives are not finite.
 
     Raises:
-        ValueError: If a check failed.
+        ValueError: If a check fails.
     """
     batch, is_cut = _few_samples(model, batch)
     generator = np.random.default_rng(0)
     first, second = (_random_direction(model, generator) for _ in range(2))
 
     def differentiate_again(batch, direction):
-        # From the same state each time, such as that of a seed generator.
+        # From the same state each time, for example of a seed generator.
         with evaluated(model):
             return differentiate(batch, direction)
 
@@ -129,10 +129,10 @@ def exact_operations():
     """Makes what is traced in a `with` block differentiable twice.
 
     `tf.nn.moments`, which LayerNormalization and GroupNormalization call, holds
-    the mean constant where its first derivative vanishes, but not its second;
-    the gradient of `tf.image.resize` has no gradient of its own. A
-    `tf.function` of the user's may have been traced with these, so it is
-    traced anew, as a part of the block.
+    the mean constant where its first derivative vanishes, but its second does
+    not; the gradient of `tf.image.resize` has no gradient itself. A user's
+    `tf.function` may have been traced with these, so it is traced again, as
+    part of the block.
     """
     with LOCK:
         moments, resize = tf.nn.moments, tf.image.resize
@@ -158,7 +158,7 @@ def _moments(x, axes, shift=None, keepdims=False, name=None):  # noqa: ARG001 (a
 
 
 def _resizer(original):
-    """Resizing is linear along each axis: a product with what it makes of the unit matrix."""
+    """Resizing is linear along each axis: a product with the resized unit matrix."""
 
     def resize(images, size, method="bilinear", preserve_aspect_ratio=False, **options):
         if preserve_aspect_ratio:
@@ -183,7 +183,7 @@ def _differentiate(model, batch, direction):
     weights = [weight.value for weight in model.trainable_variables]
     dtypes = precise_dtypes(model.trainable_variables)
     with tf.GradientTape() as outer:
-        # Persistent, to ask it also where the loss and the state come from.
+        # Persistent, because it is also asked what the loss and the state depend on.
         with tf.GradientTape(persistent=True) as inner:
             loss, metrics, updates = _reported_loss(model, batch)
         _check_stateless(inner, updates, weights)
@@ -191,7 +191,7 @@ def _differentiate(model, batch, direction):
         if all(part is None for part in gradient):
             raise ValueError(
                 "The loss that `model.evaluate` reports depends on no trainable weight in a way "
-                "that TensorFlow could differentiate. If the model has a `test_step` of its own, "
+                "that TensorFlow can differentiate. If the model has a custom `test_step`, "
                 "override `compute_loss` instead."
             )
         gradient = _dense(gradient, weights, dtypes)
@@ -210,10 +210,10 @@ def _differentiate(model, batch, direction):
 
 
 class _Functional(keras.StatelessScope):
-    """Keeps what is assigned as tensors, through which derivatives pass."""
+    """Keeps assigned values as tensors, through which derivatives pass."""
 
     def __init__(self, model):
-        # Regularizers look for the weights here.
+        # Regularizers look up the weights here.
         weights = [(weight, weight.value) for weight in model.trainable_variables]
         super().__init__(weights, collect_losses=True)
         self.updates = {}
@@ -224,9 +224,9 @@ class _Functional(keras.StatelessScope):
 
 
 def _reported_loss(model, batch):
-    """What `model.evaluate` would report if this batch were all data.
+    """The loss that `model.evaluate` would report if this batch were all the data.
 
-    Also the sum and count in each mean that the model keeps, and all other
+    Also the total and count of each mean that the model keeps, and all other
     variables that the step assigns, with their new values.
     """
     with _Functional(model) as scope:
@@ -238,11 +238,11 @@ def _reported_loss(model, batch):
             for metric in model.metrics
             if isinstance(metric, keras.metrics.Mean)
         ]
-    # As in `model.evaluate`, a step's own logs count only under other names than the metrics'.
+    # As in `model.evaluate`, a step's own logs count only if their names are not the metrics'.
     logs = results if results.keys() == dict(logs).keys() else logs
     if "loss" not in logs:
         raise ValueError(
-            f"`model.test_step` reports no 'loss', only {sorted(logs)}: there is nothing to "
+            f"`model.test_step` reports no 'loss', only {sorted(logs)}, so there is nothing to "
             "differentiate."
         )
     own = {id(variable) for variable in model.metrics_variables}
@@ -256,13 +256,13 @@ def _gradient(tape, target, sources):
         return tape.gradient(target, sources)
     except LookupError as error:
         raise ValueError(
-            "TensorFlow cannot differentiate the loss twice, since an operation of the model has "
-            f"no such derivative: {error}. Write the layer that uses it with other operations."
+            "TensorFlow cannot differentiate the loss twice, because an operation of the model has "
+            f"no second derivative: {error}. Write the layer that uses it with other operations."
         ) from error
 
 
 def _dense(gradient, weights, dtypes):
-    # Those of embeddings are sparse, those of half-precision weights in half precision.
+    # Gradients of embeddings are sparse, those of half-precision weights in half precision.
     return [
         tf.zeros(weight.shape, dtype)
         if part is None
@@ -272,7 +272,7 @@ def _dense(gradient, weights, dtypes):
 
 
 def _count(tape, loss, means, batch):
-    """The weight of a batch's loss in the mean that the loss goes through, or else its size."""
+    """The weight of a batch's loss in the mean it goes through, or else the batch size."""
     for total, count in means:
         if tape.gradient(loss, total) is not None:
             return tf.cast(count, "float32")
@@ -290,24 +290,24 @@ def _check_stateless(tape, updates, weights):
     if carried:
         raise ValueError(
             f"The state of `model` passes from batch to batch and depends on its weights ({carried}"
-            "), so that the curvature of its loss is no mean over batches. Make the layers "
-            "stateless (`stateful=False`), and let the test step run them with `training=False`."
+            "), so the curvature of its loss is not a mean over batches. Make the layers "
+            "stateless (`stateful=False`), and run them in the test step with `training=False`."
         )
 
 
 def _check_mean(differentiate, batch, direction):
-    """Refuses a loss that is another one for the same samples taken twice."""
+    """Refuses a loss that changes if all samples are taken twice."""
     values = [float(differentiate(batch, direction).loss) for _ in range(4)]
     doubled = float(differentiate(_doubled(batch), direction).loss)
-    # A random loss differs each time, and may by a few times as much.
+    # A random loss differs each time, and possibly by a few times as much.
     noise = 5 * np.ptp(values)
     if abs(doubled - values[0]) > 1e-3 * abs(values[0]) + noise + 1e-6:
         raise ValueError(
-            f"The loss of `model` is no mean over samples: for {SAMPLES} samples at most it is "
-            f"{values[0]:g}, and for the same samples twice {doubled:g}. Its curvature would "
-            "depend on how the data are cut into batches. Compile the model with a loss of "
+            f"The loss of `model` is not a mean over samples: it is {values[0]:g} for at most "
+            f"{SAMPLES} samples, and {doubled:g} for the same samples taken twice. Its curvature "
+            "would depend on how the data are cut into batches. Compile the model with a loss of "
             "`reduction='sum_over_batch_size'` (Keras' default), and divide what `add_loss` or "
-            "`compute_loss` adds up by the number of samples."
+            "`compute_loss` sums by the number of samples."
         )
 
 
@@ -315,7 +315,7 @@ def _check_symmetry(model, one, other):
     (first, found), (second, also) = one, other
     first, second = _flat(first), _flat(second)
     moved, again = _flat(found.product), _flat(also.product)
-    # Random vectors of n numbers have products of about this length, if nothing relates them.
+    # Unrelated random vectors of n numbers have dot products of about their lengths over √n.
     lengths = np.linalg.norm(first) * np.linalg.norm(again)
     lengths += np.linalg.norm(second) * np.linalg.norm(moved)
     difference = abs(first @ again - second @ moved)
@@ -326,9 +326,9 @@ def _check_symmetry(model, one, other):
 def _check_differences(model, differentiate, batch, direction):
     """Refuses products that are not what differences of gradients converge to.
 
-    The difference over a longer and a shorter step agree if they converge. They
-    do not where rounding or kinks (ReLU, max-pooling, absolute errors) make them
-    up, and then decide nothing.
+    The differences over a longer and a shorter step agree if they converge. They do
+    not where rounding or kinks (ReLU, max-pooling, absolute errors) dominate them;
+    then they decide nothing.
     """
     step = min(0.1, max(1e-4, 100 * _epsilon(model)))
     coarse = _difference_of_gradients(model, differentiate, batch, direction, step)
@@ -344,8 +344,8 @@ def _check_differences(model, differentiate, batch, direction):
 def _refuse(fault):
     raise ValueError(
         f"TensorFlow's Hessian of this model {fault}: an operation loses a part of its second "
-        "derivative, such as `tf.stop_gradient`, or a gradient of one's own "
-        "(`tf.custom_gradient`). Write the layer that uses it without."
+        "derivative, such as `tf.stop_gradient` or a custom gradient (`tf.custom_gradient`). "
+        "Rewrite the layer that uses it."
     )
 
 
@@ -363,7 +363,7 @@ def _difference_of_gradients(model, differentiate, batch, direction, step):
 
 
 def _random_direction(model, generator):
-    """A direction that is, in each weight, as long as the weight itself."""
+    """A random direction that is about as long as the weight itself in each weight."""
     direction, weights = [], model.trainable_variables
     for weight, dtype in zip(weights, precise_dtypes(weights), strict=True):
         size = np.sqrt(np.mean(np.square(weight.numpy().astype(float)))) or 0.1

@@ -1,9 +1,9 @@
 """Directions: the axes of a loss landscape.
 
-A direction is a list of arrays, one per trainable weight of a model and in the
+A direction is a list of arrays, one per trainable weight of a model, in the
 order of `model.trainable_variables`. This module draws random directions with
-filter-wise normalization, takes the direction from one model to another, and
-tells which axes of each weight make up a filter.
+filter-wise normalization, computes the direction from one model to another, and
+says which axes of each weight make up a filter.
 """
 
 from typing import NamedTuple
@@ -25,8 +25,8 @@ class Filters(NamedTuple):
     Attributes:
         path: Keras path of the weight, such as `"sequential/dense/kernel"`.
         shape: Shape of the weight.
-        axes: The axes that one filter extends over, those its norm is taken
-            over. `None` for biases and normalization parameters, which are no
+        axes: The axes that one filter spans; its norm is taken over them.
+            `None` for biases and normalization parameters, which are not
             filters and stay put under `ignore="biasbn"`.
         number: Number of filters in the weight, 0 where `axes` is `None`.
     """
@@ -42,9 +42,9 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
 
     Every entry is drawn from a standard normal distribution; then each filter
     of the direction is given the norm of the same filter in the model,
-    `d_ij ← d_ij / ‖d_ij‖ · ‖θ_ij‖`. That removes the arbitrary scale of ReLU
-    networks from the picture and makes landscapes of different networks
-    comparable. A filter of norm 0 gets a direction of 0.
+    `d_ij ← d_ij / ‖d_ij‖ · ‖θ_ij‖`. This removes the arbitrary scale of ReLU
+    networks and makes landscapes of different networks comparable. A filter of
+    norm 0 gets a direction of 0.
 
     The same seed gives the same directions on every backend and machine, and
     the first of several directions is the one that `number=1` gives.
@@ -52,24 +52,25 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
     Args:
         model: A built `keras.Model`.
         number: How many directions to draw. Defaults to 1.
-        normalize: What is given the norm it has in the model: each `"filter"`
-            (the default, as in the paper), each `"layer"` (a whole weight
-            array), each single `"weight"` (its entry is multiplied by the
-            model's), or nothing (`None`, the raw normal draw).
+        normalize: What is scaled to the norm it has in the model: each
+            `"filter"` (the default, as in the paper), each `"layer"` (a whole
+            weight array), each single `"weight"` (its entry is multiplied by
+            the model's), or nothing (`None`, the raw normal draw).
         ignore: `"biasbn"` (the default, as in the paper) keeps biases and
-            normalization parameters in place; `None` moves them as well. Under
-            `normalize="filter"` each of their entries counts as a filter.
-        seed: Integer. `None` (the default) draws one from NumPy's global random
-            state, so that `keras.utils.set_random_seed` governs it.
+            normalization parameters in place; `None` moves them, too. Under
+            `normalize="filter"`, each of their entries then counts as a filter.
+        seed: Integer seed. `None` (the default) draws one from NumPy's global
+            random state, which `keras.utils.set_random_seed` sets.
 
     Returns:
         A list of `number` directions. Each is a list of float32 arrays with the
         shapes of `model.trainable_variables`, zeros where a weight stays put.
 
     Raises:
-        TypeError: If `model` is no Keras model, or `seed` no integer.
+        TypeError: If `model` is not a Keras model, or `number` or `seed` is not
+            an integer.
         ValueError: If `model` is not built, is quantized or has nothing to
-            move, or another argument is not among those accepted.
+            move, or another argument is not an accepted value.
 
     Example:
 
@@ -95,27 +96,27 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
     if not any(array.any() for array in directions[0]):
         raise ValueError(
             f"`model` has no filter to move: all {len(norm_axes)} trainable weights are biases or "
-            "normalization parameters, or zero. Pass `ignore=None` to move those too."
+            "normalization parameters, or zero. Pass `ignore=None` to move the former, too."
         )
     return directions
 
 
 def direction_between(model, other):
-    """Takes the direction that leads from one model to another.
+    """Returns the direction that leads from one model to another.
 
     Args:
         model: A built `keras.Model`, where the direction starts.
         other: A model of the same architecture, where it ends: at coordinate 1
-            the trainable weights of `model` are those of `other`. Weights that
-            are not trained, such as the moving statistics of
-            `BatchNormalization`, are no part of a direction.
+            the trainable weights of `model` are those of `other`. Non-trainable
+            weights, such as the moving statistics of `BatchNormalization`, are
+            not part of a direction.
 
     Returns:
         A direction: a list of float32 arrays with the shapes of
         `model.trainable_variables`. It is not normalized.
 
     Raises:
-        TypeError: If an argument is no Keras model.
+        TypeError: If an argument is not a Keras model.
         ValueError: If the trainable weights of the two differ in number or
             shape.
 
@@ -131,7 +132,7 @@ def direction_between(model, other):
 
 
 def filters(model):
-    """Tells how each trainable weight of a model splits into filters.
+    """Returns how each trainable weight of a model splits into filters.
 
     A filter is what produces one feature map or one neuron: a column of a
     `Dense` kernel, a slice `kernel[..., i]` of a convolution, one channel of a
@@ -144,14 +145,14 @@ def filters(model):
         A list of `Filters`, one per weight in `model.trainable_variables`.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If `model` is not built, is quantized or has no trainable
             weights.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 4. Where
-        the paper is silent (embeddings, attention, recurrence) the table in
-        the README says what is done.
+        the paper is silent (embeddings, attention, recurrence), see the table
+        in the README.
     """
     check_model(model)
     owners = {}
@@ -169,8 +170,8 @@ def print_filters(model, print_fn=print):
         print_fn: Called with the text of each line. Defaults to `print`.
 
     Raises:
-        TypeError: If `model` is no Keras model.
-        ValueError: As for `filters`.
+        TypeError: If `model` is not a Keras model.
+        ValueError: As in `filters`.
 
     Example:
 
@@ -194,11 +195,11 @@ def print_filters(model, print_fn=print):
 
 
 def register_filters(layer_class, **weights):
-    """Tells which axes of a custom layer's weights number its filters.
+    """Registers which axes of a custom layer's weights number its filters.
 
-    Without this a weight of an unknown layer counts as a bias if it has at most
-    one dimension or is named `"bias"`, and else its last axis is taken for the
-    output. Subclasses inherit what their parents registered.
+    Without this, a weight of an unknown layer counts as a bias if it has at most
+    one dimension or is named `"bias"`; otherwise its last axis counts as the
+    output. Subclasses inherit what is registered for their parents.
 
     Args:
         layer_class: The custom `keras.layers.Layer` class.
@@ -207,7 +208,7 @@ def register_filters(layer_class, **weights):
             that is a bias or a normalization parameter.
 
     Raises:
-        TypeError: If `layer_class` is no layer class, or an axis no integer.
+        TypeError: If `layer_class` is not a layer class, or an axis not an integer.
 
     Example:
 
@@ -228,7 +229,7 @@ def register_filters(layer_class, **weights):
 
 
 def resolve_seed(seed):
-    """Returns the seed given, or one drawn from NumPy's global random state."""
+    """Returns the given seed, or one drawn from NumPy's global random state."""
     if seed is None:
         return int(np.random.randint(2**31))  # noqa: NPY002, `set_random_seed` governs this state
     check_integer("seed", seed, minimum=0)
@@ -241,7 +242,7 @@ def to_numpy(weight):
 
 
 def _scaled_draw(generator, weight, axes, normalize, ignore):
-    # Drawn even where it is not used: what is ignored must not change the rest.
+    # Drawn even if it is not used: what is ignored must not change the rest.
     draw = generator.standard_normal(weight.shape, dtype=np.float32)
     if axes is None and ignore == "biasbn":
         return np.zeros_like(draw)
@@ -288,7 +289,7 @@ def _einsum_output_axes(layer):
 
 
 # Which axes of a weight number its filters, by layer class and weight name;
-# `None` marks a bias or normalization parameter. What is not listed follows the
+# `None` marks a bias or normalization parameter. Other weights follow the
 # default in `_numbering`, which is right for Dense, Conv, LSTM, GRU, SimpleRNN
 # and ConvLSTM: they all keep their outputs in the last axis.
 _FILTER_NUMBERING = {

@@ -1,13 +1,13 @@
 """Engines: the ways to measure a model at many points.
 
 Both put the model at a point of a walk and measure every dataset there. The
-`evaluate` engine asks `model.evaluate` at each point and works for whatever
+`evaluate` engine calls `model.evaluate` at each point and works for whatever
 that accepts. The `compiled` engine puts the model's own `test_step`, the loop
-over batches and the loop over points into one TensorFlow graph.
+over batches and the loop over points into one TensorFlow or JAX graph.
 
 An engine is a function of directions and points, an array of shape `(number of
-points, number of directions)`. It yields some points' positions in that array and
-their results: a list with a dict of arrays, by the name of the metric, per dataset.
+points, number of directions)`. It yields the positions of some points in that array
+and their results: a list with a dict of arrays, by name of the metric, per dataset.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
 from losslandscape.internals import build_symbolically
 from losslandscape.walks import locator, mover
 
-# What may lie on the device at once for the compiled engine, in bytes.
+# The most data that the compiled engine keeps on the device, in bytes.
 DATA_BUDGET = 2**31
-# How long a chunk of points may run before progress is shown and Ctrl-C heard, in seconds.
+# How long a chunk of points may run before progress is shown and Ctrl-C acts, in seconds.
 PATIENCE = 0.5
-# Below this number of points, a graph may take longer to make than it saves: one that measures
-# (benchmarks/RESULTS.md), and one that only moves the weights (20 to 25 points for all sizes).
+# Below this number of points, a graph may take longer to make than it saves, be it one that
+# measures (benchmarks/RESULTS.md) or one that only moves weights (20 to 25 points for all sizes).
 GRAPH_MINIMUM = 25
-# The most points of a chunk. The graph is compiled for arrays of this length.
+# The most points in a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 # The relative error of a sum over many batches or weights in single precision.
 ROUNDING = 2e-6
@@ -42,7 +42,7 @@ def candidates(engine, number_of_points):
 
     Args:
         engine: `"auto"` or one of `ENGINES`.
-        number_of_points: How many points will be measured in all.
+        number_of_points: How many points will be measured in total.
 
     Returns:
         A dict of functions that make an engine, by name.
@@ -61,13 +61,13 @@ def start(engines, state, data, *, directions, interrupt):
         engines: Dict of functions that make an engine, by name; see `candidates`.
         state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
-        directions: Some of the directions to come.
+        directions: Some of the directions to be measured.
         interrupt: As in `evaluate_engine`.
 
     Returns:
-        The engine; a dict of floats per dataset, the values where the model is; and
-        a dict for the metadata: the name of the engine and, under `"not_compiled"`,
-        what kept `"auto"` from the compiled one.
+        The engine; a list with a dict of floats per dataset, the values at the center;
+        and a dict for the metadata: the name of the engine and, under `"not_compiled"`,
+        why `"auto"` did not choose the compiled one.
     """
     *others, last = engines
     reason = {}
@@ -80,14 +80,14 @@ def start(engines, state, data, *, directions, interrupt):
         try:
             return begin(name)
         except Exception as error:
-            # The next one may still measure, or say what is wrong.
+            # The next one may work, or say what is wrong.
             reason = {f"not_{name}": str(error) or type(error).__name__}
             state.restore()
     return begin(last)
 
 
 def measure_center(measure, directions):
-    """Measures where the model is; returns a dict of floats per dataset."""
+    """Measures the center; returns a list with a dict of floats per dataset."""
     ((_, chunk),) = measure(directions, np.zeros((1, len(directions))))
     return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
@@ -98,11 +98,11 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     Args:
         state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
-        interrupt: A function to call now and then; it raises `KeyboardInterrupt`
-            if one is due.
+        interrupt: A function to call now and then; it lets waiting signals act,
+            which may raise `KeyboardInterrupt`.
         adjust: A function of the model, the batches of the first dataset and
-            `interrupt` to call at each point before measuring, such as to estimate
-            statistics. Defaults to `None`.
+            `interrupt`, called at each point before measuring, for example to
+            estimate statistics. Defaults to `None`.
 
     Returns:
         An engine.
@@ -129,15 +129,15 @@ def evaluate_engine(state, data, interrupt, adjust=None):
 
 
 def evaluator(model, interrupt):
-    """Makes the function that measures a model at the weights it has.
+    """Makes the function that measures a model at its current weights.
 
     Args:
         model: A compiled and built `keras.Model`.
         interrupt: As in `evaluate_engine`.
 
     Returns:
-        A function of a `Dataset` that gives a dict of floats: all that
-        `model.evaluate` reports, and `"data_loss"`.
+        A function of a `Dataset` that returns a dict of floats: all that
+        `model.evaluate` reports and, if weights are regularized, `"data_loss"`.
     """
     regularized = _regularized(model)
     callbacks = [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
@@ -151,7 +151,7 @@ def evaluator(model, interrupt):
         if regularized and "data_loss" not in logs:
             logs["data_loss"] = _difference(logs["loss"], _penalty(regularized))
         logs = _in_order(logs)
-        # Torch keeps the penalty's gradient, which only Keras' own conversion drops.
+        # On Torch the penalty carries a gradient, which only Keras' own conversion drops.
         values = [np.ravel(ops.convert_to_numpy(value)) for value in logs.values()]
         return dict(zip(_result_names(logs), np.concatenate(values).tolist(), strict=True))
 
@@ -166,14 +166,14 @@ def _evaluate(model, batches, callbacks):
         try:
             return model.evaluate(batches, **options)
         except Exception:
-            # The graph of an earlier call may fail on data of another rank; a new one does not.
+            # The graph of an earlier call may fail on data of another rank; a new graph does not.
             model.test_function = None
         return model.evaluate(batches, **options)
 
 
 @contextlib.contextmanager
 def _untold_retracing():
-    """Keeps TensorFlow from warning of graphs made often: each call makes one and drops it."""
+    """Silences TensorFlow's warnings of frequent retracing: each call makes and drops a graph."""
 
     def is_other(record):
         return "triggered tf.function retracing" not in record.getMessage()
@@ -187,13 +187,13 @@ def _untold_retracing():
 
 
 def compiled_engine(state, data, interrupt):
-    """Measures many points at a time in one graph of TensorFlow or JAX.
+    """Measures many points at a time in one TensorFlow or JAX graph.
 
     Args:
         state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
-        interrupt: A function to call now and then; it raises `KeyboardInterrupt`
-            if one is due.
+        interrupt: A function to call now and then; it lets waiting signals act,
+            which may raise `KeyboardInterrupt`.
 
     Returns:
         An engine.
@@ -204,7 +204,7 @@ def compiled_engine(state, data, interrupt):
     """
     obstacle = _obstacle(state.model, data)
     if obstacle:
-        raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Leave it at 'auto'.")
+        raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Use 'auto'.")
     make = {"tensorflow": _tensorflow_graphs, "jax": _jax_graphs}[keras.backend.backend()]
     graphs = [_padded(*graph) for graph in make(state, data)]
 
@@ -227,10 +227,10 @@ ENGINES = {"compiled": compiled_engine, "evaluate": evaluate_engine}
 
 
 def _padded(names, measure_all):
-    """A function of directions and points, of any number, that measures one dataset."""
+    """A function of directions and any number of points that measures one dataset."""
 
     def graph(directions, points):
-        # Always of the same length, or the graph would be compiled anew.
+        # Always of the same length, or the graph would be compiled again.
         padded = np.resize(points, (CHUNK, points.shape[1]))
         arguments = ops.convert_to_tensor(padded), ops.convert_to_tensor(len(points))
         values = ops.convert_to_numpy(measure_all(directions, *arguments))
@@ -240,14 +240,14 @@ def _padded(names, measure_all):
 
 
 def _tensorflow_graphs(state, data):
-    """For each dataset the names of what is measured, and the graph."""
+    """For each dataset, the names of what is measured and the graph."""
     move = mover(state)
     return [_tensorflow_graph(state.model, dataset, move) for dataset in data]
 
 
 def _tensorflow_graph(model, dataset, move):
     tensors, batch_size, dtype = dataset.tensors, dataset.batch_size, keras.config.floatx()
-    # One eager step builds the metrics that build late, and tells what will be measured.
+    # One eager step builds the metrics that build late, and shows what will be measured.
     logs = model.test_step(_slice(tensors, 0, 1))
     regularized = _regularized(model, but_for=logs)
 
@@ -256,12 +256,12 @@ def _tensorflow_graph(model, dataset, move):
             return model.test_step(in_structure_of(tensors, arrays))
 
     names = _result_names(_report(model, logs, regularized))
-    # Of any length, as Keras sees batches of two sizes: one trace, and the same numbers.
+    # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
     signature = [
         tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays_of(tensors)
     ]
     step = tf.function(test_step, autograph=False, input_signature=[signature])
-    # The last batch is apart: it may be smaller, and its logs are those of all batches.
+    # The last batch is separate: it may be smaller, and its logs are those of all batches.
     last = (dataset.size - 1) // batch_size
 
     def measure_at(directions, point):
@@ -277,7 +277,7 @@ def _tensorflow_graph(model, dataset, move):
         logs = step(_slice(arrays_of(tensors), last * batch_size, rest))
         return _in_a_row(_report(model, logs, regularized), dtype)
 
-    # No XLA: it would save 0.25 ms a point for the smallest models, and take a second to start.
+    # No XLA: it would save 0.25 ms a point for the smallest models, but take a second to start.
     def measure_all(directions, points, number):
         def measure_next(index, results):
             values = measure_at(directions, points[index])
@@ -290,9 +290,9 @@ def _tensorflow_graph(model, dataset, move):
 
 
 def _traced(function):
-    """Makes graphs of a function whose first argument are directions, one for each number of them.
+    """Makes graphs of a function of directions and more, one for each number of directions.
 
-    TensorFlow warns of functions that are traced often, as those of many calls are.
+    A `tf.function` alone would warn that it is traced often, once there are many calls.
     """
     graphs = {}
 
@@ -307,14 +307,14 @@ def _traced(function):
 
 
 def _jax_graphs(state, data):
-    """For each dataset the names of what is measured, and the graph."""
+    """For each dataset, the names of what is measured and the graph."""
     return [_jax_graph(state, dataset) for dataset in data]
 
 
 def _jax_graph(origin, dataset):
     """The names and the graph of one dataset.
 
-    JAX passes the model's variables in and out as values: the model is not touched.
+    JAX passes the model's variables in and out as values, so the model is not touched.
     """
     jax, model = import_extra("jax", "jax"), origin.model
     data = map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
@@ -363,7 +363,7 @@ def _jax_graph(origin, dataset):
     values = [[origin.value(variable) for variable in group] for group in groups[:2]]
     variables = (*values, [ops.copy(variable) for variable in model.metrics_variables])
     identities = [id(variable) for variable in tree.flatten(groups)]
-    # In order, for JAX sorts them.
+    # In order, because JAX sorts them.
     names = _result_names(_in_order(jax.eval_shape(last_step, variables, data)))
     return names, functools.partial(measure_all, data, variables)
 
@@ -371,10 +371,10 @@ def _jax_graph(origin, dataset):
 def _report(model, logs, regularized):
     """What `model.evaluate` would report after the last step, and the data loss."""
     metrics = model.get_metrics_result()
-    # A test step of the model's own counts only where it has other names than the metrics.
+    # The logs of a custom test step count only if their names differ from the metrics'.
     logs = metrics if metrics.keys() == logs.keys() else logs
     if regularized:
-        # Measured without the penalty, below which rounding may swallow the data loss.
+        # Measured without the penalty, next to which rounding may swallow the data loss.
         penalty = ops.cast(_penalty(regularized), logs["loss"].dtype)
         logs = logs | {"loss": logs["loss"] + penalty, "data_loss": logs["loss"]}
     return _in_order(logs)
@@ -387,9 +387,9 @@ def _in_a_row(logs, dtype):
 def _regularized(model, but_for=()):
     """The weights whose penalties are known to be in the loss.
 
-    Only Keras' own test step is known to add them; what a custom one does
-    cannot be told, so there the loss is left whole. So it is for a model that
-    reports a `"data_loss"` of its own, the name among `but_for`.
+    Only Keras' own test step is known to add them; a custom one may not, so there
+    the loss is left whole. So it is for a model that reports its own `"data_loss"`,
+    a name in `but_for`.
     """
     if "data_loss" in but_for:
         return []
@@ -403,7 +403,7 @@ def _regularized(model, but_for=()):
 
 @contextlib.contextmanager
 def _unregularized(weights):
-    """Takes the penalties out of the model's loss for the time of a `with` block."""
+    """Takes the penalties out of the model's loss inside a `with` block."""
     regularizers = [weight.regularizer for weight in weights]
     try:
         for weight in weights:
@@ -419,7 +419,7 @@ def _penalty(weights):
 
 
 def _difference(loss, penalty):
-    """The loss without the penalty, or NaN where that is nothing but rounding."""
+    """The loss without the penalty, or NaN where that is only rounding error."""
     loss, penalty = (float(ops.convert_to_numpy(value)) for value in (loss, penalty))
     is_lost = abs(loss - penalty) < ROUNDING * abs(loss)
     return np.nan if is_lost else loss - penalty
@@ -443,11 +443,11 @@ def _result_names(logs):
 def _obstacle(model, data):
     """Why the compiled engine does not apply, or None."""
     if keras.backend.backend() not in ("tensorflow", "jax"):
-        return f"it needs the TensorFlow or the JAX backend, and this is {keras.backend.backend()}"
+        return f"it needs the TensorFlow or the JAX backend, not {keras.backend.backend()}"
     if model.run_eagerly:
         return "the model runs eagerly"
     if getattr(model.evaluate, "__func__", None) is not keras.Model.evaluate:
-        return "the model has an `evaluate` of its own"
+        return "the model has a custom `evaluate`"
     if _is_distributed(model):
         return "the model is distributed by a strategy"
     irregular = [dataset.name for dataset in data if dataset.tensors is None]
@@ -475,15 +475,15 @@ def _slice(tensors, start, size):
 
 
 def as_arrays(results):
-    """Makes what an engine yields of one point's results."""
+    """Turns one point's results into what an engine yields."""
     return [{name: np.array([value]) for name, value in each.items()} for each in results]
 
 
 def to_tensors(directions):
-    """Puts directions on the device; those that are there already stay."""
+    """Puts directions on the device; those already there stay."""
     return [[_to_tensor(array) for array in direction] for direction in directions]
 
 
 def _to_tensor(array):
-    # What TensorFlow makes of a NumPy array holds the memory twice; a copy of it does not.
+    # A tensor that TensorFlow makes from NumPy holds its memory twice; a copy of it does not.
     return array if ops.is_tensor(array) else ops.copy(ops.convert_to_tensor(array))

@@ -1,7 +1,7 @@
 """Evaluation: walks a model along directions and measures its loss at every point.
 
 An engine moves the weights in place and measures; whatever happens, the model
-gets back every bit it had.
+is restored to the last bit.
 """
 
 import dataclasses
@@ -37,11 +37,11 @@ from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.walks import along_directions
 from losslandscape.workers import check_executor, distribute
 
-# How far an automatic extent goes: to so many times the loss of the model, but not beyond
-# 2 to the power of these exponents.
+# An automatic extent ends at this many times the loss of the model, and between 2 to the power
+# of these exponents.
 RISE = 10
 EXPONENTS = (-10, 4)
-# Two evaluations at the same weights agree to this, relatively.
+# The relative difference allowed between two evaluations at the same weights.
 CENTER_TOLERANCE = 1e-5
 
 
@@ -59,8 +59,8 @@ def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
         A `LossLine`.
 
     Raises:
-        TypeError: As `evaluate_lines`.
-        ValueError: As `evaluate_lines`.
+        TypeError: As in `evaluate_lines`.
+        ValueError: As in `evaluate_lines`.
 
     Example:
 
@@ -93,33 +93,33 @@ def evaluate_lines(
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several: arrays or tensors
             as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`. Two elements of which the first is no tuple
-            or dataset are one `(x, y)`; several inputs of a model come as a
-            list or dict. The data stay in memory for the time of the call.
+            `keras.utils.PyDataset`. A pair whose first element is not a tuple
+            or dataset is one `(x, y)`; several inputs of a model must be a list
+            or dict. The data stay in memory during the call.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         directions: List of directions to follow. `None` (the default) draws
             `number_of_directions` with `random_directions`.
         number_of_directions: How many random directions. Defaults to 1.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
-            `"auto"` goes to both sides as far as the loss on the first dataset
-            stays below ten times that of the model, along each direction.
-        metric: The metric that the progress bar shows; it must be one that the
-            model reports. All of them are measured anyway. Defaults to "loss".
-        seed: Integer for the random directions. `None` (the default) draws one
-            from NumPy's global random state; it is kept in the metadata.
-        batch_size: Samples per batch, for arrays. `None` (the default) takes
-            large ones, as the model's activations allow, which is fastest.
+            `"auto"` goes as far to both sides as the loss on the first dataset
+            stays below ten times that of the model, along all directions.
+        metric: The metric that the progress bar shows, one that the model
+            reports. All of them are measured. Defaults to `"loss"`.
+        seed: Integer seed for the random directions. `None` (the default) draws
+            one from NumPy's global random state; the metadata record it.
+        batch_size: Samples per batch, for arrays. `None` (the default) makes
+            batches as large as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled one
-            where it applies and pays.
-        executor: A `concurrent.futures.Executor` whose workers measure, each
-            with a copy of the model and the data; processes must be spawned,
-            not forked. Defaults to `None`, this process.
-        checkpoint: Path of an HDF5 file that keeps what is measured as it
-            comes; the same call goes on from it. `LossLine.load` reads it at
-            any time. Of several datasets, `line.h5` becomes `line-1.h5`,
+            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled
+            one where it applies and pays off.
+        executor: A `concurrent.futures.Executor` whose workers do the measuring;
+            processes must be spawned, not forked. Each worker gets a copy of
+            the model and the data. Defaults to `None`, this process.
+        checkpoint: Path of an HDF5 file that keeps points as they are measured;
+            the same call resumes from it after a crash. `LossLine.load` reads
+            it at any time. For several datasets, `line.h5` becomes `line-1.h5`,
             `line-2.h5`, … Defaults to `None`.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
             line at the end, 0 nothing.
@@ -129,8 +129,8 @@ def evaluate_lines(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used; before any
-            point is computed, and with the model untouched.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
 
     Example:
 
@@ -157,7 +157,7 @@ def evaluate_lines(
     if is_auto:
         alphas *= call.radius(directions)
     call.identify(directions=directions, coordinates=alphas)
-    # One direction after the other: all of them at once might not fit on the device.
+    # One direction at a time: all of them at once might not fit on the device.
     legs = [([direction], alphas[:, np.newaxis]) for direction in directions]
     return call.along(legs, functools.partial(line, alphas), origin)
 
@@ -197,8 +197,7 @@ def evaluate_surface(
         engine: As in `evaluate_lines`.
         executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_lines`. The grid is computed from coarse to
-            fine, so that what `LossSurface.load` reads can be drawn as a
-            preview.
+            fine, so what `LossSurface.load` reads can be drawn as a preview.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -206,8 +205,8 @@ def evaluate_surface(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a value that cannot be used; before any
-            point is computed, and with the model untouched.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
 
     Example:
 
@@ -235,7 +234,7 @@ def evaluate_surface(
     if is_auto:
         grid = grid.scaled(call.radius(directions))
     call.identify(directions=directions, coordinates=grid.axes)
-    # One by one, since large ones should not lie on the host and the device together.
+    # One by one, since large ones should not be on the host and the device together.
     if executor is None:
         directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
     (surface,) = call.along([(directions, grid.points)], grid.surface, origin, order=grid.order)
@@ -244,11 +243,11 @@ def evaluate_surface(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One evaluating call: a model, its data, and how it is measured.
+    """One call that measures: a model, its data, and how it is measured.
 
     The methods are the steps of every such call, in this order: `choose` the
     directions, find the `radius` of an automatic extent, `identify` what the values
-    depend on, then measure `along` them, or whatever else `collect` is given.
+    depend on, then measure `along` the directions, or whatever `collect` is given.
 
     Attributes:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -258,9 +257,10 @@ class Evaluation:
             measured. Defaults to `"loss"`.
         batch_size: Samples per batch, for arrays. `None` (the default) chooses one.
         engine: `"auto"` (the default) or one of `ENGINES`.
-        executor: A `concurrent.futures.Executor` whose workers measure. Defaults to
-            `None`, this process.
-        checkpoint: Path of the file that keeps what is measured. Defaults to `None`.
+        executor: A `concurrent.futures.Executor` whose workers do the measuring.
+            Defaults to `None`, this process.
+        checkpoint: Path of an HDF5 file that keeps points as they are measured.
+            Defaults to `None`.
         verbose: `"auto"` (the default) or 1 for a progress bar, 2 for one line at the
             end, 0 for nothing.
 
@@ -296,14 +296,14 @@ class Evaluation:
         return Checkpoint(self.checkpoint, self.kind, len(split_datasets(self.datasets)))
 
     def choose(self, directions, number, seed, *, exactly=False):
-        """Checks the directions that were given, or draws random ones.
+        """Checks the given directions, or draws random ones.
 
         Args:
             directions: List of directions, or `None` for random ones.
             number: How many random directions to draw.
-            seed: Integer for random directions. `None` draws one, or resumes with that
-                of the checkpoint.
-            exactly: Whether given directions must be `number` many, too. Defaults to
+            seed: Integer seed for random directions. `None` takes that of the
+                checkpoint, or else draws one.
+            exactly: Whether there must also be `number` given directions. Defaults to
                 `False`.
 
         Returns:
@@ -334,7 +334,7 @@ class Evaluation:
             ((loss,),) = _losses(measure, directions[:1], [0.0])
             if not 0 < loss < np.inf:
                 raise ValueError(
-                    "`extent='auto'` needs a model with a loss above 0. Received one with "
+                    "`extent='auto'` needs a finite loss above 0. Received a model with "
                     f"{loss:g}. Give the first and last coordinate, such as (-1, 1)."
                 )
 
@@ -351,7 +351,7 @@ class Evaluation:
 
         Args:
             **parts: Arrays, or nested lists of them, on which the values depend, by
-                the name to call them in errors. Model and data are compared anyway.
+                the name that errors give them. Model and data are compared anyway.
         """
         self._saved.identify(self.model, self.data, **parts)
 
@@ -374,14 +374,14 @@ class Evaluation:
             assemble: As in `collect`.
             origin: As in `collect`.
             order: As in `collect`.
-            walk: Which variables move, and how; see `walks`. Defaults to the trainable
+            walk: Which variables move, and how; see `walks`. By default, the trainable
                 ones along directions.
             engines: As in `start`. Defaults to `None`, those that `engine` stands for.
-            compared: Names of the values at the center that are the same each time they
-                are measured, which is checked. Defaults to `None`, all of them.
+            compared: Names of the values at the center that are checked to be the same
+                each time they are measured. Defaults to `None`, all of them.
 
         Returns:
-            A list with what `assemble` made of each dataset.
+            A list of what `assemble` returned, one per dataset.
         """
         number = sum(len(points) for _, points in legs)
         with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
@@ -401,7 +401,7 @@ class Evaluation:
                     _check_state(measure_center(measure, directions), centers, compared)
 
             def assemble_with_engine(values, center, metadata):
-                # Workers report their engine only when they have begun.
+                # Workers report their engine only once they have started.
                 return assemble(values, center, metadata | how)
 
             return self.collect(
@@ -409,7 +409,7 @@ class Evaluation:
             )
 
     def collect(self, measure, number, centers, assemble, origin, *, order=None):
-        """Measures what the checkpoint does not hold yet, and keeps it there.
+        """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
             measure: A function of the positions still missing that yields positions
@@ -418,14 +418,14 @@ class Evaluation:
             centers: List with a dict of floats per dataset, the values at the
                 unperturbed weights.
             assemble: A function of a dict of arrays with a value per position, a dict
-                of floats of the center, and the metadata; it returns what is saved,
+                of floats for the center, and the metadata; it returns what is saved,
                 such as a `LossSurface`.
-            origin: Dict for the metadata, which says where the points come from.
-            order: All positions in the order to measure. Defaults to `None`, as they
-                come.
+            origin: Dict for the metadata that says where the points come from.
+            order: All positions in the order to measure them. Defaults to `None`,
+                ascending.
 
         Returns:
-            A list with what `assemble` made of each dataset.
+            A list of what `assemble` returned, one per dataset.
         """
         check_choice("metric", self.metric, tuple(centers[0]))
         walks, is_missing = self._saved.restore(number, centers)
@@ -453,7 +453,7 @@ class Evaluation:
 
 
 def _describe(model, dataset, origin):
-    """The metadata of a measurement, after what says where its points come from."""
+    """The metadata of a measurement, starting with where its points come from."""
     return {
         **origin,
         "model": model.name,
@@ -463,14 +463,14 @@ def _describe(model, dataset, origin):
         "backend": keras.backend.backend(),
         "versions": {
             "losslandscape": __version__,
-            # Of the modules, for TensorFlow is installed under many names.
+            # From the modules, because TensorFlow is installed under many names.
             **{module.__name__: module.__version__ for module in (keras, np, tf)},
         },
     }
 
 
 def _check_state(now, then, compared):
-    """Warns if the model does not give the same values twice at the same weights."""
+    """Warns if the model gives different values at the same weights."""
     pairs = [
         (name, before[name], after[name])
         for before, after in zip(then, now, strict=True)
@@ -480,9 +480,9 @@ def _check_state(now, then, compared):
         if not np.isclose(after, before, rtol=CENTER_TOLERANCE, atol=0, equal_nan=True):
             warn(
                 f"At the model's own weights {name!r} was {before:g} at first and {after:g} at the "
-                "end, on the same data: something that cannot be put back changes with each "
-                "evaluation, such as random numbers that are not Keras' or a counter in Python. "
-                "The measured values are uncertain by as much."
+                "end, on the same data: something that cannot be restored changes with each "
+                "evaluation, such as a Python counter or random numbers from outside Keras. "
+                "The measured values are uncertain by that much."
             )
             return
 
@@ -495,21 +495,21 @@ def _is_auto(extent):
 
 
 def _highest(is_low):
-    """The highest exponent at which something is low, to an eighth."""
+    """The highest exponent, in steps of an eighth, at which something is low."""
     lowest, highest = EXPONENTS
     exponent = 0.0
     while exponent < highest and is_low(exponent):
         exponent += 1
     while exponent > lowest and not is_low(exponent):
         exponent -= 1
-    # It is low there, and no more so at twice the distance: halve the difference.
+    # It is low there, but not at twice the distance: halve the interval.
     for step in (0.5, 0.25, 0.125):
         exponent += step * (exponent < highest and is_low(exponent + step))
     return exponent
 
 
 def _losses(measure, directions, alphas):
-    """The loss at some coordinates along each direction; what is not finite is NaN or inf."""
+    """The loss at some coordinates along each direction; it may be NaN or inf."""
     points = np.reshape(alphas, (-1, 1))
     return np.array(
         [
@@ -520,11 +520,11 @@ def _losses(measure, directions, alphas):
 
 
 def _along(measure, legs, centers, missing):
-    """Measures the missing points of all legs, which are numbered through."""
+    """Measures the missing points, which are numbered across all legs."""
     first = 0
     for directions, points in legs:
         here = missing[(missing >= first) & (missing < first + len(points))]
-        # The center is known already, and for short lines it counts.
+        # The center is already known, which saves time on short lines.
         is_center = ~points[here - first].any(axis=1)
         away = here[~is_center]
         if is_center.any():

@@ -1,7 +1,7 @@
-"""Files: written as a whole or not at all, and read with errors that name the argument.
+"""Files: written whole or not at all, and read with errors that name the argument.
 
-A value is kept in an HDF5 file, laid out like the value itself. Whatever is
-written, a kill at any instant leaves the whole old file or the whole new one.
+A value is kept in an HDF5 file, laid out like the value itself. A kill at any
+instant of a write leaves the whole old file or the whole new one.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ except ImportError:
     # Windows has no such locks.
     fcntl = None
 
-# What HDF5 does not take for a name: a slash nests, and a dot is the group itself.
+# What HDF5 does not accept in a name: a slash nests groups, and a dot is the group itself.
 NOT_HDF5 = re.compile(r"[/\x00\ud800-\udfff]|\A\.{0,2}\Z")
-# HDF5 has a limit of 64 KiB for some names; nobody reads them so far.
+# HDF5 limits some names to 64 KiB; nobody reads one even this far.
 LONGEST_NAME = 1000
-# How many times smaller than its numbers a compressed array can be: gzip's limit.
+# The highest compression ratio that an array can have: gzip's limit.
 COMPRESSION = 1032
-# After so many seconds nobody is writing a file any more.
+# After this many seconds, nobody is still writing a file.
 ABANDONED = 24 * 60 * 60
 
 
@@ -50,13 +50,13 @@ def read_value(kind, path, name, expected):
         found = file.attrs.get("kind")
         if found is not None and str(found) == kind.__name__:
             return kind(**{field.name: _read(file, field) for field in dataclasses.fields(kind)})
-    reason = "which is none" if found is None else f"which holds a {found}: use `{found}.load`"
+    reason = "which is not one" if found is None else f"which holds a {found}: use `{found}.load`"
     raise ValueError(f"`{name}` must be {expected}. Received {str(path)!r}, {reason}.")
 
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields an HDF5 file in memory; it replaces the one at `path` when it is complete."""
+    """Yields an HDF5 file in memory; once complete, it replaces the one at `path`."""
     path = check_path("path", path)
     content = io.BytesIO()
     with h5py.File(content, "w") as file:
@@ -65,12 +65,12 @@ def replacing(path):
 
 
 def replace_file(path, content):
-    """Writes a file so that at any instant there is the whole old one or the whole new one."""
-    # The target of a link, or the link itself would become a file.
+    """Writes a file so that at any instant the whole old one or the whole new one is there."""
+    # Replaces the target of a link; otherwise the link itself would become a file.
     path = Path(os.path.realpath(path))
     _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    # Not that of another thread.
+    # Exclusively: another thread may be writing the same file.
     file = part.open("xb")
     try:
         with file:
@@ -79,7 +79,7 @@ def replace_file(path, content):
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        # Unlocked, for HDF5 refuses to read what is locked.
+        # Unlocked first, because HDF5 refuses to read a locked file.
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
@@ -87,19 +87,19 @@ def replace_file(path, content):
 
 @contextlib.contextmanager
 def refusing(name, path, expected):
-    """Turns whatever goes wrong in reading a file into an error that names the argument."""
+    """Turns any failure to read a file into an error that names the argument."""
     received = f"`{name}` must be {expected}. Received {str(path)!r}"
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{received}, which does not exist.") from error
-    # Of a damaged file HDF5 raises anything.
+    # HDF5 may raise anything on a damaged file.
     except Exception as error:
         raise ValueError(f"{received}, which cannot be read: {error}.") from error
 
 
 def read_array(dataset):
-    """Reads numbers, unless more of them are declared than the file can hold."""
+    """Reads an array of numbers; refuses one that declares more than the file can hold."""
     if dataset.dtype.kind not in "biuf":
         raise ValueError(f"{dataset.name} must hold numbers, not {dataset.dtype}")
     declared = math.prod(dataset.shape) * dataset.dtype.itemsize
@@ -112,7 +112,7 @@ def read_array(dataset):
 
 
 def stand_in(name, refused, taken):
-    """A name for a format that refuses some characters: the name itself wherever that is free."""
+    """A name for a format that refuses some characters: the name itself if valid and free."""
     name = refused.sub("_", name)[:LONGEST_NAME]
     while name in taken:
         name += "_"
@@ -125,13 +125,13 @@ def _write(group, name, value):
     elif name == "metadata":
         group.attrs[name] = json.dumps(value)
     else:
-        # Track the order: it is the order in which the model reports its metrics.
+        # Keeps the order in which the model reports its metrics.
         subgroup = group.create_group(name, track_order=True)
         for key, entry in value.items():
             link = stand_in(key, NOT_HDF5, subgroup)
             subgroup[link] = entry
             if link != key:
-                # As JSON, for a string in HDF5 ends at its first NUL.
+                # As JSON, because a string in HDF5 ends at its first NUL.
                 subgroup[link].attrs["name"] = json.dumps(key)
 
 
@@ -153,7 +153,7 @@ def _metadata(text):
 def _entries(group):
     for link, entry in group.items():
         if isinstance(entry, h5py.Group):
-            # A name with a slash was once written as it is, and made groups in groups.
+            # Earlier versions wrote a name with a slash as it is, which nested groups.
             yield from ((f"{link}/{name}", value) for name, value in _entries(entry))
         else:
             array = read_array(entry)
@@ -162,9 +162,9 @@ def _entries(group):
 
 
 def _remove_abandoned(path):
-    """Removes what is left of writes to this file that were killed."""
+    """Removes what killed writes to this file left behind."""
     is_part = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part").fullmatch
-    # Another process may be faster, or the folder or the file be another user's.
+    # Another process may be faster, or the folder or file may be another user's.
     with contextlib.suppress(OSError):
         for part in path.parent.iterdir():
             match = is_part(part.name)
@@ -177,7 +177,7 @@ def _is_abandoned(part, process):
         return True
     if fcntl is None or (process != os.getpid() and _is_alive(process)):
         return False
-    # On another machine, or in a container, a process of that number may be writing.
+    # A process with that number may be writing on another machine or in a container.
     with part.open("r+b") as file:
         return _lock(file)
 
@@ -188,13 +188,13 @@ def _is_alive(process):
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        # Another user's.
+        # It is another user's.
         return True
     return True
 
 
 def _lock(file):
-    """Locks a file until it is closed, or its process dies; whether nobody else has."""
+    """Locks a file until it is closed or its process dies; returns whether that succeeded."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (AttributeError, OSError):
@@ -204,13 +204,13 @@ def _lock(file):
 
 
 def _copy_permissions(path, part):
-    """Gives the part the mode of the file it replaces and, where that is allowed, its owner."""
+    """Gives the part the mode and, where allowed, the owner of the file it replaces."""
     if not path.exists():
         return
     status = path.stat()
     for owner in ((status.st_uid, -1), (-1, status.st_gid)):
         with contextlib.suppress(AttributeError, OSError):
             os.chown(part, *owner)
-    # After that, since a change of the owner resets some of it.
+    # Last, because a change of owner resets some of the mode.
     with contextlib.suppress(OSError):
         part.chmod(status.st_mode & 0o7777)

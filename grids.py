@@ -1,7 +1,7 @@
-"""Grids: where the points of a line or a plane lie, and in which order they are measured.
+"""Grids: where the points of a line or a plane lie, and in what order they are measured.
 
-A grid also turns the measured values, a flat array per metric, into the value that is
-saved and drawn.
+A grid also turns the measured values, a flat array per metric, into what is saved and
+drawn.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Grid:
 
         Raises:
             TypeError: If an argument has the wrong type.
-            ValueError: If there are fewer than two points, or the extent is empty.
+            ValueError: If there are fewer than two points, or the extent is empty or infinite.
         """
         pairs = zip(*_per_axis(number_of_points, extent), strict=True)
         return cls(*(coordinates(number, ends) for number, ends in pairs))
@@ -64,17 +64,17 @@ class Grid:
         """The positions of the points from coarse to fine.
 
         The corners come first, then the midpoints between them, and so on, so that
-        the first few already show the whole.
+        the first few already show the whole plane.
         """
         rows, columns = map(_ranks, self.shape)
         return np.argsort(np.maximum.outer(rows, columns), axis=None, kind="stable")
 
     def scaled(self, factor):
-        """Returns the same grid, larger by a factor."""
+        """Returns the same grid, scaled by a factor."""
         return Grid(factor * self.alphas, factor * self.betas)
 
     def surface(self, values, center, metadata):
-        """Makes a `LossSurface` of a dict of arrays with a value per point."""
+        """Makes a `LossSurface` from a dict of arrays with a value per point."""
         values = {name: array.reshape(self.shape) for name, array in values.items()}
         return LossSurface(*self.axes, values, center, metadata)
 
@@ -91,7 +91,7 @@ def coordinates(number_of_points, extent):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If there are fewer than two points, or the extent is empty.
+        ValueError: If there are fewer than two points, or the extent is empty or infinite.
     """
     check_integer("number_of_points", number_of_points, minimum=2)
     is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
@@ -106,7 +106,7 @@ def coordinates(number_of_points, extent):
 
 
 def line(alphas, values, center, metadata):
-    """Makes a `LossLine` of a dict of arrays with a value per point, direction by direction."""
+    """Makes a `LossLine` from a dict of flat arrays, one direction after the other."""
     values = {name: array.reshape(-1, len(alphas)) for name, array in values.items()}
     return LossLine(alphas, values, center, metadata)
 
@@ -119,13 +119,14 @@ def _per_axis(number_of_points, extent):
     for name, value in (("number_of_points", numbers_of_points), ("extent", extents)):
         if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
             raise TypeError(
-                f"`{name}` must be for both axes, or a pair for alpha and beta. Received {value!r}."
+                f"`{name}` must be one value for both axes, or a pair for alpha and beta. Received "
+                f"{value!r}."
             )
     return numbers_of_points, extents
 
 
 def _ranks(number):
-    """For each point of an axis, how often the axis is halved before it is reached."""
+    """For each point of an axis, how many halvings of the axis it takes to reach it."""
     ranks = np.full(number, -1)
     for rank in range(number.bit_length() + 1):
         reached = np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)

@@ -1,6 +1,6 @@
 """Internals: the private names of Keras that this library cannot do without.
 
-They stand here, one function each, so that a new Keras breaks one place, and loudly.
+They are all here, one function each, so that a new Keras breaks only one place, and loudly.
 """
 
 from keras.src.backend.common import global_state
@@ -13,17 +13,17 @@ def flatten_layers(model):
 
 
 def own_trainable_variables(layer):
-    """Returns the trainable variables of a layer itself, without those of layers in it."""
+    """Returns the trainable variables of a layer itself, without those of its sublayers."""
     return layer._trainable_variables
 
 
 def build_symbolically(model, batch):
-    """Builds what a model builds at its first batch, such as metrics, without computing."""
+    """Builds what a model builds on its first batch, such as metrics, without computing."""
     model._symbolic_build(data_batch=batch)
 
 
 def global_seed_generator():
-    """Returns the generator behind `keras.random` without a seed, made if there is none."""
+    """Returns the generator that `keras.random` uses without a seed; makes it if needed."""
     return seed_generator.global_seed_generator()
 
 

@@ -1,8 +1,8 @@
-"""Interrupts: signals that wait until a model may be left.
+"""Interrupts: signals that wait until it is safe to leave a model.
 
-An exception between two arbitrary lines of TensorFlow breaks TensorFlow's own
-state, and one while a model is being restored leaves it half restored. So while a
-model is moved, signals wait for the end of a batch.
+An exception at an arbitrary line of TensorFlow breaks TensorFlow's own state, and
+one during a restore leaves the model half restored. So while a model is moved,
+signals wait for the end of a batch.
 """
 
 import contextlib
@@ -14,13 +14,12 @@ import threading
 def patient_interrupts():
     """Makes signals wait for the end of a batch; a second Ctrl-C acts at once.
 
-    That holds for every signal with a Python handler, such as a SIGTERM that
-    a batch system's script turns into `SystemExit`. Whatever still waits when
-    the block ends acts then.
+    This holds for every signal with a Python handler, for example a SIGTERM that
+    a cluster job turns into `SystemExit`. Signals that are still waiting when the
+    block ends act then.
 
     Yields:
-        The function to call at the end of a batch; it takes and ignores any
-        arguments.
+        The function to call at the end of a batch; it ignores its arguments.
     """
     if threading.current_thread() is not threading.main_thread():
         # Python runs signal handlers in the main thread only.
@@ -44,13 +43,13 @@ def _python_handlers():
 
 
 def _waiting_room(handlers):
-    """The function that lets a signal wait, and the one that lets all that wait act."""
+    """The function that makes a signal wait, and the one that lets all waiting ones act."""
     waiting = []
     was_hurried = False
 
     def wait(number, frame):
         nonlocal was_hurried
-        # Once only: a third Ctrl-C must not stop the restoring that follows the second.
+        # Only once: a third Ctrl-C must not stop the restore that follows the second.
         if number == signal.SIGINT and number in waiting and not was_hurried:
             was_hurried = True
             waiting.remove(number)

@@ -1,10 +1,10 @@
-"""State: all that an evaluation may change, remembered and given back.
+"""State: everything that an evaluation may change, saved and restored.
 
-Beside its weights a model has the moving statistics of normalization layers, seed
-generators, the memory of stateful layers, metrics and an optimizer; layers, losses
-and steps may refer to variables that Keras does not know of; and random numbers come
-from generators of the process. Each point of a landscape has to start from the same
-state, all of it, and the user gets back all of it.
+In addition to its weights, a model has the moving statistics of normalization layers,
+seed generators, the memory of stateful layers, metrics and an optimizer; layers, losses
+and steps may refer to variables that Keras does not track; and random numbers come from
+generators of the process. Each point of a landscape has to start from exactly the same
+state, and the user gets all of it back.
 """
 
 import collections
@@ -26,7 +26,7 @@ from losslandscape.internals import (
 )
 from losslandscape.walks import along_directions
 
-# Nothing in these packages holds a user's state, and following their functions would never end.
+# These packages hold none of the user's state, and following their functions would never end.
 LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
 # A container with more entries holds data, not variables.
 CONTAINER_LIMIT = 10_000
@@ -34,11 +34,11 @@ CONTAINER_LIMIT = 10_000
 
 @contextlib.contextmanager
 def preserved(model):
-    """Gives a model back every bit of its state, however the block ends.
+    """Restores a model to the last bit, however the block ends.
 
-    Remembers the weights, the state of the layers, the optimizer, the metrics and
-    the random generators, and puts them back on return, exception and
-    `KeyboardInterrupt`. Variables that Keras does not track count as well, if the
+    Saves the weights, the state of the layers, the optimizer, the metrics and the
+    random generators, and restores them on return, exception and
+    `KeyboardInterrupt`. Variables that Keras does not track are included if the
     model's layers, loss, metrics or steps refer to them.
 
     Args:
@@ -56,15 +56,14 @@ def preserved(model):
 
 @contextlib.contextmanager
 def evaluated(model, walk=along_directions):
-    """Gives a model back as `preserved` does, at less memory, after a block that evaluates it.
+    """Restores a model as `preserved` does, with less memory, after a block that evaluates it.
 
-    The optimizer, whose moments may take twice the memory of the weights, is
-    remembered only where the model has a test step of its own: Keras' does not
-    touch it.
+    The optimizer, whose moments may take twice the memory of the weights, is saved
+    only if the model has a custom test step: Keras' own does not touch it.
 
     Args:
         model: A built `keras.Model`.
-        walk: Which variables move, and how; see `walks`. Defaults to the trainable
+        walk: Which variables move, and how; see `walks`. By default, the trainable
             ones along directions.
 
     Yields:
@@ -81,10 +80,10 @@ class State:
     Attributes:
         model: The `keras.Model`.
         walk: How a point becomes weights.
-        moved: List of the variables that a point gives values to.
-        moves: List of the functions that compute these; see `walks`.
+        moved: List of the variables that a point sets.
+        moves: List of the functions that compute their values; see `walks`.
         others: List of all other variables that an evaluation may change, except
-            the metrics', which every evaluation resets by itself.
+            those of metrics, which every evaluation resets anyway.
     """
 
     def __init__(self, model, walk=along_directions, *, with_optimizer):
@@ -94,7 +93,7 @@ class State:
         self._test_function = model.test_function
         metrics = model.metrics_variables
         self._generators = [(put, get()) for get, put in _process_generators()]
-        # Made now, or else the first point would make it and differ from all others.
+        # Made now; otherwise the first point would make it and differ from all others.
         self._made_generator = not has_global_seed_generator()
         self._seed = global_seed_generator().state
         found = [*model.variables, *metrics, self._seed, *_hidden_variables(model)]
@@ -102,34 +101,34 @@ class State:
             found += model.optimizer.variables
         found = list({id(variable): variable for variable in found}.values())
         pairs = [(variable, _copy(variable)) for variable in found]
-        # A build that failed leaves variables without a value behind.
+        # A failed build leaves variables without a value behind.
         pairs = [pair for pair in pairs if _fits(*pair)]
-        # With the variables, so that they live as long as their ids are used.
+        # Variables are kept too, so that they live as long as their ids are used.
         self._values = {id(variable): (variable, value) for variable, value in pairs}
         moved = {id(variable) for variable in (*self.moved, *metrics)}
         self.others = [variable for variable, _ in pairs if id(variable) not in moved]
 
     def value(self, variable):
-        """Returns the value that a variable had."""
+        """Returns the saved value of a variable."""
         return self._values[id(variable)][1]
 
     def put_back(self, variable):
-        """Gives a variable the value that it had."""
+        """Restores the saved value of a variable."""
         value = self.value(variable)
-        # JAX reuses the memory of what a model holds when it is evaluated.
+        # On JAX, an evaluation reuses the memory of the model's values.
         variable.assign(ops.copy(value) if keras.backend.backend() == "jax" else value)
 
     def rewind(self):
-        """Puts back the random generators of the process."""
+        """Restores the random generators of the process."""
         for put, value in self._generators:
             put(value)
 
     def restore(self):
-        """Puts everything back; a variable that fails does not keep the rest from it."""
+        """Restores everything; a variable that fails does not stop the rest."""
         if self._made_generator:
             drop_global_seed_generator()
         with contextlib.suppress(Exception):
-            # Metrics that were built meanwhile have no earlier state, only their initial one.
+            # Metrics built in the meantime have no saved state, only their initial one.
             self.model.reset_metrics()
         errors = []
         for variable, _ in self._values.values():
@@ -142,9 +141,9 @@ class State:
             raise errors[0]
 
     def give_back(self):
-        """Puts everything back, as the user gets it."""
-        # The graph at the end only, or each point would make it anew. Another one would serve
-        # the user's next data worse than none.
+        """Restores everything for the user, including the graph that Keras evaluates with."""
+        # The graph only at the end, or each point would build it again. A graph made for other
+        # data would serve the user worse than none.
         self.model.test_function = self._test_function
         self.restore()
 
@@ -154,7 +153,7 @@ def _given_back(state):
     try:
         yield state
     finally:
-        # In a `try` as well: a signal may arrive as soon as the function begins.
+        # In a `try` too: a signal may arrive as soon as the function begins.
         try:
             _restore(state)
         except BaseException:
@@ -163,7 +162,7 @@ def _given_back(state):
 
 
 def _restore(state, tries=10):
-    """Restores again after whatever interrupts it, for a model must not be left half restored."""
+    """Restores again after any interruption: a model must not be left half restored."""
     try:
         state.give_back()
     except BaseException:
@@ -173,7 +172,7 @@ def _restore(state, tries=10):
 
 
 def _copy(variable):
-    # Keras' own function does not know TensorFlow's variables on other backends.
+    # On other backends, Keras' own function does not accept TensorFlow's variables.
     return tf.identity(variable) if isinstance(variable, tf.Variable) else ops.copy(variable)
 
 
@@ -191,10 +190,10 @@ def _process_generators():
 
 
 def _hidden_variables(model):
-    """The variables that a model refers to in any way, but for those of its optimizer."""
+    """The variables that a model refers to in any way, except those of its optimizer."""
     found, seen, waiting = [], {}, collections.deque([model])
     with contextlib.suppress(RuntimeError):
-        # Where TensorFlow is set to be deterministic there may be none.
+        # There may be none if TensorFlow is set to be deterministic.
         waiting.append(tf.random.get_global_generator())
     while waiting:
         thing = waiting.popleft()
@@ -243,7 +242,7 @@ def _parts_of_function(function):
 
 
 def _names(code):
-    """The names of globals in a function, and in the functions inside it."""
+    """The names of the globals used in a function and in the functions inside it."""
     inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
     return {*code.co_names}.union(*map(_names, inner))
 

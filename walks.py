@@ -1,8 +1,8 @@
 """Walks: how a point of a landscape becomes the weights of a model.
 
-A walk is a function of a model. It returns the variables that move, each with the
-function that computes its value: of the value at the center, the values in the
-directions, and the coordinates along these.
+A walk is a function of a model. It returns the variables that move, each with a
+function that computes its value from the value at the center, the steps in the
+directions and the coordinates along them.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ def along_directions(model):
 def straight(value, steps, coordinates):
     """Moves a weight along directions: returns `value + α·d1 + β·d2 + …`."""
     for coordinate, step in zip(coordinates, steps, strict=True):
-        # Not `+=`, with which Torch would move the origin itself.
+        # Not `+=`: on Torch it would move the origin itself.
         value = value + coordinate * step
     return value
 
@@ -29,14 +29,14 @@ def mover(state):
     """Makes the function that puts a model at a point, always from the same state.
 
     Nothing accumulates: neither where a point lies nor what is measured there
-    depends on the points before.
+    depends on earlier points.
 
     Args:
         state: A `State`.
 
     Returns:
-        A function of directions, a list of lists of tensors like the variables that
-        move, and a point, the coordinates along these.
+        A function of directions (a list of lists of tensors shaped like the variables
+        that move) and a point (the coordinates along them).
     """
     locate = locator(state)
     origins = [state.value(weight) for weight in state.moved]
@@ -58,7 +58,7 @@ def locator(state):
         state: A `State`.
 
     Returns:
-        A function of the values at the center, of directions and a point, that yields
+        A function of the values at the center, the directions and a point; it yields
         the value of each variable that moves.
     """
     dtypes = precise_dtypes(state.moved)
@@ -92,13 +92,13 @@ def _real(dtype):
 
 
 def _cast(tensor, dtype):
-    # Without a change of type a cast would still take time, for each weight at each point.
+    # Even a cast to the same type takes time, for each weight at each point.
     same = keras.backend.standardize_dtype(tensor.dtype) == dtype
     return tensor if same else ops.cast(tensor, dtype)
 
 
 def _after(value):
-    """One weight after the other: TensorFlow would compute, and store, them all at once."""
+    """One weight after the other: TensorFlow would compute and store them all at once."""
     if keras.backend.backend() == "tensorflow":
         return tf.control_dependencies([value])
     return contextlib.nullcontext()

@@ -1,8 +1,8 @@
-"""Workers: the same engines in other threads, processes or machines.
+"""Workers: the same engines in other threads or processes, or on other machines.
 
 Points go out in small tasks to any `concurrent.futures.Executor`. What all tasks
-share, the model with the data and the directions, goes only to workers that say
-they do not have it, since it may be large.
+share (the model, the data and the directions) may be large, so it goes only to
+workers that say they do not have it.
 """
 
 import collections
@@ -21,19 +21,20 @@ from losslandscape.engines import measure_center, start, to_tensors
 from losslandscape.internals import flatten_layers
 from losslandscape.state import State
 
-# So that progress shows and little is lost with a worker, yet tasks are not all overhead.
+# How many tasks: enough to show progress and lose little with a worker, few enough to keep the
+# overhead low.
 TASKS = 100
-# How long to wait for results before Ctrl-C is heard, in seconds.
+# How long to wait for results before Ctrl-C acts, in seconds.
 PATIENCE = 0.2
-# To how much the center in a worker must agree with the one in this process; in half precision
+# How closely the center in a worker must agree with the one in this process; in half precision,
 # two engines round differently.
 TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
-# Of each thread of a worker: a model can be measured at but one point at a time.
+# One per thread of a worker: a model can be measured at only one point at a time.
 _received = threading.local()
 
 
 def check_executor(executor):
-    """Refuses what is no executor, or would hang."""
+    """Refuses anything but an executor that would not hang."""
     if not isinstance(executor, concurrent.futures.Executor):
         raise TypeError(
             "`executor` must be a `concurrent.futures.Executor`, such as "
@@ -43,7 +44,7 @@ def check_executor(executor):
     context = getattr(executor, "_mp_context", None)
     if context is not None and context.get_start_method() == "fork":
         raise ValueError(
-            "`executor` must not fork, since TensorFlow hangs in forked processes. Make it with "
+            "`executor` must not fork, because TensorFlow hangs in forked processes. Make it with "
             "`mp_context=multiprocessing.get_context('spawn')`."
         )
 
@@ -51,8 +52,8 @@ def check_executor(executor):
 def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):
     """Starts an engine whose points are measured by workers.
 
-    The center is measured here as well, and in each worker: a model that is
-    another one after the journey would go unnoticed otherwise.
+    The center is measured here and in each worker; otherwise a model that changed
+    on being sent would go unnoticed.
 
     Args:
         executor: A `concurrent.futures.Executor`.
@@ -61,12 +62,12 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
         data: List of `Dataset`.
         directions: As in `start`.
         interrupt: As in `evaluate_engine`.
-        compared: Names of the values at the center that have to be the same in each
+        compared: Names of the values at the center that must be the same in each
             worker. Defaults to `None`, all of them.
 
     Returns:
-        What `start` returns. The engine yields points as they are done, in any
-        order, and the metadata are complete once it has.
+        What `start` returns. The engine yields points as they finish, in any order;
+        the metadata are complete only then.
     """
     setup = uuid.uuid4(), pickle.dumps((engines, state.model, state.walk, data))
     *_, make = engines.values()
@@ -84,7 +85,7 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
 
     def measure(directions, points):
         nonlocal latest
-        # Directions that the workers have already are not sent again.
+        # Directions that the workers already have are not sent again.
         if latest[0] is not directions:
             arrays = tree.map_structure(ops.convert_to_numpy, directions)
             latest = directions, (setup[0], uuid.uuid4()), (setup[1], pickle.dumps(arrays))
@@ -103,16 +104,16 @@ def _check_centers(expected, found, compared, tolerance):
             value = here[name]
             if not np.isclose(there.get(name, np.nan), value, tolerance, 0, equal_nan=True):
                 raise ValueError(
-                    f"`executor` has a worker whose model is another one: on dataset {index} its "
+                    f"`executor` has a worker whose model is different: on dataset {index} its "
                     f"{name!r} is {there.get(name)}, here it is {value}, with the same weights. A "
-                    "model travels as `model.save` writes it: some `get_config` of a layer, a loss "
-                    "or a metric of your own leaves an argument out, or the worker imports "
+                    "model is sent as `model.save` writes it: either the `get_config` of a custom "
+                    "layer, loss or metric leaves out an argument, or the worker imports "
                     "another version of your code."
                 )
 
 
 def _run(executor, keys, contents, *, points, tasks, check, interrupt):
-    """Hands out tasks, with the contents to workers that ask for them."""
+    """Hands out tasks, and the contents to workers that ask for them."""
     tasks, running, workers = collections.deque(tasks), {}, set()
 
     def submit(positions, contents=None):
@@ -120,7 +121,7 @@ def _run(executor, keys, contents, *, points, tasks, check, interrupt):
 
     try:
         while tasks or running:
-            # Few at a time: what is sent again, with the contents, has to wait for all others.
+            # Few at a time: a task sent again, with the contents, has to wait for all others.
             # One at first, or a worker would get the contents twice.
             while tasks and len(running) < (2 * (len(workers) + 1) if workers else 1):
                 submit(tasks.popleft())
@@ -139,7 +140,7 @@ def _run(executor, keys, contents, *, points, tasks, check, interrupt):
 
 
 def _finished(futures, interrupt):
-    """Waits for some futures to end; those that failed come last, for the others still count."""
+    """Waits for some futures to end; failed ones come last, because the others still count."""
     done, _ = concurrent.futures.wait(
         futures, timeout=PATIENCE, return_when=concurrent.futures.FIRST_COMPLETED
     )
@@ -152,21 +153,21 @@ def _result(future):
         return future.result()
     except Exception as error:
         error.add_note(
-            "A worker of `executor` failed. Where the call has a `checkpoint`, the points that "
-            "were finished are there, and the same call goes on from them."
+            "A worker of `executor` failed. If the call has a `checkpoint`, the finished points "
+            "are there, and the same call resumes from them."
         )
         raise
 
 
 def _work(keys, contents, points):
-    """A task: the name of the worker, how it has started, and the results.
+    """Runs a task: returns the name of the worker, how it started, and the results.
 
     The last two are `None` if it needs the contents.
     """
     worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
     here = vars(_received)
     if contents is not None and here.get("keys") != keys:
-        # Safe: this library has pickled them, in the process that asks.
+        # Safe: this library pickled them, in the calling process.
         setup, directions = contents
         here["directions"] = to_tensors(pickle.loads(directions))  # noqa: S301
         if here.get("keys", (None,))[0] != keys[0]:
@@ -184,7 +185,7 @@ def _work(keys, contents, points):
 
 def _begin(setup, directions):
     engines, model, walk, data = pickle.loads(setup)  # noqa: S301
-    # Of the worker's own copy, which nobody wants back.
+    # No optimizer: this is the worker's own copy, which nobody gets back.
     state = State(model, walk, with_optimizer=False)
     measure, centers, metadata = start(
         engines, state, data, directions=directions, interrupt=_ignore
@@ -193,4 +194,4 @@ def _begin(setup, directions):
 
 
 def _ignore(*_, **__):
-    """Ctrl-C is for the process that hands out the tasks."""
+    """Only the process that hands out the tasks handles Ctrl-C."""

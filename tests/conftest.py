@@ -4,7 +4,7 @@ import signal
 # Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Two tests run at a time, each on a core of its own.
+# Two tests run at a time, each on its own core.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 
@@ -19,7 +19,7 @@ mpl.use("Agg")
 
 @pytest.fixture(autouse=True)
 def fresh_session():
-    """Every test starts from the same seed, with no figures or graphs of another's."""
+    """Every test starts from the same seed, with no figures or graphs left by another."""
     keras.utils.set_random_seed(0)
     yield
     mpl.pyplot.close("all")
@@ -28,7 +28,7 @@ def fresh_session():
 
 @pytest.fixture
 def ctrl_c():
-    """Ctrl-C acts, also where a shell runs the tests in the background and lets them ignore it."""
+    """Ctrl-C acts, even if the shell that runs the tests in the background disabled it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""Other backends than TensorFlow: the same landscape through the `evaluate` engine."""
+"""Backends other than TensorFlow: the same landscape, and both engines agree on JAX."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ model = keras.Sequential([
 ])
 model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
 generator = np.random.default_rng(0)
-# Small weights: where softmax saturates, the backends cut the logarithm at different places.
+# Small weights: where softmax saturates, the backends clip the logarithm at different values.
 model.set_weights([generator.uniform(0.1, 0.3, weight.shape) for weight in model.get_weights()])
 x, y = generator.normal(size=(64, 4)), generator.integers(0, 3, 64)
 model.evaluate(x, y, verbose=0)
@@ -58,14 +58,14 @@ if keras.backend.backend() == "torch":
     try:
         evaluate_line(model, x, y, engine="compiled")
     except ValueError as error:
-        assert "it needs the TensorFlow or the JAX backend, and this is " in str(error)
+        assert "it needs the TensorFlow or the JAX backend, not torch" in str(error)
 print(surface.metadata["backend"])
 for name in ("loss", "data_loss", "accuracy"):
     print(*surface.values[name].ravel(), *ways[0].values[name][0], *trajectory.true_values[name])
 """
 
 
-# Both engines on one model after the other, with all that a test step may bring.
+# Both engines on several models, with everything that a test step may involve.
 ENGINES_SCRIPT = """
 import keras, numpy as np
 from keras import layers, ops
@@ -129,7 +129,7 @@ def landscape(backend):
     return np.array([line.split() for line in values], dtype=float)
 
 
-# `make test` takes JAX alone, since Torch's usual build is several gigabytes: `make test-torch`.
+# `make test` takes only JAX, since Torch takes several gigabytes: for it, `make test-torch`.
 BACKENDS = os.environ.get("LOSSLANDSCAPE_BACKENDS", "jax").split(",")
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: nothing is lost, nothing is mixed, and what is there can be drawn."""
+"""Checkpoints: nothing is lost, nothing is mixed, and what has been saved can be drawn."""
 
 import resource
 import shutil
@@ -17,7 +17,7 @@ from quadratic import quadratic_model
 import losslandscape as ll
 from losslandscape import LossLine, LossSurface, evaluate_line, evaluate_surface
 
-# Without a wait between writes, so that short computations write often.
+# No wait between writes, so that short computations write often.
 pytestmark = pytest.mark.usefixtures("every_point_is_written")
 
 
@@ -28,7 +28,7 @@ def every_point_is_written(monkeypatch):
 
 @pytest.fixture
 def points(monkeypatch):
-    """Counts the points that are measured, and fails after some if told so."""
+    """Counts the measured points, and fails once they exceed `limit`."""
 
     class Points:
         measured = 0
@@ -43,13 +43,13 @@ def points(monkeypatch):
             raise RuntimeError("the machine went down")
 
     monkeypatch.setattr(ll.evaluation.Progress, "advance", count)
-    # Else a graph would measure all of them at once.
+    # Otherwise a graph would measure all of them at once.
     monkeypatch.setattr("losslandscape.engines.CHUNK", 5)
     return Points
 
 
 def same(one, other):
-    """Whether two saved values are equal in every bit, but for how they were computed."""
+    """Asserts that two saved values are equal to the bit, except how they were computed."""
     assert type(one) is type(other)
     for name in ("alphas", "betas", "path", "values", "plane_values", "true_values", "center"):
         np.testing.assert_equal(getattr(one, name, None), getattr(other, name, None))
@@ -99,7 +99,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_the_same_call_goes_on_where_it_stopped(name, model, data, points, tmp_path):
+def test_the_same_call_resumes_where_it_stopped(name, model, data, points, tmp_path):
     call, path = CALLS[name], tmp_path / "saved.h5"
     whole = call(model, data, verbose=0)
     number, points.measured, points.limit = points.measured, 0, 6
@@ -123,7 +123,7 @@ def test_a_trajectory_resumes_among_its_records(model, data, points, tmp_path, m
     with pytest.raises(RuntimeError):
         trajectory(model, data, checkpoint=tmp_path / "t.h5", verbose=0)
     half = ll.LossTrajectory.load(tmp_path / "t.h5")
-    # All that is missing are the last records.
+    # Only the last records are missing.
     assert not half.missing.any()
     assert np.isfinite(half.plane_values["loss"]).all()
     np.testing.assert_array_equal(
@@ -142,7 +142,7 @@ def test_a_finished_computation_is_only_read(model, data, points, tmp_path):
     assert points.measured == 0
 
 
-def test_without_a_seed_it_goes_on_along_its_own_directions(model, data, points, tmp_path):
+def test_without_a_seed_it_resumes_along_its_own_directions(model, data, points, tmp_path):
     options = {"number_of_points": 9, "checkpoint": tmp_path / "surface.h5", "verbose": 0}
     points.limit = 30
     with pytest.raises(RuntimeError):
@@ -154,7 +154,7 @@ def test_without_a_seed_it_goes_on_along_its_own_directions(model, data, points,
     same(resumed, evaluate_surface(model, *data, 9, seed=seed, verbose=0))
 
 
-def test_losses_below_zero_and_nan_are_done(points, tmp_path):
+def test_negative_and_nan_losses_count_as_measured(points, tmp_path):
     model, data = quadratic_model(), (np.zeros((4, 1), "float32"), np.zeros((4, 1), "float32"))
     # Overflows where the coordinate is not 0.
     huge = [[np.full((3, 1), 1e38, "float32")]]
@@ -175,7 +175,7 @@ def test_several_datasets_have_a_file_each(model, data, tmp_path):
     files = [tmp_path / "line-1.h5", tmp_path / "line-2.h5"]
     for line, file in zip(lines, files, strict=True):
         same(LossLine.load(file), line)
-    # One write may have been the last before a crash.
+    # A crash may come between the two writes.
     files[1].unlink()
     for again, line, file in zip(
         ll.evaluate_lines(model, datasets, 5, **options), lines, files, strict=True
@@ -212,7 +212,7 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_belongs_to_another_computation_is_refused(what, model, data, tmp_path):
+def test_a_checkpoint_of_another_computation_is_refused(what, model, data, tmp_path):
     path = tmp_path / "line.h5"
     options = {"number_of_points": 5, "seed": 0, "checkpoint": path, "verbose": 0}
     evaluate_line(model, *data, **options)
@@ -221,7 +221,7 @@ def test_what_belongs_to_another_computation_is_refused(what, model, data, tmp_p
     if change:
         change(model, data)
     before = model.get_weights()
-    with pytest.raises(ValueError, match=f"`checkpoint` must be new.* other .*{what.strip()}"):
+    with pytest.raises(ValueError, match=f"`checkpoint` must be new.* different .*{what.strip()}"):
         evaluate_line(model, *data, **options | others)
     assert path.read_bytes() == content
     for now, then in zip(model.get_weights(), before, strict=True):
@@ -233,7 +233,7 @@ def test_other_data_are_refused(model, data, tmp_path):
     evaluate_line(model, *data, 5, seed=0, checkpoint=path, verbose=0)
     x = data[0].copy()
     x[-1, -1] += 1e-6
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match="different data"):
         evaluate_line(model, x, data[1], 5, seed=0, checkpoint=path, verbose=0)
 
 
@@ -246,11 +246,11 @@ def test_other_layers_with_the_same_weights_are_refused(data, tmp_path):
 
     options = {"seed": 0, "checkpoint": tmp_path / "line.h5", "verbose": 0}
     evaluate_line(network("relu"), *data, 5, **options)
-    with pytest.raises(ValueError, match="the model itself has the loss .*; now it has"):
+    with pytest.raises(ValueError, match="the model itself has a loss of .*; now it has"):
         evaluate_line(network("tanh"), *data, 5, **options)
 
 
-def test_the_training_may_be_another(model, data, tmp_path):
+def test_another_optimizer_is_accepted(model, data, tmp_path):
     path = tmp_path / "line.h5"
     first = evaluate_line(model, *data, 5, seed=0, checkpoint=path, verbose=0)
     other_optimizer(model, data)
@@ -310,13 +310,13 @@ def test_files_with_other_values_than_this_call_measures_are_refused(change, mod
     saved = LossLine.load(tmp_path / "line.h5")
     change(saved)
     saved.save(tmp_path / "line.h5")
-    with pytest.raises(ValueError, match="`checkpoint` must be new, or .*holds so many values"):
+    with pytest.raises(ValueError, match="`checkpoint` must be new, or .*holds this many values"):
         evaluate_line(model, *data, **options)
     (tmp_path / "line.h5").unlink()
     same(evaluate_line(model, *data, **options), line)
 
 
-def test_any_name_of_a_metric_is_kept(data, points, tmp_path):
+def test_any_metric_name_is_kept(data, points, tmp_path):
     names = ["top/accuracy", "/accuracy", "a//b", ".", "top_accuracy", "acc (%)", "acc\nuracy"]
     network = keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax")])
     metrics = [keras.metrics.SparseCategoricalAccuracy(name=name) for name in names]
@@ -333,28 +333,28 @@ def test_any_name_of_a_metric_is_kept(data, points, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["a" * 250, "a\0b", "\ud800", "a" * 238 + ".h5"])
-def test_names_that_no_file_can_have_are_refused_first(path, model, data, points, tmp_path):
+def test_impossible_file_names_are_refused_first(path, model, data, points, tmp_path):
     with pytest.raises(ValueError, match="(?s)`checkpoint` must be a file that can be written"):
         ll.evaluate_lines(model, (data, data), checkpoint=tmp_path / path, verbose=0)
     assert points.measured == 0
     assert not list(tmp_path.iterdir())
 
 
-def test_the_file_of_each_dataset_must_be_one_that_can_be_written(model, data, points, tmp_path):
+def test_the_file_of_each_dataset_must_be_writable(model, data, points, tmp_path):
     (tmp_path / "line-2.h5").mkdir()
-    with pytest.raises(ValueError, match="`checkpoint` must be .*line-2.h5': this is no file"):
+    with pytest.raises(ValueError, match="`checkpoint` must be .*line-2.h5': this is not a file"):
         ll.evaluate_lines(model, (data, data), checkpoint=tmp_path / "line.h5", verbose=0)
     assert points.measured == 0
 
 
 @pytest.mark.parametrize("path", ["nowhere/line.h5", ""])
-def test_paths_that_cannot_be_written_are_refused_first(path, model, data, points, tmp_path):
+def test_unwritable_paths_are_refused_first(path, model, data, points, tmp_path):
     with pytest.raises(ValueError, match="`checkpoint` must be a file that can be written"):
         evaluate_line(model, *data, checkpoint=tmp_path / path, verbose=0)
     assert points.measured == 0
 
 
-def test_a_full_disk_is_told_and_the_values_are_returned(model, data, tmp_path):
+def test_a_full_disk_warns_and_the_values_are_returned(model, data, tmp_path):
     options = {"number_of_points": 5, "seed": 0, "verbose": 0}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
@@ -368,7 +368,7 @@ def test_a_full_disk_is_told_and_the_values_are_returned(model, data, tmp_path):
 
 
 @pytest.mark.parametrize("failure", [OSError, RuntimeError, TypeError, KeyError, MemoryError])
-def test_whatever_fails_in_writing_costs_no_values(failure, model, data, tmp_path, monkeypatch):
+def test_a_failed_write_loses_no_values(failure, model, data, tmp_path, monkeypatch):
     options = {"number_of_points": 5, "seed": 0, "verbose": 0}
     expected = evaluate_line(model, *data, **options)
 
@@ -383,7 +383,7 @@ def test_whatever_fails_in_writing_costs_no_values(failure, model, data, tmp_pat
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Nothing can be written."""
+    """No line can be saved."""
 
     def fail(*_):
         raise OSError("no space")
@@ -392,7 +392,7 @@ def full_disk(monkeypatch):
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_warnings_that_are_errors_cost_no_values(model, data, tmp_path):
+def test_warnings_as_errors_lose_no_values(model, data, tmp_path):
     options = {"number_of_points": 5, "seed": 0, "verbose": 0}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("error", UserWarning)
@@ -402,7 +402,7 @@ def test_warnings_that_are_errors_cost_no_values(model, data, tmp_path):
 
 
 @pytest.mark.usefixtures("full_disk")
-def test_warnings_that_are_errors_do_not_hide_the_first_error(model, data, points, tmp_path):
+def test_warnings_as_errors_do_not_hide_the_first_error(model, data, points, tmp_path):
     options = {"number_of_points": 9, "engine": "evaluate", "verbose": 0}
     points.limit = 3
     with warnings.catch_warnings(record=True):
@@ -411,9 +411,7 @@ def test_warnings_that_are_errors_do_not_hide_the_first_error(model, data, point
             evaluate_line(model, *data, checkpoint=tmp_path / "line.h5", **options)
 
 
-def test_a_second_writer_and_warnings_that_are_errors_cost_no_values(
-    model, data, tmp_path, monkeypatch
-):
+def test_a_second_writer_and_warnings_as_errors_lose_no_values(model, data, tmp_path, monkeypatch):
     path, advance = tmp_path / "line.h5", ll.evaluation.Progress.advance
 
     def intrude(*arguments):
@@ -431,7 +429,7 @@ def test_a_second_writer_and_warnings_that_are_errors_cost_no_values(
     same(line, evaluate_line(model, *data, **options))
 
 
-def test_a_second_writer_does_not_spoil_the_first_ones_file(model, data, tmp_path, monkeypatch):
+def test_a_file_of_a_second_writer_is_left_alone(model, data, tmp_path, monkeypatch):
     options = {"number_of_points": 7, "verbose": 0}
     evaluate_line(model, *data, seed=1, checkpoint=tmp_path / "other.h5", **options)
     path, advance = tmp_path / "line.h5", ll.evaluation.Progress.advance
@@ -455,7 +453,7 @@ def test_a_surface_is_computed_from_coarse_to_fine(model, data, points, tmp_path
             model, *data, 9, seed=0, engine="evaluate", checkpoint=tmp_path / "s.h5", verbose=0
         )
     values = LossSurface.load(tmp_path / "s.h5").values["loss"]
-    # Every other row and column, of nine.
+    # Every other row and column of the nine.
     assert np.isfinite(values[::2, ::2]).all()
     assert np.count_nonzero(np.isfinite(values)) == 25
 
@@ -487,7 +485,7 @@ for _ in range(20):
     if child == 0:
         compute(path)
         os._exit(0)
-    # Once it has gone on, however slow the machine is, at any instant.
+    # Killed at any instant once it has made progress, however slow the machine is.
     before = done()
     while done() == before < 961:
         time.sleep(0.01)
@@ -513,7 +511,7 @@ def test_twenty_kills_leave_whole_files_and_lose_nothing(tmp_path):
     assert len(done) == 20
     assert done == sorted(done)
     assert 0 < done[0] < done[-1] < 961
-    # The writes that were killed have left nothing, either.
+    # The killed writes have left nothing behind, either.
     assert list(tmp_path.iterdir()) == [path]
     resumed = LossSurface.load(path)
     keras.utils.set_random_seed(0)

@@ -489,7 +489,7 @@ def test_losses_that_are_not_means_are_refused():
         regression(keras.Input((4,)), layers.Dense(3), Sum(), layers.Dense(1)),
     ):
         for batch_size in (7, None):
-            with pytest.raises(ValueError, match="is no mean over samples"):
+            with pytest.raises(ValueError, match="is not a mean over samples"):
                 hessian_trace(model, FEATURES, TARGETS, 2, batch_size=batch_size)
 
 

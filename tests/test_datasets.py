@@ -58,7 +58,7 @@ def samples(dataset, part=0):
         ([Batches(), Batches()], 2),
     ],
 )
-def test_one_dataset_is_told_from_several(datasets, number):
+def test_one_dataset_is_distinguished_from_several(datasets, number):
     assert len(split_datasets(datasets)) == number
 
 
@@ -79,7 +79,7 @@ def test_every_kind_gives_the_same_samples_in_order(model, dataset):
     assert read.size == 10
     for _ in range(2):
         np.testing.assert_array_equal(samples(read), X)
-        # Keras makes a column of a pandas Series.
+        # Keras makes a column out of a pandas Series.
         np.testing.assert_array_equal(np.ravel(samples(read, part=1)), Y)
 
 
@@ -93,7 +93,7 @@ def test_dicts_lists_and_weights_keep_their_structure(model):
 
 
 class Seen(keras.Model):
-    """Keeps the structure, shapes and types of what `model.evaluate` hands to its test step."""
+    """Keeps the structure, shapes and types of what `model.evaluate` passes to its test step."""
 
     def test_step(self, data):
         self.seen = keras.tree.map_structure(
@@ -150,7 +150,7 @@ WEIGHT = np.linspace(0, 1, 10)
     ],
     ids=lambda dataset: "-".join(type(part).__name__ for part in dataset),
 )
-def test_a_step_gets_what_evaluate_hands_it(dataset):
+def test_a_step_gets_what_evaluate_passes_to_it(dataset):
     model = Seen()
     model.compile(run_eagerly=True)
     model.evaluate(*dataset[:2], sample_weight=(*dataset, None, None)[2], verbose=0)
@@ -239,10 +239,10 @@ def test_automatic_batches_shrink_with_the_largest_layer(model):
             r"must yield batches.*`.batch\(n\)`",
         ),
         ((1.0, 2.0), TypeError, "`test` must be arrays.*'float', 'float'"),
-        (((x, y) for x, y in zip(X, Y, strict=True)), TypeError, "generator can be read but once"),
+        (((x, y) for x, y in zip(X, Y, strict=True)), TypeError, "generator.*read only once"),
     ],
 )
-def test_what_cannot_be_read_is_refused(model, dataset, error, message):
+def test_unreadable_data_are_refused(model, dataset, error, message):
     with pytest.raises(error, match=message):
         read_dataset(model, dataset, name="test")
 
@@ -252,7 +252,7 @@ def test_batch_size_is_for_arrays(model):
         read_dataset(model, Batches(), batch_size=4)
 
 
-def test_no_dataset_is_refused():
+def test_an_empty_tuple_is_refused():
     with pytest.raises(ValueError, match="`datasets` is empty"):
         split_datasets(())
 

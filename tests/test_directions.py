@@ -10,7 +10,7 @@ from losslandscape.directions import register_filters
 
 
 def built(layer, *input_shape):
-    """A model of one layer, with weights far from zero so that no filter is."""
+    """A model of one layer, with weights far from zero so that no filter is zero."""
     model = keras.Sequential([keras.Input(input_shape), layer])
     generator = np.random.default_rng(1)
     for weight in model.weights:
@@ -30,8 +30,8 @@ class OutputFirstDense(layers.Layer):
         return keras.ops.matmul(inputs, keras.ops.transpose(self.kernel * self.gain))
 
 
-# The layers of the design's table: how one filter is cut out of a weight, written
-# down once more here as slices, independent of the axes that the library names.
+# How one filter is cut out of each layer's weights, written as slices, independently
+# of the axes that the library names.
 LAST = [(lambda w, i: w[..., i], -1)]
 KERNELS = {
     "Dense": (layers.Dense(5), (4,), LAST),
@@ -210,7 +210,7 @@ def test_filters_of_norm_zero_get_a_direction_of_zero():
     assert direction[:, [0, 2]].all()
 
 
-def test_other_normalizations():
+def test_other_normalizations_scale_layers_weights_or_nothing():
     model = built(layers.Dense(3), 4)
     weight = model.trainable_variables[0].numpy()
     draw, layer, product = (
@@ -252,7 +252,7 @@ def test_a_seed_of_zero_is_a_seed(model):
         np.testing.assert_array_equal(first, again)
 
 
-def test_without_a_seed_keras_decides(model):
+def test_without_a_seed_the_global_one_decides(model):
     keras.utils.set_random_seed(7)
     first, second = random_directions(model), random_directions(model)
     keras.utils.set_random_seed(7)

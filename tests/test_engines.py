@@ -36,7 +36,7 @@ def compiled(network, loss="sparse_categorical_crossentropy", **options):
 
 
 class OwnStep(keras.Sequential):
-    """Adds something of its own to the loss in its test step."""
+    """Changes the loss and adds a value in its test step."""
 
     def test_step(self, data):
         logs = super().test_step(data)
@@ -44,14 +44,14 @@ class OwnStep(keras.Sequential):
 
 
 class OwnValues(keras.Sequential):
-    """Changes values of the metrics, for which Keras reports the metrics themselves."""
+    """Returns changed values of the metrics; Keras reports the metrics themselves instead."""
 
     def test_step(self, data):
         return {name: value / 2 for name, value in super().test_step(data).items()}
 
 
 class Autoencoder(keras.Model):
-    """Has a step of its own for inputs alone, with a loss that sums over features."""
+    """Has a custom step for inputs alone, with a loss that sums over features."""
 
     def __init__(self):
         super().__init__()
@@ -67,7 +67,7 @@ class Autoencoder(keras.Model):
 
     def test_step(self, data):
         inputs = data["x"] if isinstance(data, dict) else data
-        # With a tuple in place of the inputs this would be right by shape, and wrong.
+        # With a tuple instead of the inputs this would have the right shape and be wrong.
         errors = ops.sum((inputs - self(ops.reshape(inputs, (-1, 4)))) ** 2, axis=-1)
         self.loss_tracker.update_state(ops.mean(errors))
         return {"loss": self.loss_tracker.result()}
@@ -80,7 +80,7 @@ class AddedLoss(layers.Layer):
 
 
 class OwnMetric(keras.metrics.Metric):
-    """The largest output of all batches, a state that is no mean."""
+    """The largest output of all batches, a state that is not a mean."""
 
     def __init__(self):
         super().__init__(name="largest")
@@ -218,7 +218,7 @@ def test_both_engines_give_the_same_numbers(case, batch_size):
     [X, (X,), {"x": X}, tf.data.Dataset.from_tensor_slices(X).batch(25)],
     ids=["array", "tuple", "dict", "tf.data"],
 )
-def test_inputs_alone_reach_a_step_as_evaluate_hands_them_over(data, engine):
+def test_inputs_alone_reach_a_step_as_evaluate_passes_them(data, engine):
     model = Autoencoder()
     expected = np.mean(np.sum((X - ops.convert_to_numpy(model(X))) ** 2, axis=-1))
     model.compile()
@@ -229,7 +229,7 @@ def test_inputs_alone_reach_a_step_as_evaluate_hands_them_over(data, engine):
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
 @pytest.mark.parametrize("name", ["data_loss", "quality/accuracy", "loss_0", "", "a b\n$x$"])
-def test_a_metric_of_any_name_is_what_evaluate_reports(name, engine):
+def test_a_metric_of_any_name_has_the_value_that_evaluate_reports(name, engine):
     network = dense(kernel_regularizer="l2")
     metric = keras.metrics.SparseCategoricalAccuracy(name=name or " ")
     network.compile(loss="sparse_categorical_crossentropy", metrics=[metric])
@@ -254,7 +254,7 @@ def test_the_model_is_traced_once_for_all_points_and_directions():
     assert len(traced) == 2
 
 
-def test_many_points_in_chunks_are_in_order():
+def test_many_points_in_chunks_stay_in_order():
     model = compiled(dense())
     options = {"directions": random_directions(model, seed=0), "verbose": 0}
     fine = evaluate_line(model, X, Y, 1001, engine="compiled", **options)
@@ -264,7 +264,7 @@ def test_many_points_in_chunks_are_in_order():
     )
 
 
-def test_several_datasets_of_different_sizes():
+def test_both_engines_agree_on_datasets_of_different_sizes():
     model = compiled(dense())
     datasets = ((X, Y), (X[:17], Y[:17]), tf.data.Dataset.from_tensor_slices((X, Y)).batch(9))
     for first, second in zip(
@@ -311,7 +311,7 @@ class OwnEvaluate(keras.Sequential):
 OBSTACLES = {
     "the model runs eagerly": lambda: (compiled(dense(), run_eagerly=True), (X, Y)),
     r"the batches of \['dataset'\] differ": lambda: (compiled(dense()), irregular()),
-    "`evaluate` of its own": lambda: (compiled(dense(OwnEvaluate)), (X, Y)),
+    "custom `evaluate`": lambda: (compiled(dense(OwnEvaluate)), (X, Y)),
 }
 
 
@@ -320,7 +320,7 @@ def test_where_the_compiled_engine_does_not_apply_auto_evaluates(reason):
     model, data = OBSTACLES[reason]()
     with pytest.raises(ValueError, match=f"`engine='compiled'` does not apply: .*{reason}"):
         evaluate_line(model, data, engine="compiled", verbose=0)
-    # As many points as would be compiled.
+    # Enough points that they would otherwise be compiled.
     auto, evaluated = (
         evaluate_line(model, data, number_of_points=31, seed=0, engine=engine, verbose=0)
         for engine in ("auto", "evaluate")
@@ -334,7 +334,7 @@ def test_where_the_compiled_engine_does_not_apply_auto_evaluates(reason):
 @pytest.mark.parametrize(
     ("number_of_points", "engine"), [(2, "evaluate"), (24, "evaluate"), (25, "compiled")]
 )
-def test_auto_compiles_an_ordinary_model_where_it_pays(number_of_points, engine):
+def test_auto_compiles_an_ordinary_model_where_it_pays_off(number_of_points, engine):
     two_headed_data = {"a": X, "b": X[:, :2]}, {"label": Y, "value": X[:, 0]}
     for model, data in ((compiled(dense()), (X, Y)), (two_headed_network(), two_headed_data)):
         line = evaluate_line(model, data, None, number_of_points, verbose=0)
@@ -342,14 +342,14 @@ def test_auto_compiles_an_ordinary_model_where_it_pays(number_of_points, engine)
         assert "not_compiled" not in line.metadata
 
 
-def test_more_data_than_the_budget_are_not_compiled(monkeypatch):
+def test_data_beyond_the_budget_are_not_compiled(monkeypatch):
     monkeypatch.setattr("losslandscape.engines.DATA_BUDGET", 1000)
     # 50 samples of four floats and one label of eight bytes.
     with pytest.raises(ValueError, match="the data take 1,200 bytes, more than the 1,000"):
         evaluate_line(compiled(dense()), X, Y, engine="compiled", verbose=0)
 
 
-def test_what_fails_in_a_graph_is_evaluated():
+def test_a_model_that_fails_in_a_graph_is_evaluated():
     class Remembering(keras.Sequential):
         def reset_metrics(self):
             self.total = np.array(self.metrics_variables[0])
@@ -365,7 +365,7 @@ def test_what_fails_in_a_graph_is_evaluated():
     np.testing.assert_array_equal(auto.values["loss"], evaluated.values["loss"])
 
 
-def test_many_calls_bring_no_warnings_of_retracing(caplog):
+def test_many_calls_cause_no_retracing_warnings(caplog):
     model = compiled(dense())
     with caplog.at_level("WARNING", logger="tensorflow"):
         for _ in range(6):

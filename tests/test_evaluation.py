@@ -22,7 +22,7 @@ from losslandscape import (
 
 
 def naive(model, x, y, directions, points):
-    """The losses by the plain way: `set_weights` with NumPy, and Keras' own batches."""
+    """The losses, computed naively: `set_weights` with NumPy, and Keras' own batches."""
     start = model.get_weights()
     position = {id(weight): index for index, weight in enumerate(model.weights)}
     losses = []
@@ -92,7 +92,7 @@ def test_a_quadratic_model_gives_its_closed_form_surface_and_line():
 
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
-def test_every_point_and_metric_agrees_with_the_naive_way(model, data, engine):
+def test_every_point_and_metric_agrees_with_a_naive_loop(model, data, engine):
     directions = random_directions(model, 2, seed=0)
     surface = evaluate_surface(
         model, *data, (4, 3), directions=directions, engine=engine, verbose=0
@@ -108,7 +108,7 @@ def test_every_point_and_metric_agrees_with_the_naive_way(model, data, engine):
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
 def test_every_direction_starts_at_the_models_own_weights(model, data, engine):
     directions = random_directions(model, 3, seed=0)
-    # Each moves one weight only: what an earlier one moved must be back in place.
+    # Each moves only one weight: what an earlier one moved must be back in place.
     for kept, direction in enumerate(directions):
         for index in range(len(direction)):
             direction[index] *= index in (0, 2 * kept)
@@ -120,7 +120,7 @@ def test_every_direction_starts_at_the_models_own_weights(model, data, engine):
 
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
-def test_a_point_does_not_depend_on_the_points_before(model, data, engine):
+def test_a_point_does_not_depend_on_earlier_points(model, data, engine):
     (direction,) = random_directions(model, seed=0)
     backwards = [-array for array in direction]
     line, backwards = (
@@ -184,7 +184,7 @@ def test_the_center_is_measured_where_the_grid_misses_it(model, data):
     assert not np.isclose(surface.values["loss"], expected["loss"]).any()
 
 
-def test_weight_penalties_are_told_from_the_loss_of_the_data(data):
+def test_weight_penalties_are_separated_from_the_data_loss(data):
     def network(regularizer):
         keras.utils.set_random_seed(1)
         model = keras.Sequential(
@@ -208,7 +208,7 @@ def test_weight_penalties_are_told_from_the_loss_of_the_data(data):
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
 def test_data_loss_below_a_huge_penalty_is_right_or_missing(data, engine):
-    """As for deep networks that diverge: next to 1e9 single precision has no digit left for 1."""
+    """As for deep networks that diverge: next to 1e9, single precision cannot resolve 1."""
 
     def network(regularizer):
         keras.utils.set_random_seed(0)
@@ -231,14 +231,14 @@ def test_data_loss_below_a_huge_penalty_is_right_or_missing(data, engine):
     assert (penalized.values["loss"] > 1e6).all()
 
 
-def test_metrics_per_class_become_one_value_each(data):
+def test_a_metric_with_a_value_per_class_becomes_one_per_class(data):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
     model.compile(loss="categorical_crossentropy", metrics=[keras.metrics.F1Score()])
     line = evaluate_line(model, data[0], np.eye(3)[data[1]], 3, verbose=0)
     assert list(line.values) == ["loss", "f1_score_0", "f1_score_1", "f1_score_2"]
 
 
-def test_losses_that_are_not_finite_are_kept():
+def test_non_finite_losses_are_kept():
     model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
     model.set_weights([np.ones((1, 1))])
     model.compile(loss=lambda _, output: ops.mean(ops.log(output)))
@@ -256,7 +256,7 @@ def test_losses_that_are_not_finite_are_kept():
     np.testing.assert_allclose(line.values["loss"][0], expected, atol=1e-6)
 
 
-def test_a_models_own_test_step_is_what_is_measured(data):
+def test_a_custom_test_step_is_what_is_measured(data):
     class Doubled(keras.Sequential):
         def test_step(self, batch):
             return {"twice": 2 * super().test_step(batch)["loss"]}
@@ -269,10 +269,10 @@ def test_a_models_own_test_step_is_what_is_measured(data):
         evaluate_line(model, *data, 3, verbose=0)
 
 
-# The model is left alone.
+# The model is left as it was.
 
 
-def test_the_model_is_bit_identical_afterwards_and_trains_on_as_if_nothing_was(model, data):
+def test_the_model_is_bit_identical_afterwards_and_trains_as_if_untouched(model, data):
     before = state_of(model)
     for engine in ("evaluate", "compiled"):
         evaluate_surface(model, *data, 3, engine=engine, verbose=0)
@@ -339,7 +339,7 @@ def test_the_model_is_bit_identical_after_interrupts_at_random_times(model, data
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_interrupt_cannot_stop_the_restoring(model):
+def test_a_second_interrupt_cannot_stop_the_restore(model):
     before = state_of(model)
     reset, calls = model.reset_metrics, []
 
@@ -468,7 +468,7 @@ def test_low_precision_models(data, policy):
     assert_same_state(model, before)
     expected = []
     for alpha in (-1, 0, 1):
-        # NumPy steps in single precision, then rounds to the model's own.
+        # NumPy steps in single precision, then rounds to the model's precision.
         with preserved(model):
             for weight, step in zip(model.trainable_variables, direction, strict=True):
                 weight.assign(np.array(weight).astype("float32") + alpha * step)
@@ -530,10 +530,10 @@ def test_models_under_a_mirrored_strategy_of_two_replicas():
     assert run.stdout.endswith("same surface\n"), run.stderr
 
 
-# What is said, and what is refused.
+# Metadata, progress and errors.
 
 
-def test_metadata_tell_how_to_get_the_same_again(model, data):
+def test_the_metadata_suffice_to_repeat_a_line(model, data):
     line = evaluate_line(model, *data, 3, verbose=0)
     assert line.metadata["directions"] == "random"
     assert line.metadata["normalize"] == "filter"
@@ -544,7 +544,7 @@ def test_metadata_tell_how_to_get_the_same_again(model, data):
     np.testing.assert_array_equal(line.values["loss"], again.values["loss"])
 
 
-def test_progress_is_shown_as_keras_shows_it(model, data, capsys):
+def test_progress_is_shown_in_keras_style(model, data, capsys):
     evaluate_surface(model, *data, 3, metric="accuracy", verbose=1)
     assert re.search(r"9/9.*/point - accuracy: 0\.\d+", capsys.readouterr().out)
     evaluate_line(model, *data, 3, verbose=0)
@@ -555,10 +555,10 @@ def test_progress_is_shown_as_keras_shows_it(model, data, capsys):
     ("options", "error", "message"),
     [
         ({"number_of_points": 1}, ValueError, "`number_of_points` must be at least 2. Received 1"),
-        ({"number_of_points": 5.0}, TypeError, "`number_of_points` must be for both axes.*5.0"),
+        ({"number_of_points": 5.0}, TypeError, "`number_of_points` must be one value.*5.0"),
         ({"number_of_points": (5, 5.5)}, TypeError, "`number_of_points` must be an integer.*5.5"),
         ({"number_of_points": True}, TypeError, "`number_of_points` must be an integer.*True"),
-        ({"number_of_points": (5, 5, 5)}, TypeError, "`number_of_points` must be for both axes"),
+        ({"number_of_points": (5, 5, 5)}, TypeError, "`number_of_points` must be one value"),
         ({"extent": (1, -1)}, ValueError, r"`extent`.*smaller first.*Received \(1, -1\)"),
         ({"extent": (0, np.inf)}, ValueError, r"`extent` must be two finite numbers.*inf"),
         ({"extent": (-1, 0, 1)}, TypeError, r"`extent` must be two numbers.*\(-1, 0, 1\)"),
@@ -640,7 +640,7 @@ def test_an_automatic_extent_goes_to_ten_times_the_loss(width):
     options = {"directions": directions, "extent": "auto", "verbose": 0}
     line = evaluate_line(bowl(width), x, x, 5, **options)
     surface = evaluate_surface(bowl(width), x, x, 5, **options)
-    # A step of an eighth of a power of two, and two digits.
+    # Powers of two in steps of an eighth, rounded down to two digits.
     assert width / 2 ** (1 / 8) * 0.9 < line.alphas[-1] <= width
     assert -line.alphas[0] == line.alphas[-1] == surface.alphas[-1] == surface.betas[-1]
     assert line.values["loss"].max() <= 10
@@ -657,7 +657,7 @@ def test_an_automatic_extent_ends_where_the_loss_is_flat_or_steep(width, extent)
 def test_an_automatic_extent_needs_a_loss_above_zero(data):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     model.compile(loss=lambda _, output: -ops.mean(output**2))
-    with pytest.raises(ValueError, match="`extent='auto'` needs a model with a loss above 0"):
+    with pytest.raises(ValueError, match="`extent='auto'` needs a finite loss above 0"):
         evaluate_line(model, *data, extent="auto", verbose=0)
     with pytest.raises(ValueError, match="`extent` must be one of 'auto'"):
         evaluate_line(model, *data, extent="automatic", verbose=0)

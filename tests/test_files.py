@@ -1,4 +1,4 @@
-"""Files: whatever happens while one is written, there is the old one or the new one."""
+"""Files: whatever happens while one is written, either the old or the new one is there."""
 
 import errno
 import fcntl
@@ -34,7 +34,7 @@ def write_half(path):
         raise KeyError("unwritable")
 
 
-def test_a_file_is_replaced_when_it_is_complete(tmp_path):
+def test_a_file_is_replaced_once_complete(tmp_path):
     path = tmp_path / "page.html"
     for content in (b"old", b"new"):
         replace_file(path, content)
@@ -49,7 +49,7 @@ def test_a_file_is_replaced_when_it_is_complete(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_goes_wrong_in_reading_names_the_argument():
+def test_errors_in_reading_name_the_argument():
     for error, raised, reason in (
         (FileNotFoundError(), FileNotFoundError, "which does not exist"),
         (RecursionError("too deep"), ValueError, "which cannot be read: too deep"),
@@ -59,7 +59,7 @@ def test_what_goes_wrong_in_reading_names_the_argument():
             raise error
 
 
-def test_names_stand_in_for_those_a_format_refuses():
+def test_names_that_a_format_refuses_get_stand_ins():
     refused, taken = re.compile("/"), []
     for name in ("loss", "a/b", "a_b", "a/b", "n" * 2000):
         taken.append(stand_in(name, refused, taken))
@@ -95,11 +95,11 @@ def test_a_write_removes_what_dead_processes_left(surface, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     left = tmp_path / f".surface[1].h5.{process.pid}.part"
-    # A process that is alive, the file of another one, and one whose writer is on another machine.
+    # Parts of a live process, of another file, and of a writer on another machine.
     alive = tmp_path / f".surface[1].h5.{os.getppid()}.part"
     other = tmp_path / f".surface.h5.{process.pid}.part"
     locked = tmp_path / f".surface[1].h5.{2**40}.part"
-    # The number may be another process's by now, but no write takes days.
+    # Its process number may have been reused, but no write takes days.
     aged = tmp_path / ".surface[1].h5.1.part"
     for part in (left, alive, other, locked, aged):
         part.write_text("half")
@@ -132,7 +132,7 @@ def test_a_killed_write_leaves_the_old_file_and_the_next_one_cleans_up(line, tmp
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_can_be_read_from_the_instant_it_is_there(surface, tmp_path, monkeypatch):
+def test_a_file_can_be_read_from_the_instant_it_appears(surface, tmp_path, monkeypatch):
     path, replace, read = tmp_path / "surface.h5", Path.replace, []
 
     def replace_and_read(part, target):
@@ -159,12 +159,12 @@ def test_a_failed_write_leaves_the_old_file(surface, tmp_path, monkeypatch):
     assert path.read_bytes() == content
 
 
-def test_names_that_no_file_can_have_are_refused(surface, tmp_path):
+def test_impossible_file_names_are_refused(surface, tmp_path):
     for name in ("a" * 250, "a\0b", "\ud800", "a" * 5000, "nowhere/a.h5", ".", ""):
         with pytest.raises(ValueError, match=r"(?s)`path` must be a file that can be written"):
             surface.save(tmp_path / name)
-    # Nor devices, which a replacement would make a file of.
-    with pytest.raises(ValueError, match="this is no file"):
+    # Nor devices, which would be replaced by files.
+    with pytest.raises(ValueError, match="this is not a file"):
         surface.save(os.devnull)
     with pytest.raises(TypeError, match="`path` must be the path of a file. Received 3"):
         surface.save(3)

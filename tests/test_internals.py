@@ -1,4 +1,4 @@
-"""Internals: the private names of Keras still mean what this library takes them for."""
+"""Internals: the private names of Keras still mean what this library expects."""
 
 import keras
 import numpy as np
@@ -15,7 +15,7 @@ def test_layers_are_flattened_at_any_depth_and_once():
     assert names[0] == outer.name
 
 
-def test_a_layers_own_weights_are_without_those_of_layers_in_it():
+def test_a_layers_own_weights_exclude_those_of_its_sublayers():
     wrapper = layers.Bidirectional(layers.LSTM(2))
     wrapper.build((None, 3, 1))
     assert internals.own_trainable_variables(wrapper) == []
@@ -32,7 +32,7 @@ def test_metrics_are_built_without_computing():
     assert len(model.metrics_variables) == 4
 
 
-def test_the_global_generator_is_made_at_its_first_use_and_can_be_dropped():
+def test_the_global_generator_is_made_on_first_use_and_can_be_dropped():
     keras.utils.set_random_seed(0)
     assert not internals.has_global_seed_generator()
     keras.random.normal((1,))

@@ -13,7 +13,7 @@ from losslandscape.interrupts import patient_interrupts
 
 @pytest.fixture
 def handled():
-    """Sets Python handlers for the time of a test."""
+    """Sets Python handlers for one test."""
     before = {}
 
     def handle(number, handler):
@@ -61,7 +61,7 @@ def test_an_interrupt_acts_at_the_end_of_a_batch():
 
 
 @pytest.mark.usefixtures("ctrl_c")
-def test_a_third_interrupt_cannot_stop_the_restoring():
+def test_a_third_interrupt_cannot_stop_the_restore():
     restored = False
     with pytest.raises(KeyboardInterrupt), patient_interrupts():  # noqa: PT012
         try:
@@ -109,7 +109,7 @@ def test_signals_while_a_model_is_restored_leave_it_bit_identical(model, data, h
     reset, resets = model.reset_metrics, []
 
     def reset_in_a_burst():
-        # The first thing in an evaluation, and in the restoring.
+        # Called first in an evaluation and in a restore.
         resets.append(len(resets))
         for _ in range(4):
             signal.raise_signal(signal.SIGTERM)

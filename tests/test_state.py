@@ -1,4 +1,4 @@
-"""State: every point starts from all of it, and all of it comes back."""
+"""State: every point starts from the same one, and all of it is restored."""
 
 import functools
 import random
@@ -40,7 +40,7 @@ class SeededNoise(layers.Layer):
 
 
 class Hoarding(layers.Layer):
-    """Keeps TensorFlow's own variable and generator where Keras does not look."""
+    """Keeps a TensorFlow variable and generator where Keras does not look."""
 
     def __init__(self):
         super().__init__()
@@ -69,12 +69,12 @@ def loss_with_a_closure():
 
         return ops.mean((y - output) ** 2) * (1 + factor * count())
 
-    # As users bind the weights of their losses.
+    # As users bind weights to their losses.
     return functools.partial(loss, 0.1)
 
 
 class OwnStep(keras.Sequential):
-    """Adapts to the data while it is tested: changes weights and the optimizer, and counts."""
+    """Adapts to the data when tested: changes the weights and the optimizer, and sums losses."""
 
     def test_step(self, data):
         x, y = data
@@ -128,7 +128,7 @@ def test_every_point_starts_from_the_same_state(kind):
     model = MODELS[kind]()
     shape = model.input_shape
     data, batch_size = ((X[..., np.newaxis], Y), 4) if len(shape) == 3 else ((X, Y), 16)
-    # Leaves a state that is no initial one.
+    # Leaves a state other than the initial one.
     model.evaluate(*data, batch_size=batch_size, verbose=0)
     (direction,) = random_directions(model, seed=0)
     flat = [0 * array for array in direction]
@@ -144,14 +144,14 @@ def test_every_point_starts_from_the_same_state(kind):
         ).values["loss"]
 
     whole = losses(number_of_points=(27, 2))
-    # Along a direction of length 0 nothing changes, nor does it matter how many points there are.
+    # Nothing changes along a direction of length 0, however many points there are.
     np.testing.assert_allclose(whole[0], whole[1], rtol=1e-6)
     np.testing.assert_allclose(losses(number_of_points=(3, 2))[0], whole[0, ::13], rtol=1e-5)
     assert np.ptp(whole) > 0
 
 
 @pytest.mark.parametrize("kind", [kind for kind in MODELS if "own" not in kind and kind != "NumPy"])
-def test_the_next_evaluations_give_what_they_would_have_given(kind):
+def test_later_evaluations_give_what_they_would_have_given(kind):
     histories = []
     for looks in (0, 1):
         keras.utils.set_random_seed(0)
@@ -167,7 +167,7 @@ def test_the_next_evaluations_give_what_they_would_have_given(kind):
     np.testing.assert_array_equal(*histories)
 
 
-def test_a_global_generator_that_was_not_there_is_not_left_behind():
+def test_a_global_generator_that_did_not_exist_is_not_left_behind():
     drawn = []
     for looks in (0, 1):
         keras.utils.set_random_seed(0)
@@ -179,7 +179,7 @@ def test_a_global_generator_that_was_not_there_is_not_left_behind():
     assert drawn[0][1] == drawn[1][1]
 
 
-def test_the_generators_of_the_process_come_back():
+def test_the_generators_of_the_process_are_restored():
     model = network()
     states = random.getstate(), np.random.get_state()[1]  # noqa: NPY002
     with preserved(model):
@@ -190,20 +190,20 @@ def test_the_generators_of_the_process_come_back():
 
 
 @pytest.mark.parametrize("number", [3, 27])
-def test_a_state_that_cannot_be_put_back_is_reported(number):
+def test_a_state_that_cannot_be_restored_is_reported(number):
     class Noisy(layers.Layer):
         def call(self, inputs):
-            # TensorFlow's own counter of random numbers, which nothing can set back.
+            # TensorFlow's own counter of random numbers, which nothing can reset.
             return inputs + tf.random.normal(tf.shape(inputs))
 
     model = network(Noisy())
     with pytest.warns(UserWarning, match=r"'loss' was .* at first and .* at the end"):
         line = evaluate_line(model, X, Y, number, verbose=0)
     assert np.isfinite(line.values["loss"]).all()
-    # Neither are the values lost where warnings are errors.
+    # The values are not lost where warnings are errors, either.
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        with pytest.warns(UserWarning, match="uncertain by as much"):
+        with pytest.warns(UserWarning, match="uncertain by that much"):
             evaluate_line(model, X, Y, number, verbose=0)
 
 
@@ -221,7 +221,7 @@ class BadMetric(keras.metrics.Metric):
 
 @pytest.mark.parametrize("number", [3, 27])
 @pytest.mark.parametrize("was_evaluated", [False, True])
-def test_the_error_of_a_metric_shows_and_the_model_comes_back(was_evaluated, number):
+def test_the_error_of_a_metric_is_raised_and_the_model_restored(was_evaluated, number):
     model = network(metrics=["mae", BadMetric()])
     if was_evaluated:
         with pytest.raises(TypeError, match="broken"):
@@ -234,7 +234,7 @@ def test_the_error_of_a_metric_shows_and_the_model_comes_back(was_evaluated, num
     assert all(variable.shape == () for variable in model.metrics_variables)
 
 
-def test_one_variable_that_fails_does_not_keep_the_rest_from_coming_back(model):
+def test_one_variable_that_fails_does_not_stop_the_restore(model):
     before = model.get_weights()
     first = model.trainable_variables[0]
     assign = first.assign
@@ -254,7 +254,7 @@ def test_one_variable_that_fails_does_not_keep_the_rest_from_coming_back(model):
         np.testing.assert_array_equal(now, then)
 
 
-def test_the_graph_that_keras_evaluates_with_is_the_users_again(model, data):
+def test_the_graph_that_keras_evaluates_with_is_restored(model, data):
     evaluate_line(model, *data, 3, verbose=0)
     assert model.test_function is None
     model.evaluate(*data, verbose=0)
@@ -264,7 +264,7 @@ def test_the_graph_that_keras_evaluates_with_is_the_users_again(model, data):
     assert model.test_function is graph
 
 
-def test_a_fit_with_frames_does_not_disturb(model, data):
+def test_a_fit_on_data_frames_does_not_change_the_loss(model, data):
     pandas = pytest.importorskip("pandas")
     frames = pandas.DataFrame(data[0]), pandas.Series(data[1])
     model.fit(*frames, validation_data=frames, verbose=0)

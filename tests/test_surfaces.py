@@ -65,7 +65,7 @@ def test_other_files_are_refused(surface, tmp_path):
         LossLine.load(tmp_path / "value.h5")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["weights"] = np.zeros(3)
-    with pytest.raises(ValueError, match="written by `LossSurface.save`.*which is none"):
+    with pytest.raises(ValueError, match="written by `LossSurface.save`.*which is not one"):
         LossSurface.load(tmp_path / "other.h5")
 
 

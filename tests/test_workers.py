@@ -1,4 +1,4 @@
-"""Workers: executors of every kind give the numbers of the serial run, and a lost one is told."""
+"""Workers: every kind of executor gives the serial numbers, and a lost worker is reported."""
 
 import multiprocessing
 import os
@@ -45,7 +45,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
-def test_workers_give_every_bit_of_the_serial_surface(engine, executor, model, data):
+def test_workers_give_the_serial_surface_bit_for_bit(engine, executor, model, data):
     options = {"number_of_points": (7, 5), "seed": 0, "engine": engine, "verbose": 0}
     before = model.get_weights()
     shared = evaluate_surface(model, *data, executor=executor, **options)
@@ -54,7 +54,7 @@ def test_workers_give_every_bit_of_the_serial_surface(engine, executor, model, d
         np.testing.assert_array_equal(now, then)
 
 
-def test_several_directions_and_datasets(executor, model, data):
+def test_workers_measure_several_directions_and_datasets(executor, model, data):
     irregular = tf.data.Dataset.from_generator(
         lambda: ((data[0][:n], data[1][:n]) for n in (3, 7, 5)),
         output_signature=(tf.TensorSpec([None, 4]), tf.TensorSpec([None], tf.int64)),
@@ -70,7 +70,7 @@ def test_several_directions_and_datasets(executor, model, data):
 
 
 class Counting(Executor):
-    """Runs tasks at once, in this thread, and keeps what was sent."""
+    """Runs tasks immediately in this thread, and keeps what was sent."""
 
     def __init__(self):
         self.sent = []
@@ -92,7 +92,7 @@ def test_the_model_is_sent_once_to_each_worker(model, data):
 
 @pytest.fixture
 def after(monkeypatch):
-    """Makes something happen after some points."""
+    """Runs an action after some points."""
 
     def plan(number, action):
         advance, done = evaluation.Progress.advance, []
@@ -108,13 +108,13 @@ def after(monkeypatch):
     return plan
 
 
-def test_a_worker_that_dies_is_told_and_the_finished_points_are_kept(model, data, after, tmp_path):
+def test_a_dead_worker_is_reported_and_the_finished_points_are_kept(model, data, after, tmp_path):
     options = {"number_of_points": 7, "seed": 0, "verbose": 0, "checkpoint": tmp_path / "s.h5"}
     with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
         after(5, lambda: os.kill(next(iter(executor._processes)), signal.SIGKILL))
         with pytest.raises(BrokenProcessPool) as caught:
             evaluate_surface(model, *data, executor=executor, **options)
-    assert "the points that were finished are there" in caught.value.__notes__[0]
+    assert "the finished points are there" in caught.value.__notes__[0]
     assert len(LossSurface.load(tmp_path / "s.h5").metadata["missing"]) <= 49 - 5
     resumed = evaluate_surface(model, *data, **options)
     del options["checkpoint"]
@@ -135,7 +135,7 @@ def test_an_interrupt_ends_the_call_but_not_the_workers(executor, model, data, a
 
 @keras.saving.register_keras_serializable("test_workers")
 class Forgetful(keras.losses.Loss):
-    """Forgets an argument when it is saved, so that a copy of it is another loss."""
+    """Forgets an argument when it is saved, so that a copy of it is a different loss."""
 
     def __init__(self, factor=1.0, **options):
         super().__init__(**options)
@@ -160,19 +160,19 @@ class ForgetfulLayer(layers.Layer):
 
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
 @pytest.mark.parametrize("forgets", ["loss", "layer"])
-def test_a_model_that_is_another_one_in_a_worker_is_refused(forgets, engine, data):
+def test_a_model_that_is_different_in_a_worker_is_refused(forgets, engine, data):
     network = keras.Sequential([keras.Input((4,)), layers.Dense(3, activation="softmax")])
     if forgets == "layer":
         network = keras.Sequential([keras.Input((4,)), ForgetfulLayer(0.5), *network.layers])
     network.compile("sgd", Forgetful(3.0 if forgets == "loss" else 1.0))
     with (
         ThreadPoolExecutor(1) as executor,
-        pytest.raises(ValueError, match="`executor` has a worker whose model is another one"),
+        pytest.raises(ValueError, match="`executor` has a worker whose model is different"),
     ):
         evaluate_surface(network, *data, 3, executor=executor, engine=engine, verbose=0)
 
 
-def test_what_does_not_apply_is_refused_before_anything_is_sent(model, data):
+def test_an_engine_that_does_not_apply_is_refused_before_anything_is_sent(model, data):
     model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
     executor = Counting()
     with pytest.raises(ValueError, match="does not apply: the model runs eagerly"):
@@ -192,7 +192,7 @@ class Homebound(layers.Layer):
         raise ValueError("it stays at home")
 
 
-def test_what_fails_in_a_worker_fails_here(executor, data):
+def test_an_error_in_a_worker_is_raised_here(executor, data):
     network = keras.Sequential([keras.Input((4,)), Homebound(), layers.Dense(3, "softmax")])
     network.compile("sgd", "sparse_categorical_crossentropy")
     with pytest.raises((TypeError, ValueError), match="Homebound|stays at home") as caught:
@@ -200,7 +200,7 @@ def test_what_fails_in_a_worker_fails_here(executor, data):
     assert "A worker of `executor` failed" in caught.value.__notes__[-1]
 
 
-def test_what_is_no_executor_or_would_hang_is_refused(model, data):
+def test_executors_that_cannot_work_are_refused(model, data):
     with pytest.raises(TypeError, match="`executor` must be a `concurrent.futures.Executor`"):
         evaluate_line(model, *data, executor=2)
     fork = multiprocessing.get_context("fork")
@@ -211,7 +211,7 @@ def test_what_is_no_executor_or_would_hang_is_refused(model, data):
         evaluate_line(model, *data, executor=executor)
 
 
-def test_dask(model, data):
+def test_dask_gives_the_serial_surface(model, data):
     from distributed import Client, LocalCluster  # noqa: PLC0415, slow and only for this
 
     options = {"number_of_points": 5, "seed": 0, "verbose": 0}
