@@ -5,6 +5,7 @@ list the points that are still missing, and hold a fingerprint of all that the
 values depend on, so that the results of two computations never mix.
 """
 
+import collections.abc
 import dataclasses
 import hashlib
 import json
@@ -14,7 +15,7 @@ import warnings
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.checks import check_path, warn
+from losslandscape.checks import numbered, warn
 from losslandscape.files import read_value
 
 # How often to write, in seconds: about the most computing time that a kill can lose.
@@ -109,6 +110,14 @@ class Checkpoint:
             is_missing[saved.missing_numbers] = True
         return walks, is_missing
 
+    def describe(self, is_missing):
+        """Says how many points were measured, and where they are."""
+        done = f"{np.count_nonzero(~is_missing)} of {len(is_missing)} points were measured"
+        if not self._paths:
+            return f"{done}; with `checkpoint=`, they would have been kept."
+        paths = " and ".join(map(str, self._paths))
+        return f"{done}, and are in {paths}. The same call resumes from there."
+
     def is_due(self):
         """Whether it is time to write."""
         return bool(self._paths) and time.monotonic() - self._written > INTERVAL
@@ -143,13 +152,7 @@ class Checkpoint:
 
 
 def _paths(path, number_of_datasets):
-    if path is None:
-        return []
-    path = check_path("checkpoint", path)
-    if number_of_datasets == 1:
-        return [path]
-    stems = [f"{path.stem}-{index + 1}" for index in range(number_of_datasets)]
-    return [check_path("checkpoint", path.with_stem(stem)) for stem in stems]
+    return [] if path is None else numbered("checkpoint", path, number_of_datasets)
 
 
 def _load(kind, path):
@@ -174,12 +177,21 @@ def _stamp(path):
 
 def _digest(arrays):
     digest = hashlib.blake2b(digest_size=16)
-    for leaf in tree.flatten(arrays):
+    for leaf in _leaves(arrays):
         array = ops.convert_to_numpy(leaf)
         array = np.ascontiguousarray(array.astype("S") if array.dtype == object else array)
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.reshape(-1).view("uint8"))
     return digest.hexdigest()
+
+
+def _leaves(arrays):
+    """The arrays in a structure; those of random directions are drawn one after the other."""
+    if isinstance(arrays, collections.abc.Sequence) and not isinstance(arrays, str):
+        for part in arrays:
+            yield from _leaves(part)
+    else:
+        yield from tree.flatten(arrays)
 
 
 def _measured(model):

@@ -110,7 +110,7 @@ def check_path(name, path):
     """Refuses a file that cannot be written; returns its `pathlib.Path`."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be the path of a file. Received {path!r}.")
-    path = Path(path)
+    path = Path(path).expanduser()
     obstacle = _obstacle(path)
     if obstacle:
         raise ValueError(
@@ -118,6 +118,14 @@ def check_path(name, path):
             f"{str(path)!r}: {obstacle}."
         )
     return path
+
+
+def numbered(name, path, number):
+    """Returns a path, or of several files `line-1.h5`, `line-2.h5`, …; refuses as `check_path`."""
+    path = check_path(name, path)
+    if number == 1:
+        return [path]
+    return [check_path(name, path.with_stem(f"{path.stem}-{k + 1}")) for k in range(number)]
 
 
 def _obstacle(path):

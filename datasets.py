@@ -162,8 +162,9 @@ def one_dataset(x, y=None):
     parts = split_datasets(x)
     if len(parts) != 1:
         raise ValueError(
-            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. Pass "
-            "several inputs or targets of one model as lists: ([x1, x2], [y1, y2])."
+            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. For "
+            "several, call `evaluate_lines`, `evaluate_surfaces` or `plot_loss_3D`; pass several "
+            "inputs or targets of one model as lists: ([x1, x2], [y1, y2])."
         )
     return parts[0]
 

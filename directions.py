@@ -6,6 +6,9 @@ filter-wise normalization, computes the direction from one model to another, and
 says which axes of each weight make up a filter.
 """
 
+import collections.abc
+import copy
+import functools
 from typing import NamedTuple
 
 import keras
@@ -84,21 +87,58 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
     check_choice("normalize", normalize, NORMALIZATIONS)
     check_choice("ignore", ignore, IGNORE_RULES)
     check_integer("number", number, minimum=1)
-    norm_axes = [entry.axes for entry in filters(model)]
-    generator = np.random.default_rng(resolve_seed(seed))
-    directions = [
-        [
-            _scaled_draw(generator, to_numpy(weight), axes, normalize, ignore)
-            for weight, axes in zip(model.trainable_variables, norm_axes, strict=True)
+    return list(RandomDirections(model, number, resolve_seed(seed), normalize, ignore))
+
+
+class RandomDirections(collections.abc.Sequence):
+    """Random directions that are drawn when they are needed, so that no two need be in memory.
+
+    Args:
+        model: As in `random_directions`; what counts are the weights that it has now.
+        number: As in `random_directions`.
+        seed: Integer seed.
+        normalize: As in `random_directions`.
+        ignore: As in `random_directions`.
+    """
+
+    def __init__(self, model, number, seed, normalize="filter", ignore="biasbn"):
+        pairs = zip(model.trainable_variables, filters(model), strict=True)
+        self._parts = [
+            (tuple(weight.shape), _scaling(to_numpy(weight), entry.axes, normalize, ignore))
+            for weight, entry in pairs
         ]
-        for _ in range(number)
-    ]
-    if not any(array.any() for array in directions[0]):
-        raise ValueError(
-            f"`model` has no filter to move: all {len(norm_axes)} trainable weights are biases or "
-            "normalization parameters, or zero. Pass `ignore=None` to move the former, too."
-        )
-    return directions
+        self._seed, self._positions = seed, range(number)
+
+    def __len__(self):
+        return len(self._positions)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            part = copy.copy(self)
+            part._positions = self._positions[index]
+            return part
+        return next(self._drawn([self._positions[index]]))
+
+    def __iter__(self):
+        return self._drawn(self._positions)
+
+    def _drawn(self, positions):
+        """Draws all directions up to the last one that is wanted, since they are one stream."""
+        generator = np.random.default_rng(self._seed)
+        for position in range(max(positions, default=-1) + 1):
+            # Drawn even if it is not used: what is ignored must not change the rest.
+            direction = [
+                scale(generator.standard_normal(shape, dtype=np.float32))
+                for shape, scale in self._parts
+            ]
+            if not any(array.any() for array in direction):
+                raise ValueError(
+                    f"`model` has no filter to move: all {len(self._parts)} trainable weights are "
+                    "biases or normalization parameters, or zero. Pass `ignore=None` to move the "
+                    "former, too."
+                )
+            if position in positions:
+                yield direction
 
 
 def direction_between(model, other):
@@ -241,19 +281,20 @@ def to_numpy(weight):
     return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32, copy=False)
 
 
-def _scaled_draw(generator, weight, axes, normalize, ignore):
-    # Drawn even if it is not used: what is ignored must not change the rest.
-    draw = generator.standard_normal(weight.shape, dtype=np.float32)
+def _scaling(weight, axes, normalize, ignore):
+    """The function that scales a random array to a weight."""
     if axes is None and ignore == "biasbn":
-        return np.zeros_like(draw)
+        return np.zeros_like
     if normalize is None:
-        return draw
+        return np.asarray
     if normalize == "weight":
-        return draw * weight
+        return functools.partial(np.multiply, weight)
     norm_axes = tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
-    ratio = _norm(weight, norm_axes) / _norm(draw, norm_axes)
-    draw *= ratio.astype(np.float32)
-    return draw
+    return functools.partial(_scaled, _norm(weight, norm_axes), norm_axes)
+
+
+def _scaled(norm, axes, draw):
+    return np.multiply(draw, (norm / _norm(draw, axes)).astype(np.float32), out=draw)
 
 
 def _norm(array, axes):

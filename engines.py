@@ -146,7 +146,9 @@ def evaluator(model, interrupt):
         try:
             logs = _evaluate(model, dataset.batches, callbacks)
         except Exception as error:
-            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.")
+            has_targets = isinstance(dataset.batches.element_spec, tuple)
+            hint = "" if has_targets else " It has no targets: is `y` missing?"
+            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{hint}")
             raise
         if regularized and "data_loss" not in logs:
             logs["data_loss"] = _difference(logs["loss"], _penalty(regularized))

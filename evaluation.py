@@ -6,6 +6,8 @@ is restored to the last bit.
 
 import dataclasses
 import functools
+import sys
+import time
 
 import keras
 import numpy as np
@@ -20,12 +22,13 @@ from losslandscape.checks import (
     warn,
 )
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
-from losslandscape.directions import random_directions, resolve_seed
+from losslandscape.directions import RandomDirections, resolve_seed
 from losslandscape.engines import (
     ENGINES,
     as_arrays,
     candidates,
     evaluate_engine,
+    evaluator,
     measure_center,
     start,
     to_tensors,
@@ -41,6 +44,8 @@ from losslandscape.workers import check_executor, distribute
 # of these exponents.
 RISE = 10
 EXPONENTS = (-10, 4)
+# Seconds between two lines of progress in a file.
+PLAIN_INTERVAL = 30
 # The relative difference allowed between two evaluations at the same weights.
 CENTER_TOLERANCE = 1e-5
 
@@ -142,6 +147,11 @@ def evaluate_lines(
     is_auto = _is_auto(extent)
     alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
+    if directions is not None and number_of_directions != 1:
+        raise ValueError(
+            "`number_of_directions` is for random directions, but `directions` were given. "
+            f"Received {number_of_directions}. Leave one of them out."
+        )
     call = Evaluation(
         model,
         datasets,
@@ -158,7 +168,8 @@ def evaluate_lines(
         alphas *= call.radius(directions)
     call.identify(directions=directions, coordinates=alphas)
     # One direction at a time: all of them at once might not fit on the device.
-    legs = [([direction], alphas[:, np.newaxis]) for direction in directions]
+    points = alphas[:, np.newaxis]
+    legs = [(directions[index : index + 1], points) for index in range(len(directions))]
     return call.along(legs, functools.partial(line, alphas), origin)
 
 
@@ -217,11 +228,69 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
+    options = {
+        "directions": directions,
+        "extent": extent,
+        "metric": metric,
+        "seed": seed,
+        "batch_size": batch_size,
+        "engine": engine,
+        "executor": executor,
+        "checkpoint": checkpoint,
+        "verbose": verbose,
+    }
+    return evaluate_surfaces(model, [one_dataset(x, y)], number_of_points, **options)[0]
+
+
+def evaluate_surfaces(
+    model,
+    datasets,
+    number_of_points=21,
+    *,
+    directions=None,
+    extent=(-1.0, 1.0),
+    metric="loss",
+    seed=None,
+    batch_size=None,
+    engine="auto",
+    executor=None,
+    checkpoint=None,
+    verbose="auto",
+) -> list[LossSurface]:
+    """Measures the loss over the same plane on one or several datasets.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
+        number_of_points: As in `evaluate_surface`. Defaults to 21.
+        directions: As in `evaluate_surface`.
+        extent: As in `evaluate_surface`; `"auto"` follows the first dataset.
+        metric: As in `evaluate_lines`.
+        seed: As in `evaluate_lines`.
+        batch_size: As in `evaluate_lines`.
+        engine: As in `evaluate_lines`.
+        executor: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        A list with one `LossSurface` per dataset.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
+
+    Example:
+
+    >>> surfaces = evaluate_surfaces(model, ((x_train, y_train), (x_test, y_test)), seed=0)
+    >>> axes = plot_levels(surfaces, labels=("training set", "test set"))
+    """
     is_auto = _is_auto(extent)
     grid = Grid.of(number_of_points, (-1, 1) if is_auto else extent)
     call = Evaluation(
         model,
-        [one_dataset(x, y)],
+        datasets,
         LossSurface,
         metric=metric,
         batch_size=batch_size,
@@ -236,9 +305,8 @@ def evaluate_surface(
     call.identify(directions=directions, coordinates=grid.axes)
     # One by one, since large ones should not be on the host and the device together.
     if executor is None:
-        directions = [to_tensors([directions.pop(0)])[0] for _ in range(2)]
-    (surface,) = call.along([(directions, grid.points)], grid.surface, origin, order=grid.order)
-    return surface
+        directions = [to_tensors([direction])[0] for direction in directions]
+    return call.along([(directions, grid.points)], grid.surface, origin, order=grid.order)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -247,14 +315,15 @@ class Evaluation:
 
     The methods are the steps of every such call, in this order: `choose` the
     directions, find the `radius` of an automatic extent, `identify` what the values
-    depend on, then measure `along` the directions, or whatever `collect` is given.
+    depend on, then measure `along` the directions.
 
     Attributes:
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
         kind: The class of what is measured, such as `LossSurface`.
-        metric: The metric that the progress bar shows; it must be one that is
-            measured. Defaults to `"loss"`.
+        metric: The metric that the progress bar shows, or a list, of which it shows
+            the first; they must be among those that are measured. Defaults to
+            `"loss"`.
         batch_size: Samples per batch, for arrays. `None` (the default) chooses one.
         engine: `"auto"` (the default) or one of `ENGINES`.
         executor: A `concurrent.futures.Executor` whose workers do the measuring.
@@ -272,7 +341,7 @@ class Evaluation:
     model: keras.Model
     datasets: object
     kind: type
-    metric: str = "loss"
+    metric: str | list = "loss"
     batch_size: int | None = None
     engine: str = "auto"
     executor: object = None
@@ -290,6 +359,11 @@ class Evaluation:
     def data(self):
         """List of `Dataset`, read once."""
         return read_datasets(self.model, self.datasets, self.batch_size)
+
+    @property
+    def metrics(self):
+        """Tuple of the names of the metrics that are asked for."""
+        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @functools.cached_property
     def _saved(self):
@@ -318,7 +392,8 @@ class Evaluation:
                 "normalize": "filter",
                 "ignore": "biasbn",
             }
-            return random_directions(self.model, number, seed=seed), origin
+            # Drawn one by one: many would not fit into memory.
+            return RandomDirections(self.model, number, seed), origin
         if seed is not None:
             raise ValueError(
                 "`seed` is for random directions, but `directions` were given. Received "
@@ -371,9 +446,9 @@ class Evaluation:
         Args:
             legs: List of pairs of directions and points along them, an array of shape
                 `(number of points, number of directions)`.
-            assemble: As in `collect`.
-            origin: As in `collect`.
-            order: As in `collect`.
+            assemble: As in `_collect`.
+            origin: As in `_collect`.
+            order: As in `_collect`.
             walk: Which variables move, and how; see `walks`. By default, the trainable
                 ones along directions.
             engines: As in `start`. Defaults to `None`, those that `engine` stands for.
@@ -386,7 +461,10 @@ class Evaluation:
         number = sum(len(points) for _, points in legs)
         with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
             directions, _ = legs[0]
-            engines = candidates(self.engine, number) if engines is None else engines
+            if engines is None:
+                self._check_metrics(state, interrupt)
+                engines = candidates(self.engine, number)
+            self._announce(number)
             options = {"directions": directions, "interrupt": interrupt}
             if self.executor is None:
                 measure, centers, how = start(engines, state, self.data, **options)
@@ -404,11 +482,34 @@ class Evaluation:
                 # Workers report their engine only once they have started.
                 return assemble(values, center, metadata | how)
 
-            return self.collect(
+            return self._collect(
                 measure_missing, number, centers, assemble_with_engine, origin, order=order
             )
 
-    def collect(self, measure, number, centers, assemble, origin, *, order=None):
+    def _check_metrics(self, state, interrupt):
+        """Refuses a metric that is not measured, on one batch instead of all data."""
+        if self.metrics == ("loss",):
+            return
+        data, *_ = self.data
+        one_batch = data._replace(batches=data.batches.take(1))
+        self._check_measured(evaluator(self.model, interrupt)(one_batch))
+        state.restore()
+
+    def _check_measured(self, values):
+        for metric in self.metrics:
+            if metric == "data_loss" and metric not in values:
+                raise ValueError(
+                    "`metric` must be 'loss', since the model has no weight penalties that a "
+                    "'data_loss' would leave out. Received 'data_loss'."
+                )
+            check_choice("metric", metric, tuple(values))
+
+    def _announce(self, number):
+        """Says that something happens while a graph is made, where the bar will stand."""
+        if self.verbose in ("auto", 1) and _is_interactive():
+            print(f"Preparing {number} points …", end="\r", flush=True)
+
+    def _collect(self, measure, number, centers, assemble, origin, *, order=None):
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
@@ -427,12 +528,13 @@ class Evaluation:
         Returns:
             A list of what `assemble` returned, one per dataset.
         """
-        check_choice("metric", self.metric, tuple(centers[0]))
+        self._check_measured(centers[0])
         walks, is_missing = self._saved.restore(number, centers)
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
         order = np.arange(number) if order is None else order
         missing = order[is_missing[order]]
-        progress = Progress(len(missing), self.metric, self.verbose)
+        first, *_ = self.metrics
+        progress = Progress(len(missing), first, self.verbose)
 
         def values():
             return [assemble(*parts) for parts in zip(walks, centers, metadata, strict=True)]
@@ -443,12 +545,15 @@ class Evaluation:
                     for name, array in arrays.items():
                         walk[name][positions] = array
                 is_missing[positions] = False
-                progress.advance(len(positions), results[0][self.metric][-1])
+                progress.advance(len(positions), results[0][first][-1])
                 if self._saved.is_due():
                     self._saved.write(values(), is_missing)
-        finally:
+        except BaseException as error:
             # Also when interrupted, or when a worker is lost.
             self._saved.write(values(), is_missing)
+            error.add_note(self._saved.describe(is_missing))
+            raise
+        self._saved.write(values(), is_missing)
         return values()
 
 
@@ -488,10 +593,11 @@ def _check_state(now, then, compared):
 
 
 def _is_auto(extent):
-    if not isinstance(extent, str):
-        return False
-    check_choice("extent", extent, ("auto",))
-    return True
+    if isinstance(extent, str) and extent != "auto":
+        raise ValueError(
+            f"`extent` must be two numbers, such as (-1, 1), or 'auto'. Received {extent!r}."
+        )
+    return isinstance(extent, str)
 
 
 def _highest(is_low):
@@ -535,20 +641,39 @@ def _along(measure, legs, centers, missing):
         first += len(points)
 
 
+def _is_interactive():
+    """Whether there is a terminal or notebook, in which a bar can move."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
 class Progress:
-    """A Keras progress bar over points that shows the last value of one metric."""
+    """A Keras progress bar over points that shows the last value of one metric.
+
+    Written to a file, it is a plain line twice a minute.
+    """
 
     def __init__(self, number_of_points, metric, verbose):
+        self._is_plain = verbose == "auto" and not _is_interactive()
         self._bar = keras.utils.Progbar(
             number_of_points,
-            verbose=1 if verbose == "auto" else verbose,
+            verbose=2 if self._is_plain else 1 if verbose == "auto" else verbose,
             stateful_metrics=[metric],
             unit_name="point",
         )
-        self._metric = metric
-        self._done = 0
+        self._number, self._metric = number_of_points, metric
+        self._done, self._shown = 0, time.monotonic()
 
     def advance(self, number, value):
         """Counts points, and shows the metric's value at the last one."""
+        is_first = self._done == 0
         self._done += number
-        self._bar.update(self._done, [(self._metric, value)])
+        is_last = self._done == self._number
+        if is_first and not is_last:
+            # The center takes no time, and would promise an end in 0 seconds.
+            return
+        if self._is_plain:
+            now = time.monotonic()
+            if not is_last and now - self._shown < PLAIN_INTERVAL:
+                return
+            self._shown = now
+        self._bar.update(self._done, [(self._metric, value)], finalize=self._is_plain or None)

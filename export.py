@@ -8,6 +8,7 @@ ParaView, and web pages with a surface to rotate.
 import html
 import math
 import re
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 import h5py
@@ -16,7 +17,7 @@ import numpy as np
 from losslandscape.checks import check_path, import_extra
 from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
 from losslandscape.plotting import SCALES, drawable_values, model_points, point_notes, value_label
-from losslandscape.surfaces import LossLine, LossSurface
+from losslandscape.surfaces import LossLine, LossSurface, value_of
 
 PARTS = ("train", "test")
 AXES = ("xcoordinates", "ycoordinates")
@@ -55,7 +56,9 @@ def write_reference(path, train=None, test=None):
         `plot_surface.py`.
     """
     parts = {
-        name: part for name, part in zip(PARTS, (train, test), strict=True) if part is not None
+        name: value_of(name, part, (LossLine, LossSurface))
+        for name, part in zip(PARTS, (train, test), strict=True)
+        if part is not None
     }
     if not parts:
         raise ValueError("One of `train` and `test` must be given. Received None for both.")
@@ -92,7 +95,7 @@ def read_reference(path):
         ValueError: If the file holds no such data, or is damaged.
     """
     expected = "a file with `xcoordinates` and `train_loss` or `test_loss`"
-    with refusing("path", path, expected), h5py.File(path, "r") as file:
+    with refusing("path", path, expected), h5py.File(Path(path).expanduser(), "r") as file:
         found = [name for name in PARTS if f"{name}_loss" in file]
         if "xcoordinates" in file and found:
             axes = [read_array(file[name]) for name in AXES if name in file]
@@ -125,6 +128,7 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
 
     >>> write_mesh(LossSurface.load("resnet56.h5"), "resnet56.vtp", scale="log")
     """
+    surface = value_of("surface", surface, LossSurface)
     if check_path("path", path).suffix != ".vtp":
         raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
     heights = _on_scale(drawable_values(surface, metric, scale), scale)
@@ -176,6 +180,7 @@ def write_html(surface, path, *, title=None):
 
     >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
     """
+    surface = value_of("surface", surface, LossSurface)
     path = check_path("path", path)
     graphs = import_extra("plotly.graph_objects", "html")
     views = [

@@ -46,7 +46,7 @@ def write_value(path, value, version):
 
 def read_value(kind, path, name, expected):
     """Reads what `write_value` wrote; errors call the path `name`, and say what is `expected`."""
-    with refusing(name, path, expected), h5py.File(path, "r") as file:
+    with refusing(name, path, expected), h5py.File(Path(path).expanduser(), "r") as file:
         found = file.attrs.get("kind")
         if found is not None and str(found) == kind.__name__:
             return kind(**{field.name: _read(file, field) for field in dataclasses.fields(kind)})

@@ -28,6 +28,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "evaluate_line",
     "evaluate_lines",
     "evaluate_surface",
+    "evaluate_surfaces",
     # Values: saved, loaded, drawn again
     "LossLine",
     "LossSurface",
@@ -76,6 +77,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "__version__",
 ]
 
+import inspect
 import io
 import sys
 from contextlib import contextmanager
@@ -87,10 +89,11 @@ from pathlib import Path
 # and so on, even from a plain checkout and next to a user's own `plotting.py`.
 __path__ = [str(Path(__file__).parent)]
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from losslandscape.checks import check_choice, check_path, warn
+from losslandscape.checks import check_choice, check_path, numbered, warn
 from losslandscape.curvature import (
     evaluate_convexity,
     hessian_eigenvalues,
@@ -106,7 +109,12 @@ from losslandscape.directions import (
     random_directions,
     register_filters,
 )
-from losslandscape.evaluation import evaluate_line, evaluate_lines, evaluate_surface
+from losslandscape.evaluation import (
+    evaluate_line,
+    evaluate_lines,
+    evaluate_surface,
+    evaluate_surfaces,
+)
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
 from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
@@ -143,6 +151,8 @@ from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_hi
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.
 DPI = 300
+# Journals refuse Type 3 fonts, Matplotlib's default.
+EMBEDDED_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -157,28 +167,64 @@ class LossDisplay:
     pile up over many calls; here they can still be used. In notebooks and
     interactive sessions, and on the caller's own axes, figures stay open.
 
+    Every function that draws, measures or exports values also takes the display.
+
     Attributes:
         lines: List of `LossLine`, one per dataset, from `plot_loss` and
             `plot_interpolation`.
-        surface: `LossSurface` from `plot_loss_3D`, `LossTrajectory` from
-            `plot_trajectory`, else `None`.
-        axes: Dict of Matplotlib axes by plot type, for example `"line"`,
-            `"levels"` or `"3d"`; without those that could not be drawn.
+        surfaces: List of `LossSurface`, one per dataset, from `plot_loss_3D`, or
+            of a `LossTrajectory` from `plot_trajectory`.
+        axes: Dict of Matplotlib axes by plot type, such as `"line"`, `"levels"` or
+            `"3d"`: those that could be drawn. A list of axes for several datasets.
     """
 
     lines: list = field(default_factory=list)
-    surface: LossSurface | None = None
+    surfaces: list = field(default_factory=list)
     axes: dict = field(default_factory=dict)
+
+    @property
+    def surface(self):
+        """The first of the surfaces, or `None`."""
+        return self.surfaces[0] if self.surfaces else None
 
     @property
     def figures(self):
         """Dict of Matplotlib figures by plot type."""
-        return {plot_type: ax.get_figure(root=True) for plot_type, ax in self.axes.items()}
+        return {
+            plot_type: np.ravel(axes)[0].get_figure(root=True)
+            for plot_type, axes in self.axes.items()
+        }
+
+    def save(self, path):
+        """Saves the values, or the figures.
+
+        Args:
+            path: Where to save. With the suffix `.h5` the values, to be loaded by
+                `LossLine.load` or `LossSurface.load`, else the figures. Of
+                several, `results.h5` becomes `results-1.h5`, `results-2.h5`, …, and
+                `landscape.png` becomes `landscape-levels.png`, …
+
+        Raises:
+            ValueError: If `path` is not a file that can be written.
+
+        Example:
+
+        >>> display.save("landscape.h5")
+        >>> display.save("landscape.pdf")
+        """
+        path = check_path("path", path)
+        if path.suffix == ".h5":
+            values = self.lines or self.surfaces
+            for value, part in zip(values, numbered("path", path, len(values)), strict=True):
+                value.save(part)
+        else:
+            for name, part in _figure_paths(path, tuple(self.axes)).items():
+                _save(self.figures[name], part)
 
     def __repr__(self):
-        # One line of text: a notebook would show a picture twice.
-        values = self.surface or (self.lines[0] if len(self.lines) == 1 else self.lines)
-        return f"LossDisplay({', '.join(self.axes)}; {values!r})"
+        # One line: a notebook would show a picture twice.
+        values = self.lines or self.surfaces
+        return f"LossDisplay({', '.join(self.axes)}; {values[0] if len(values) == 1 else values!r})"
 
 
 def plot_loss(
@@ -305,6 +351,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     y=None,
     number_of_points=21,
     *,
+    dataset_labels=None,
     directions=None,
     extent=(-1.0, 1.0),
     metric="loss",
@@ -314,9 +361,11 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     engine="auto",
     executor=None,
     checkpoint=None,
+    ax=None,
     path=None,
     show=False,
     verbose="auto",
+    **style,
 ):
     """Plots the loss of a model over a random plane through its weights.
 
@@ -327,18 +376,21 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         model: A compiled and built `keras.Model`.
         plot_types: `"levels"` for labeled contours, `"3d"` for a surface in
             space, or a tuple of both: two figures from one computation.
-        x: Inputs, or a whole dataset if `y` is `None`: `(x, y, sample_weight)`,
-            a `tf.data.Dataset` or a `keras.utils.PyDataset`.
+        x: Inputs, or if `y` is `None` one dataset or several, as in `plot_loss`.
+            Several are drawn side by side, with the same scale and colors.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
+        dataset_labels: One title per dataset; a string for one dataset. Defaults to
+            `None`: no title for one dataset, numbers for several.
         directions: List of two directions, for alpha and beta. `None` (the
             default) draws them at random.
         extent: First and last coordinate on both axes, or a pair of such pairs
             for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` extends both
             as far as the loss along both stays below ten times that of the model.
         metric: What to draw: `"loss"` (the default), any metric the model was
-            compiled with, or `"data_loss"`, the loss without weight penalties.
+            compiled with, or `"data_loss"`, the loss without weight penalties. A
+            list of several makes a figure of each from one computation.
         scale: `"linear"` (the default) or `"log"`, for the values.
         seed: Integer seed for the random directions. `None` (the default) draws
             one from NumPy's global random state; the metadata record it.
@@ -355,6 +407,9 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             from coarse to fine; the same call resumes from it after a crash, and
             `LossSurface.load` reads it at any time, for a preview. Defaults to
             `None`.
+        ax: Matplotlib axes to draw on: a dict of them by plot type, or those of
+            the only plot type; a list of them for several datasets. `None` (the
+            default) makes figures.
         path: Where to save the figure; the suffix sets the format. With two plot
             types, `landscape.png` becomes `landscape-levels.png` and
             `landscape-3d.png`. `None` (the default) does not save it.
@@ -362,11 +417,16 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             the figures anyway.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
             line at the end, 0 nothing.
+        **style: Further keyword arguments of `plot_levels` and `plot_surface`, such
+            as `cmap`, `levels`, `limits`, `view` or `figsize`. Each plot type gets
+            those that it takes.
 
     Returns:
-        A `LossDisplay` with the surface, axes and figures.
+        A `LossDisplay` with the surfaces, axes and figures. Of several metrics, the
+        plot types are called `"levels-loss"`, `"levels-accuracy"` and so on.
 
     Raises:
+        AssertionError: If the number of labels is not that of the datasets.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
@@ -379,15 +439,16 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 4 and 5.
     """
-    plot_types = [plot_types] if isinstance(plot_types, str) else list(plot_types)
-    _check_plot_types(plot_types)
+    plot_types = _check_plot_types(plot_types)
+    datasets = split_datasets(x) if y is None else [(x, y)]
+    labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_choice("scale", scale, SCALES)
-    check_backend()
-    paths = _figure_paths(path, plot_types)
-    surface = evaluate_surface(
+    drawings = _surface_drawings(plot_types, metric, {"labels": labels, "scale": scale}, style)
+    axes = _surface_axes(ax, list(drawings))
+    paths = _figure_paths(path, tuple(drawings))
+    surfaces = evaluate_surfaces(
         model,
-        x,
-        y,
+        datasets,
         number_of_points,
         directions=directions,
         extent=extent,
@@ -399,9 +460,12 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    style = {"metric": metric, "scale": scale}
-    drawings = {name: partial(PLOT_TYPES[name], surface, **style) for name in plot_types}
-    return _finish(LossDisplay(surface=surface), drawings, paths, show)
+    values = surfaces if len(surfaces) > 1 else surfaces[0]
+    drawings = {
+        name: partial(draw.func, values, axes.get(name), **draw.keywords)
+        for name, draw in drawings.items()
+    }
+    return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
 
 
 def plot_interpolation(
@@ -574,14 +638,14 @@ def plot_trajectory(
         "trajectory": partial(plot_path, trajectory, **style),
         "fidelity": partial(plot_path_fidelity, trajectory, **style),
     }
-    return _finish(LossDisplay(surface=trajectory), drawings, paths, show)
+    return _finish(LossDisplay(surfaces=[trajectory]), drawings, paths, show)
 
 
 def _finish(display, drawings, paths, show):
     """Draws, saves and shows; failures cause warnings, but never lose what was measured."""
     before = set(plt.get_fignums())
     for name, draw in drawings.items():
-        with _costing_a_warning(f"Could not draw {name!r}", _how_to_draw(display, draw)):
+        with _costing_a_warning(f"Could not draw {name!r}", _how_to_draw(draw)):
             drawn = draw()
             display.axes.update(drawn if isinstance(drawn, dict) else {name: drawn})
     for name in [name for name in paths if name in display.axes]:
@@ -612,12 +676,11 @@ def _costing_a_warning(what, advice):
         warn(f"{what}: {type(error).__name__}: {error}. {advice}", stacklevel=6)
 
 
-def _how_to_draw(display, draw):
-    values = "surface" if display.surface else "lines"
-    style = "".join(f", {name}={value!r}" for name, value in draw.keywords.items())
+def _how_to_draw(draw):
+    style = "".join(f", {name}={value!r}" for name, value in draw.keywords.items() if value)
     return (
         "The values are in the returned display; to draw them again, call "
-        f"{draw.func.__name__}(display.{values}{style})."
+        f"{draw.func.__name__}(display{style})."
     )
 
 
@@ -625,7 +688,8 @@ def _save(figure, path):
     """Writes a figure whole or not at all."""
     # In memory first, so a failure to draw leaves the file as it was.
     content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
+    with mpl.rc_context(EMBEDDED_FONTS):
+        figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
     with path.open("wb") as file:
         try:
             file.write(content.getvalue())
@@ -648,10 +712,60 @@ def _check_dataset_labels(labels, number):
 
 
 def _check_plot_types(plot_types):
+    """The plot types as a list; refuses data in their place."""
+    plot_types = [plot_types] if isinstance(plot_types, str) else plot_types
+    is_names = isinstance(plot_types, (tuple, list)) and all(
+        isinstance(each, str) for each in plot_types
+    )
+    if not is_names:
+        raise TypeError(
+            "`plot_types` is the second argument, before the data: `plot_loss_3D(model, 'levels', "
+            f"x, y)`. Received {type(plot_types).__name__}."
+        )
     if not plot_types:
         raise ValueError(f"`plot_types` is empty. Pass some of {', '.join(map(repr, PLOT_TYPES))}.")
     for plot_type in plot_types:
         check_choice("plot_types", plot_type, tuple(PLOT_TYPES))
+    return list(plot_types)
+
+
+def _surface_drawings(plot_types, metric, common, style):
+    """A function that draws by the name of each figure; refuses options that none of them takes."""
+    metrics = [metric] if isinstance(metric, str) else list(metric)
+    taken = {
+        plot_type: set(inspect.signature(PLOT_TYPES[plot_type]).parameters) - {"surfaces", "ax"}
+        for plot_type in plot_types
+    }
+    accepted = set().union(*taken.values()) - {*common, "metric"}
+    unknown = sorted(set(style) - accepted)
+    if unknown:
+        raise TypeError(
+            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. Accepted are those of "
+            f"`plot_loss_3D`, and {', '.join(sorted(accepted))}."
+        )
+    drawings = {}
+    for plot_type in plot_types:
+        options = common | {name: style[name] for name in style if name in taken[plot_type]}
+        for each in metrics:
+            name = plot_type if len(metrics) == 1 else f"{plot_type}-{each}"
+            drawings[name] = partial(PLOT_TYPES[plot_type], metric=each, **options)
+    return drawings
+
+
+def _surface_axes(ax, names):
+    """The caller's axes by the name of each figure."""
+    if ax is None:
+        check_backend()
+        return {}
+    axes = ax if isinstance(ax, dict) else {names[0]: ax}
+    if set(axes) != set(names):
+        raise ValueError(
+            f"`ax` must be a dict of axes by plot type, for {', '.join(names)}. Received "
+            f"{sorted(axes) if isinstance(ax, dict) else type(ax).__name__}."
+        )
+    for name, each in axes.items():
+        check_axes(list(np.ravel(each)), "3d" if name.startswith("3d") else "flat")
+    return axes
 
 
 def _figure_paths(path, plot_types):

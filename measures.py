@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losslandscape.checks import import_extra
+from losslandscape.surfaces import LossLine, LossSurface, value_of
 
 
 class Estimate(NamedTuple):
@@ -20,6 +21,9 @@ class Estimate(NamedTuple):
 
     def __str__(self):
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+LANDSCAPES = LossLine, LossSurface
 
 
 class Finding(NamedTuple):
@@ -67,6 +71,7 @@ def report(measured, metric="loss", *, expected=None, directions=None):
       ! The loss is lower elsewhere: the model is no minimum of what is drawn.
     ...
     """
+    measured = value_of("measured", measured, LANDSCAPES)
     values = _values(measured, metric)
     findings = [
         _find_holes(values),
@@ -110,6 +115,7 @@ def half_widths(line, rise=1.0, metric="loss"):
     >>> print(confidence_interval(half_widths(line, rise=0.1)))
     0.413 [0.391, 0.435]
     """
+    line = value_of("line", line, LossLine)
     values = _values(line, metric)
     if not line.alphas[0] < 0 < line.alphas[-1]:
         raise ValueError(
@@ -174,7 +180,7 @@ def non_convexity(surface, metric="loss"):
         from the same eigenvalues of the full Hessian: if a plane curves
         downwards, so does the loss.
     """
-    bends = _bends(surface, metric)
+    bends = _bends(value_of("surface", surface, LossSurface), metric)
     known = bends[~np.isnan(bends)]
     return float(known.mean()) if known.size else float("nan")
 
@@ -200,6 +206,7 @@ def convex_level(surface, metric="loss"):
             measured.
     """
     ndimage = import_extra("scipy.ndimage", "analysis")
+    surface = value_of("surface", surface, LossSurface)
     values = _values(surface, metric)
     for name, axis in zip(("alpha", "beta"), surface.axes, strict=True):
         if not axis[0] <= 0 <= axis[-1]:
@@ -242,6 +249,7 @@ def epsilon_sharpness(measured, epsilon=0.1, metric="loss"):
     Reference:
         [Keskar et al., 2017](https://arxiv.org/abs/1609.04836), metric 2.1.
     """
+    measured = value_of("measured", measured, LANDSCAPES)
     rise = _highest_rise(measured, _box_distances(measured), "epsilon", epsilon, metric)
     return 100 * rise / (1 + measured.center[metric])
 
@@ -266,6 +274,7 @@ def loss_rise(measured, radius=0.1, metric="loss"):
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 1.
     """
+    measured = value_of("measured", measured, LANDSCAPES)
     return _highest_rise(measured, _distances(measured), "radius", radius, metric)
 
 
@@ -285,6 +294,7 @@ def convex_radius(measured, metric="loss"):
     Raises:
         ValueError: If there are fewer points, or `metric` was not measured.
     """
+    measured = value_of("measured", measured, LANDSCAPES)
     distances = _distances(measured)
     inner = distances[(slice(1, -1),) * distances.ndim]
     bent = np.where(_bends(measured, metric) == 1, inner, np.inf)

@@ -9,7 +9,6 @@ here stay open until they are closed with `plt.close`.
 import io
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from matplotlib import animation, colormaps, colors, tri
@@ -17,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from losslandscape.checks import check_choice
+from losslandscape.checks import check_choice, check_path
 from losslandscape.layout import (
     axes_for,
     color_bar,
@@ -391,7 +390,7 @@ def animate_path(
         ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
             and not installed.
     """
-    path = Path(path)
+    path = check_path("path", path)
     if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
         raise ValueError(
             f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."

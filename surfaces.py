@@ -286,13 +286,13 @@ def values_of(name, value, kind):
     Args:
         name: The name of the argument, for errors.
         value: A value, a list of them, or a display that holds some: an object with
-            `lines` and `surface`.
-        kind: The class they must have, such as `LossLine`.
+            `lines` and `surfaces`.
+        kind: The class they must have, such as `LossLine`, or a tuple of some.
 
     Raises:
         TypeError: If something else was given.
     """
-    held = [*getattr(value, "lines", []), getattr(value, "surface", None)]
+    held = [*getattr(value, "lines", []), *getattr(value, "surfaces", [])]
     found = [each for each in held if isinstance(each, kind)]
     if found:
         return found
@@ -301,7 +301,7 @@ def values_of(name, value, kind):
         if not isinstance(each, kind):
             others = [other for other in PLOTS if isinstance(each, other)]
             hint = f" To draw it, call `{PLOTS[others[-1]]}`." if others else ""
-            raise TypeError(f"`{name}` must be a `{kind.__name__}`. Received {each!r}.{hint}")
+            raise TypeError(f"`{name}` must be a {_names(kind)}. Received {each!r}.{hint}")
     return values
 
 
@@ -310,9 +310,14 @@ def value_of(name, value, kind):
     values = values_of(name, value, kind)
     if len(values) != 1:
         raise TypeError(
-            f"`{name}` must be one `{kind.__name__}`. Received {len(values)}: pass one of them."
+            f"`{name}` must be one {_names(kind)}. Received {len(values)}: pass one of them."
         )
     return values[0]
+
+
+def _names(kind):
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(f"`{each.__name__}`" for each in kinds)
 
 
 PLOTS = {

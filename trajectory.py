@@ -75,7 +75,7 @@ class WeightHistory(keras.callbacks.Callback):
         super().__init__()
         if every != "epoch":
             check_integer("every", every, minimum=1)
-        self.folder = Path(folder)
+        self.folder = Path(folder).expanduser()
         self.every = every
         self._may_append = append
         self._unit = "epoch" if every == "epoch" else "step"
@@ -315,7 +315,7 @@ def read_history(model, history):
         # Its folder may also hold checkpoints.
         history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
-        history = _files_in(Path(history), CHECKPOINTS)
+        history = _files_in(Path(history).expanduser(), CHECKPOINTS)
     if not isinstance(history, (list, tuple)):
         raise TypeError(
             "`history` must be a `WeightHistory`, a folder, or a list of checkpoints or models. "
@@ -360,7 +360,7 @@ def _read(model, entry):
     if isinstance(entry, keras.Model):
         return _arrays(entry)
     with refusing("history", entry, "files with weights of `model`"):
-        return _read_file(model, Path(entry))
+        return _read_file(model, Path(entry).expanduser())
 
 
 def _read_file(model, path):

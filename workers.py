@@ -87,7 +87,7 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
         nonlocal latest
         # Directions that the workers already have are not sent again.
         if latest[0] is not directions:
-            arrays = tree.map_structure(ops.convert_to_numpy, directions)
+            arrays = tree.map_structure(ops.convert_to_numpy, list(directions))
             latest = directions, (setup[0], uuid.uuid4()), (setup[1], pickle.dumps(arrays))
         _, keys, contents = latest
         size = max(1, len(points) // TASKS)

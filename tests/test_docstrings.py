@@ -193,7 +193,7 @@ def vgg(small_batch, x_test, y_test):
 
 @pytest.fixture
 def display(surface):
-    return LossDisplay(surface=surface)
+    return LossDisplay(surfaces=[surface])
 
 
 @pytest.fixture

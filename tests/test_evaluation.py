@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -12,10 +13,12 @@ import tensorflow as tf
 from keras import layers, ops
 from quadratic import Quadratic, quadratic_model
 
+import losslandscape as ll
 from losslandscape import (
     evaluate_line,
     evaluate_lines,
     evaluate_surface,
+    evaluate_surfaces,
     preserved,
     random_directions,
 )
@@ -562,7 +565,7 @@ def test_progress_is_shown_in_keras_style(model, data, capsys):
         ({"extent": (1, -1)}, ValueError, r"`extent`.*smaller first.*Received \(1, -1\)"),
         ({"extent": (0, np.inf)}, ValueError, r"`extent` must be two finite numbers.*inf"),
         ({"extent": (-1, 0, 1)}, TypeError, r"`extent` must be two numbers.*\(-1, 0, 1\)"),
-        ({"extent": "wide"}, ValueError, r"`extent` must be one of 'auto'.*'wide'"),
+        ({"extent": "wide"}, ValueError, r"`extent` must be two numbers.*or 'auto'.*'wide'"),
         (
             {"engine": "fast"},
             ValueError,
@@ -654,10 +657,107 @@ def test_an_automatic_extent_ends_where_the_loss_is_flat_or_steep(width, extent)
     np.testing.assert_allclose(line.alphas[[0, -1]], [-extent, extent])
 
 
+def test_surfaces_of_several_datasets_lie_on_the_same_plane(model, data):
+    x, y = data
+    parts = (x[:40], y[:40]), (x[40:], y[40:])
+    surfaces = evaluate_surfaces(model, parts, (4, 3), seed=0, verbose=0)
+    for surface, part in zip(surfaces, parts, strict=True):
+        alone = evaluate_surface(model, *part, (4, 3), seed=0, verbose=0)
+        np.testing.assert_allclose(surface.values["loss"], alone.values["loss"], rtol=1e-6)
+
+
+def test_a_metric_that_is_not_measured_is_refused_before_a_pass_over_the_data(model, data):
+    seen = []
+    x, y = (tf.data.Dataset.from_tensor_slices(part) for part in data)
+    batches = tf.data.Dataset.zip(x, y).batch(8)
+
+    class Watching(keras.Model):
+        def test_step(self, data):
+            tf.py_function(lambda: seen.append(1), [], [])
+            return super().test_step(data)
+
+    watching = Watching(model.inputs, model.outputs)
+    watching.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    for engine in ("evaluate", "compiled"):
+        seen.clear()
+        with pytest.raises(
+            ValueError, match="`metric` must be one of 'loss', 'accuracy'.*'acuracy'"
+        ):
+            evaluate_line(watching, batches, metric="acuracy", engine=engine, verbose=0)
+        # Of eight batches.
+        assert len(seen) == 1
+    with pytest.raises(ValueError, match="`metric` must be 'loss'.*no weight penalties"):
+        evaluate_line(model, *data, metric="data_loss", verbose=0)
+
+
+def test_a_forgotten_y_is_named(model, data):
+    with pytest.raises(ValueError, match=".") as caught:
+        evaluate_surface(model, data[0], number_of_points=2, verbose=0)
+    assert any("is `y` missing?" in note for note in caught.value.__notes__)
+
+
+def test_directions_and_their_number_exclude_each_other(model, data):
+    directions = random_directions(model, 2, seed=0)
+    with pytest.raises(ValueError, match="`number_of_directions` is for random.*Received 2"):
+        evaluate_line(model, *data, directions=directions, number_of_directions=2)
+
+
+def test_many_random_directions_are_drawn_one_at_a_time(model, data, monkeypatch):
+    alive, most = [], []
+    draw = ll.directions.RandomDirections.__iter__
+
+    def watched(drawn):
+        for direction in draw(drawn):
+            alive.append(weakref.ref(direction[0]))
+            most.append(sum(each() is not None for each in alive))
+            yield direction
+            del direction
+
+    monkeypatch.setattr(ll.directions.RandomDirections, "__iter__", watched)
+    line = evaluate_line(model, *data, 5, number_of_directions=10, seed=0, verbose=0)
+    assert len(most) >= 10
+    assert max(most) <= 2
+    for index, direction in enumerate(random_directions(model, 10, seed=0)):
+        alone = evaluate_line(model, *data, 5, directions=[direction], verbose=0)
+        np.testing.assert_allclose(line.values["loss"][index], alone.values["loss"][0], rtol=1e-6)
+
+
+def test_progress_in_a_file_is_plain_lines(model, data, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+    monkeypatch.setattr("losslandscape.evaluation.PLAIN_INTERVAL", 0)
+    evaluate_line(model, *data, 5)
+    printed = capsys.readouterr().out
+    assert not set(printed) & set("\r\b\x1b━")
+    lines = printed.splitlines()
+    assert lines[-1].startswith("5/5 - ")
+    assert "loss: " in lines[-1]
+
+
+def test_an_interrupted_call_says_what_was_measured_and_where_it_is(
+    model, data, tmp_path, monkeypatch
+):
+    advance = ll.evaluation.Progress.advance
+
+    def fail(progress, *arguments):
+        advance(progress, *arguments)
+        if progress._done == 3:
+            raise RuntimeError("the machine went down")
+
+    monkeypatch.setattr(ll.evaluation.Progress, "advance", fail)
+    options = {"number_of_points": 8, "engine": "evaluate", "verbose": 0}
+    for checkpoint, note in (
+        (tmp_path / "line.h5", "3 of 8 points were measured, and are in .*line.h5. The same call"),
+        (None, "3 of 8 points were measured; with `checkpoint=`, they would have been kept"),
+    ):
+        with pytest.raises(RuntimeError) as caught:
+            evaluate_line(model, *data, checkpoint=checkpoint, **options)
+        assert re.search(note, caught.value.__notes__[-1])
+
+
 def test_an_automatic_extent_needs_a_loss_above_zero(data):
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
     model.compile(loss=lambda _, output: -ops.mean(output**2))
     with pytest.raises(ValueError, match="`extent='auto'` needs a finite loss above 0"):
         evaluate_line(model, *data, extent="auto", verbose=0)
-    with pytest.raises(ValueError, match="`extent` must be one of 'auto'"):
+    with pytest.raises(ValueError, match="`extent` must be two numbers.*or 'auto'"):
         evaluate_line(model, *data, extent="automatic", verbose=0)

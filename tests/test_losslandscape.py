@@ -16,8 +16,12 @@ from matplotlib import pyplot as plt
 
 import losslandscape
 from losslandscape import (
+    LossLine,
+    LossSurface,
     WeightHistory,
     direction_between,
+    half_widths,
+    non_convexity,
     plot_interpolation,
     plot_levels,
     plot_loss,
@@ -25,6 +29,9 @@ from losslandscape import (
     plot_surface,
     plot_trajectory,
     random_directions,
+    read_reference,
+    report,
+    write_reference,
 )
 
 
@@ -104,6 +111,142 @@ def test_plot_loss_3d_takes_positional_arguments_and_whole_datasets(model, data)
 def test_plot_loss_3d_draws_any_metric(model, data):
     display = plot_loss_3D(model, "levels", *data, number_of_points=3, metric="accuracy")
     assert display.axes["levels"].child_axes[0].get_ylabel() == "accuracy"
+
+
+def test_several_datasets_are_drawn_side_by_side_on_one_scale(model, data):
+    x, y = data
+    both = (x[:32], y[:32]), (x[32:], y[32:])
+    options = {"number_of_points": 3, "seed": 0}
+    display = plot_loss_3D(
+        model, ("levels", "3d"), both, dataset_labels=("training", "test"), **options
+    )
+    assert [ax.get_title() for ax in display.axes["levels"]] == ["training", "test"]
+    first, second = display.axes["3d"]
+    assert first.get_zlim() == second.get_zlim()
+    assert display.figures["levels"] is display.axes["levels"][0].figure
+    for surface, part in zip(display.surfaces, both, strict=True):
+        alone = plot_loss_3D(model, "levels", *part, **options).surface
+        np.testing.assert_allclose(surface.values["loss"], alone.values["loss"], rtol=1e-6)
+    with pytest.raises(AssertionError, match="Received 1 labels for 2 datasets"):
+        plot_loss_3D(model, "levels", both, dataset_labels="one")
+
+
+def test_several_metrics_of_one_computation_have_a_figure_each(model, data, tmp_path):
+    path = tmp_path / "both.png"
+    options = {"number_of_points": 3, "metric": ["loss", "accuracy"], "path": path}
+    display = plot_loss_3D(model, "levels", *data, **options)
+    assert list(display.axes) == ["levels-loss", "levels-accuracy"]
+    bars = [ax.child_axes[0].get_ylabel() for ax in display.axes.values()]
+    assert bars == ["loss", "accuracy"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [
+        "both-levels-accuracy.png",
+        "both-levels-loss.png",
+    ]
+
+
+def test_style_is_passed_on_to_the_plots_that_take_it(model, data):
+    _, flat = plt.subplots()
+    space = plt.figure().add_subplot(projection="3d")
+    display = plot_loss_3D(
+        model,
+        ("levels", "3d"),
+        *data,
+        number_of_points=3,
+        ax={"levels": flat, "3d": space},
+        cmap="plasma",
+        view=(20, 45),
+        levels=[1, 2, 3],
+        dataset_labels="a network",
+    )
+    assert display.axes == {"levels": flat, "3d": space}
+    assert flat.collections[1].levels.tolist() == [1, 2, 3]
+    assert flat.collections[1].get_cmap().name == "plasma"
+    assert (space.elev, space.azim) == (20, 45)
+    assert flat.get_title() == space.get_title() == "a network"
+
+
+def test_a_display_saves_its_values_and_its_figures(model, data, tmp_path):
+    display = plot_loss_3D(model, ("levels", "3d"), *data, number_of_points=3)
+    display.save(tmp_path / "surface.h5")
+    display.save(tmp_path / "surface.svg")
+    loaded = LossSurface.load(tmp_path / "surface.h5")
+    np.testing.assert_array_equal(loaded.values["loss"], display.surface.values["loss"])
+    lines = plot_loss(model, (data, data), number_of_points=3)
+    lines.save(tmp_path / "line.h5")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "line-1.h5",
+        "line-2.h5",
+        "surface-3d.svg",
+        "surface-levels.svg",
+        "surface.h5",
+    ]
+
+
+def test_measures_and_exports_take_a_display(model, data, tmp_path):
+    display = plot_loss(model, data, number_of_points=5, seed=0)
+    np.testing.assert_array_equal(half_widths(display), half_widths(display.lines[0]))
+    display = plot_loss_3D(model, "levels", *data, number_of_points=5, seed=0)
+    assert report(display) == report(display.surface)
+    assert non_convexity(display) == non_convexity(display.surface)
+    write_reference(tmp_path / "reference.h5", train=display)
+    loss = read_reference(tmp_path / "reference.h5")["train"].values["loss"]
+    np.testing.assert_array_equal(loss, display.surface.values["loss"])
+    with pytest.raises(TypeError, match="`line` must be a `LossLine`.*LossSurface"):
+        half_widths(display.surface)
+    both = plot_loss(model, (data, data), number_of_points=5)
+    with pytest.raises(TypeError, match="`line` must be one `LossLine`. Received 2"):
+        half_widths(both)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, d: plot_loss_3D(m, *d), TypeError, "second argument.*'levels', x, y.*ndarray"),
+        (lambda m, d: plot_loss_3D(m, d, "levels"), TypeError, "second argument.*Received tuple"),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", *d, cmpa="plasma"),
+            TypeError,
+            "'cmpa' is not an option of levels.*cmap",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", *d, view=(1, 2)),
+            TypeError,
+            "'view' is not an option of levels",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, ("levels", "3d"), *d, ax=plt.gca()),
+            ValueError,
+            "`ax` must be a dict of axes by plot type, for levels, 3d. Received",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "3d", *d, ax=plt.gca()),
+            ValueError,
+            "`ax` must be 3d axes",
+        ),
+        (lambda m, d: plot_loss(m, d, extent=1), TypeError, r"two numbers.*\(-1, 1\). Received 1"),
+        (lambda m, d: plot_loss(m, d, extent="Auto"), ValueError, "or 'auto'. Received 'Auto'"),
+    ],
+)
+def test_slips_are_named_before_anything_is_computed(call, error, message, model, data):
+    model.test_step = model.evaluate = lambda *_, **__: pytest.fail("computed")
+    with pytest.raises(error, match=message):
+        call(model, data)
+
+
+def test_a_tilde_in_a_path_is_the_home_folder(model, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    display = plot_loss(model, data, number_of_points=3, path="~/line.png", checkpoint="~/line.h5")
+    assert (tmp_path / "line.png").exists()
+    loaded = LossLine.load("~/line.h5")
+    np.testing.assert_array_equal(loaded.values["loss"], display.lines[0].values["loss"])
+
+
+def test_vector_files_embed_fonts_that_journals_take(model, data, tmp_path):
+    plot_loss(model, data, number_of_points=3, path=tmp_path / "line.pdf")
+    content = (tmp_path / "line.pdf").read_bytes()
+    assert b"/Type3" not in content
+    assert b"/CIDFontType2" in content
 
 
 def test_files_are_named_after_the_plot_types(model, data, tmp_path):
@@ -191,7 +334,7 @@ def broken(name):
 @pytest.mark.parametrize("name", ["levels", "3d"])
 def test_a_figure_that_cannot_be_drawn_causes_a_warning(model, data, tmp_path, monkeypatch, name):
     monkeypatch.setitem(losslandscape.PLOT_TYPES, name, broken("plot_one"))
-    message = rf"Could not draw '{name}'.*call plot_one\(display.surface, metric='loss', scale='log"
+    message = rf"Could not draw '{name}'.*call plot_one\(display, .*metric='loss'"
     with pytest.warns(UserWarning, match=message):
         display = plot_loss_3D(
             model, ("levels", "3d"), *data, 3, path=tmp_path / "both.png", scale="log"
@@ -208,7 +351,7 @@ def test_no_other_drawing_loses_the_values_either(model, data, tmp_path, monkeyp
         monkeypatch.setattr(losslandscape, name, broken(name))
     history = WeightHistory(tmp_path)
     model.fit(*data, epochs=3, callbacks=[history], verbose=0)
-    with pytest.warns(UserWarning, match=r"'line'.*plot_line\(display.lines"):
+    with pytest.warns(UserWarning, match=r"'line'.*plot_line\(display"):
         line = plot_loss(model, data, number_of_points=3).lines[0]
     with pytest.warns(UserWarning, match=r"'loss'.*plot_metrics\(display.lines"):
         way = plot_interpolation(model, model, data, number_of_points=3).lines[0]

@@ -725,7 +725,7 @@ def test_polar_axes_are_refused():
 def test_a_display_is_drawn_as_the_values_in_it():
     display = LossDisplay(lines=[a_line(ALPHAS), a_line(-ALPHAS)])
     assert len(plot_line(display).lines) == 2
-    assert plot_levels(LossDisplay(surface=BOWL)).get_xlim() == (-1, 1)
+    assert plot_levels(LossDisplay(surfaces=[BOWL])).get_xlim() == (-1, 1)
 
 
 def test_a_slice_is_drawn_along_the_axis_it_runs_along():
