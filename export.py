@@ -16,10 +16,24 @@ import numpy as np
 
 from losslandscape.checks import check_path, import_extra
 from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
-from losslandscape.plotting import SCALES, drawable_values, model_points, point_notes, value_label
+from losslandscape.layout import finite_limits, round_levels, short_names
+from losslandscape.plotting import (
+    SCALES,
+    drawable_values,
+    model_points,
+    point_notes,
+    sides_of,
+    value_label,
+)
+from losslandscape.space import best_view
 from losslandscape.surfaces import LossLine, LossSurface, value_of
 
 PARTS = ("train", "test")
+# Without these a telephone shows the page small, and others a scroll bar.
+HEAD = """<head><meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body { margin: 0; overflow: hidden; }</style>"""
+# How far Plotly's camera is, in sizes of the surface, and the most lines along either axis.
+DISTANCE, MOST_LINES = 2.4, 25
 AXES = ("xcoordinates", "ycoordinates")
 # What the reference implementation writes for a point not computed yet.
 MISSING = -1
@@ -204,27 +218,34 @@ def write_html(surface, path, *, title=None):
         scene={
             "xaxis_title": surface.axis_names[0],
             "yaxis_title": surface.axis_names[1],
-            "camera_eye": {"x": 1.5, "y": 1.5, "z": 1.3},
+            "camera_eye": _eye(surface),
+            # As high, to its width, as Matplotlib's figure of the same surface.
+            "aspectmode": "manual",
+            "aspectratio": dict(zip("xyz", (*sides_of(surface), 0.75), strict=True)),
         },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
-        margin={"l": 0, "r": 0, "b": 0},
+        margin={"l": 0, "r": 0, "b": 80, "t": 50},
     )
     figure.plotly_relayout(layouts[0])
     # A name such as `$x$` is not a formula.
-    page = figure.to_html(config={"typesetMath": False}, default_height="95vh")
-    replace_file(path, page.encode())
+    page = figure.to_html(config={"typesetMath": False}, default_height="100vh")
+    replace_file(path, page.replace("<head>", HEAD, 1).encode())
 
 
 def _traces(graphs, surface, metric, scale, values):
     """The surface of one metric, and the models' own points on it."""
     heights = _on_scale(values, scale)
     name = _escaped(value_label(metric))
-    hover = f"α %{{x:.3g}}<br>β %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
-    bar = {"title": name}
-    if scale == "log":
-        drawn = heights[np.isfinite(heights)]
-        ticks = np.linspace(drawn.min(), drawn.max(), 6) if drawn.size else []
-        bar |= {"tickvals": ticks, "ticktext": [f"{10**tick:.3g}" for tick in ticks]}
+    first, second = (_escaped(axis.partition(" (")[0]) for axis in surface.axis_names)
+    hover = f"{first} %{{x:.3g}}<br>{second} %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
+    levels, names = _ticks(values, scale)
+    # Below the surface: a telephone has no room beside it.
+    place = {"orientation": "h", "y": 0, "yanchor": "top", "len": 0.9, "thickness": 14}
+    bar = place | {
+        "title": {"text": name, "side": "bottom"},
+        "tickvals": _on_scale(levels, scale),
+        "ticktext": names,
+    }
     yield graphs.Surface(
         x=surface.alphas,
         y=surface.betas,
@@ -233,6 +254,12 @@ def _traces(graphs, surface, metric, scale, values):
         colorscale="Viridis",
         colorbar=bar,
         hovertemplate=hover,
+        # The bar's own colors: light would make other values of them. Lines show the relief.
+        lighting={"ambient": 1, "diffuse": 0, "specular": 0},
+        contours={
+            name: {"show": True, "color": "rgba(0, 0, 0, 0.25)", "width": 1, **_lines(axis)}
+            for name, axis in zip("xy", surface.axes, strict=True)
+        },
     )
     alphas, betas, found = model_points(surface, values, metric, scale).T
     yield graphs.Scatter3d(
@@ -250,12 +277,38 @@ def _traces(graphs, surface, metric, scale, values):
 def _layout(surface, metric, scale, values):
     """What changes on the page with the metric or scale, other than the traces."""
     notes = point_notes([surface], [values], scale)
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": 0, "showarrow": False}
+    corner = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "top"}
+    place = {"xref": "paper", "yref": "paper", "showarrow": False, **corner}
+    levels, names = _ticks(values, scale)
     return {
+        "scene.zaxis.tickvals": levels,
+        "scene.zaxis.ticktext": names,
         "scene.zaxis.type": scale,
         "scene.zaxis.title.text": _escaped(value_label(metric, scale)),
         "annotations": [{"text": "<br>".join(notes), "align": "left", **place}] if notes else [],
     }
+
+
+def _ticks(values, scale):
+    """Round values to name on an axis, and their names."""
+    levels = round_levels([values], scale, number=6)
+    return levels, short_names(levels)
+
+
+def _lines(axis):
+    """Where lines along the surface run: at every point of the grid, or at some of many."""
+    every = -(-len(axis) // MOST_LINES)
+    return {"start": axis[0], "end": axis[-1], "size": every * (axis[1] - axis[0])}
+
+
+def _eye(surface):
+    """Where Plotly looks from: in the direction of Matplotlib's figure of the loss."""
+    values = drawable_values(surface, next(iter(surface.values)), "linear")
+    view = best_view([values], finite_limits([values]), [sides_of(surface)])
+    up, toward = np.deg2rad(view)
+    across = np.cos(up)
+    eye = across * np.cos(toward), across * np.sin(toward), np.sin(up)
+    return dict(zip("xyz", (DISTANCE * part for part in eye), strict=True))
 
 
 def _escaped(text):

@@ -180,7 +180,7 @@ def plot_levels(
         _mark(panel, _models_within(surface), **MODEL_COLORS)
     names, offset = names_beyond(levels)
     if any(np.isfinite(heights).any() for heights in values):
-        side, height = _sides(drawn[-1])
+        side, height = sides_of(drawn[-1])
         bar = color_bar(axes[-1], filled, side)
         bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
         bar.add_lines(grids[-1])
@@ -258,7 +258,7 @@ def plot_surface(
     ticks = {"ticks": to_axis(levels), "labels": names}
     mapped = ScalarMappable(colors.Normalize(low, high), colormaps.get_cmap(cmap))
     if view is None:
-        view = best_view(list(map(to_axis, values)), (low, high), list(map(_sides, drawn)))
+        view = best_view(list(map(to_axis, values)), (low, high), list(map(sides_of, drawn)))
     axes = axes_for(ax, len(drawn), "3d", figsize)
     for panel, surface, each, label in zip(axes, drawn, values, labels, strict=True):
         frame(panel, surface, (low, high), view)
@@ -488,7 +488,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     points = _models_within(surface)
     _mark(ax, points, **MODEL_COLORS)
     _name_models(ax, surface, points)
-    bar = color_bar(ax, cells, _sides(surface)[0], extend="max")
+    bar = color_bar(ax, cells, sides_of(surface)[0], extend="max")
     bar.set_label(plain("|λmin / λmax|"))
     return ax
 
@@ -562,6 +562,12 @@ def model_points(value, heights, metric, scale):
         if np.isfinite(_on_scale(height, scale)):
             points.append([*position, height])
     return np.reshape(points, (-1, len(value.axes) + 1))
+
+
+def sides_of(surface):
+    """How long the sides of a plane are drawn, the longer one as 1: both have the same unit."""
+    spans = np.array([np.ptp(surface.alphas), np.ptp(surface.betas)])
+    return np.ones(2) if _is_strip(surface) else spans / spans.max()
 
 
 def check_backend():
@@ -667,7 +673,7 @@ def _lightened(cmap):
 
 def _dress_plane(ax, surface, values, scale, *, label=None):
     """Puts on a plane what all drawings of one share: names, ticks, notes and title."""
-    sides = _sides(surface)
+    sides = sides_of(surface)
     if ax.name == "3d":
         # In space Matplotlib leaves no room for long names.
         ax.set(xlabel=plain("α"), ylabel=plain("β"))
@@ -688,12 +694,6 @@ def _points_in_box(ax, points, scale):
     heights = np.log10(heights) if scale == "log" else heights
     low, high = ax.get_zlim()
     return np.stack([*position, heights], axis=1)[(low <= heights) & (heights <= high)]
-
-
-def _sides(surface):
-    """How long the sides of a plane are drawn, the longer one as 1: both have the same unit."""
-    spans = np.array([np.ptp(surface.alphas), np.ptp(surface.betas)])
-    return np.ones(2) if _is_strip(surface) else spans / spans.max()
 
 
 def _is_strip(surface):

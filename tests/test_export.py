@@ -16,6 +16,7 @@ from losslandscape import (
     LossLine,
     LossSurface,
     LossTrajectory,
+    plot_surface,
     read_reference,
     write_html,
     write_mesh,
@@ -372,3 +373,22 @@ def test_paths_that_cannot_be_written_are_refused(write, surface, tmp_path):
         with pytest.raises(ValueError, match="`path` must be a file that can be written"):
             write(surface, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_page_looks_as_the_figure_does_on_any_screen(surface, tmp_path):
+    write_html(surface, tmp_path / "surface.html")
+    (drawn, *_), layout = page_of(tmp_path / "surface.html")
+    ax = plot_surface(surface)
+    eye = layout["scene"]["camera"]["eye"]
+    assert np.rad2deg(np.arctan2(eye["y"], eye["x"])) == pytest.approx(ax.azim)
+    across = np.hypot(eye["x"], eye["y"])
+    assert np.rad2deg(np.arctan2(eye["z"], across)) == pytest.approx(ax.elev)
+    box = [layout["scene"]["aspectratio"][axis] for axis in "xyz"]
+    np.testing.assert_allclose(np.divide(box, box[2]), ax.get_box_aspect() / ax.get_box_aspect()[2])
+    # Colors are those of the bar, which a telephone has room for below the surface.
+    assert drawn["lighting"] == {"ambient": 1, "diffuse": 0, "specular": 0}
+    assert drawn["colorbar"]["orientation"] == "h"
+    page = (tmp_path / "surface.html").read_text()
+    assert '<meta name="viewport" content="width=device-width' in page
+    # With a margin, a page as high as the window would have a scroll bar.
+    assert re.search(r"<style>body { margin: 0; .*height:100vh", page, re.S)
