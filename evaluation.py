@@ -35,6 +35,7 @@ from losslandscape.engines import (
 )
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.interrupts import patient_interrupts
+from losslandscape.refinement import Refinement, check_tolerance
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.walks import along_directions
@@ -187,6 +188,7 @@ def evaluate_surface(
     engine="auto",
     executor=None,
     checkpoint=None,
+    tolerance=None,
     verbose="auto",
 ) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
@@ -209,6 +211,12 @@ def evaluate_surface(
         executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_lines`. The grid is computed from coarse to
             fine, so what `LossSurface.load` reads can be drawn as a preview.
+        tolerance: Interpolate points where cubic splines through coarser ones are
+            as exact as this share of the range of `metric`, such as 0.01, and of
+            its logarithms if it is positive. The metadata list these points under
+            `"interpolated"`, and the largest errors at a tenth of them, which is
+            measured as a check; if that fails, all points are measured. Needs the
+            extra `analysis`. Defaults to `None`, where all points are measured.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -237,6 +245,7 @@ def evaluate_surface(
         "engine": engine,
         "executor": executor,
         "checkpoint": checkpoint,
+        "tolerance": tolerance,
         "verbose": verbose,
     }
     return evaluate_surfaces(model, [one_dataset(x, y)], number_of_points, **options)[0]
@@ -255,6 +264,7 @@ def evaluate_surfaces(
     engine="auto",
     executor=None,
     checkpoint=None,
+    tolerance=None,
     verbose="auto",
 ) -> list[LossSurface]:
     """Measures the loss over the same plane on one or several datasets.
@@ -271,6 +281,7 @@ def evaluate_surfaces(
         engine: As in `evaluate_lines`.
         executor: As in `evaluate_lines`.
         checkpoint: As in `evaluate_lines`.
+        tolerance: As in `evaluate_surface`.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -286,6 +297,7 @@ def evaluate_surfaces(
     >>> surfaces = evaluate_surfaces(model, ((x_train, y_train), (x_test, y_test)), seed=0)
     >>> axes = plot_levels(surfaces, labels=("training set", "test set"))
     """
+    check_tolerance(tolerance)
     is_auto = _is_auto(extent)
     grid = Grid.of(number_of_points, (-1, 1) if is_auto else extent)
     call = Evaluation(
@@ -306,7 +318,8 @@ def evaluate_surfaces(
     # One by one, since large ones should not be on the host and the device together.
     if executor is None:
         directions = [to_tensors([direction])[0] for direction in directions]
-    return call.along([(directions, grid.points)], grid.surface, origin, order=grid.order)
+    order = grid.order if tolerance is None else Refinement(grid, tolerance, call.metrics)
+    return call.along([(directions, grid.points)], grid.surface, origin, order=order)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -473,18 +486,18 @@ class Evaluation:
                 options["compared"] = compared
                 measure, centers, how = distribute(self.executor, *parts, **options)
 
-            def measure_missing(missing):
-                yield from _along(measure, legs, centers, missing)
-                if len(missing):
-                    _check_state(measure_center(measure, directions), centers, compared)
+            def measure_some(positions):
+                return _along(measure, legs, centers, positions)
 
             def assemble_with_engine(values, center, metadata):
                 # Workers report their engine only once they have started.
                 return assemble(values, center, metadata | how)
 
-            return self._collect(
-                measure_missing, number, centers, assemble_with_engine, origin, order=order
+            values = self._collect(
+                measure_some, number, centers, assemble_with_engine, origin, order=order
             )
+            _check_state(measure_center(measure, directions), centers, compared)
+            return values
 
     def _check_metrics(self, state, interrupt):
         """Refuses a metric that is not measured, on one batch instead of all data."""
@@ -513,8 +526,8 @@ class Evaluation:
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
-            measure: A function of the positions still missing that yields positions
-                and their results, as an engine does.
+            measure: A function of positions that yields some of them and their results,
+                as an engine does.
             number: How many positions there are.
             centers: List with a dict of floats per dataset, the values at the
                 unperturbed weights.
@@ -522,8 +535,8 @@ class Evaluation:
                 of floats for the center, and the metadata; it returns what is saved,
                 such as a `LossSurface`.
             origin: Dict for the metadata that says where the points come from.
-            order: All positions in the order to measure them. Defaults to `None`,
-                ascending.
+            order: All positions in the order to measure them, or a `Refinement`, which
+                decides as it goes. Defaults to `None`, ascending.
 
         Returns:
             A list of what `assemble` returned, one per dataset.
@@ -532,29 +545,57 @@ class Evaluation:
         walks, is_missing = self._saved.restore(number, centers)
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
         order = np.arange(number) if order is None else order
-        missing = order[is_missing[order]]
         first, *_ = self.metrics
-        progress = Progress(len(missing), first, self.verbose)
+        progress = Progress(np.count_nonzero(is_missing), first, self.verbose)
+        errors = {}
 
         def values():
             return [assemble(*parts) for parts in zip(walks, centers, metadata, strict=True)]
 
         try:
-            for positions, results in measure(missing):
-                for walk, arrays in zip(walks, results, strict=True):
-                    for name, array in arrays.items():
-                        walk[name][positions] = array
-                is_missing[positions] = False
-                progress.advance(len(positions), results[0][first][-1])
-                if self._saved.is_due():
-                    self._saved.write(values(), is_missing)
+            for wanted in _rounds(order, walks, is_missing, errors):
+                for positions, results in measure(wanted):
+                    _store(results, walks, positions)
+                    is_missing[positions] = False
+                    progress.advance(len(positions), results[0][first][-1])
+                    if self._saved.is_due():
+                        self._saved.write(values(), is_missing)
         except BaseException as error:
             # Also when interrupted, or when a worker is lost.
             self._saved.write(values(), is_missing)
             error.add_note(self._saved.describe(is_missing))
             raise
         self._saved.write(values(), is_missing)
+        progress.finish()
+        if isinstance(order, Refinement):
+            walks, metadata = order.interpolated(walks, metadata, is_missing, errors)
         return values()
+
+
+def _store(results, walks, positions):
+    for walk, arrays in zip(walks, results, strict=True):
+        for name, array in arrays.items():
+            walk[name][positions] = array
+
+
+def _rounds(order, walks, is_missing, errors):
+    """Yields the positions to measure: all at once, or as a `Refinement` asks for them."""
+    if not isinstance(order, Refinement):
+        yield order[is_missing[order]]
+        return
+    while (wanted := order.wanted(walks, is_missing)).size:
+        yield wanted
+    sample = order.sample(is_missing)
+    guesses = [order.complete(walk, is_missing) for walk in walks]
+    yield sample
+    found = [order.complete(walk, is_missing) for walk in walks]
+    for guess, walk in zip(guesses, found, strict=True):
+        for name, error in order.errors(guess, walk, sample).items():
+            errors[name] = max(error, errors.get(name, 0.0))
+    errors["checked"] = len(sample)
+    if max(errors[name] for name in order.metrics) > order.tolerance:
+        # What was predicted cannot be trusted here.
+        yield np.flatnonzero(is_missing)
 
 
 def _describe(model, dataset, origin):
@@ -677,3 +718,8 @@ class Progress:
                 return
             self._shown = now
         self._bar.update(self._done, [(self._metric, value)], finalize=self._is_plain or None)
+
+    def finish(self):
+        """Ends the line of the bar where fewer points were measured than there are."""
+        if 0 < self._done < self._number:
+            self._bar.update(self._done, finalize=True)

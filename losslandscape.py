@@ -361,6 +361,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     engine="auto",
     executor=None,
     checkpoint=None,
+    tolerance=None,
     ax=None,
     path=None,
     show=False,
@@ -407,6 +408,11 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             from coarse to fine; the same call resumes from it after a crash, and
             `LossSurface.load` reads it at any time, for a preview. Defaults to
             `None`.
+        tolerance: Interpolate what cubic splines predict within this share of the
+            drawn range, such as 0.01: for smooth landscapes and fine grids this
+            saves most evaluations, and a note says how many points were
+            interpolated; see `evaluate_surface`. Defaults to `None`: everything
+            that is drawn was measured.
         ax: Matplotlib axes to draw on: a dict of them by plot type, or those of
             the only plot type; a list of them for several datasets. `None` (the
             default) makes figures.
@@ -458,6 +464,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         engine=engine,
         executor=executor,
         checkpoint=checkpoint,
+        tolerance=tolerance,
         verbose=verbose,
     )
     values = surfaces if len(surfaces) > 1 else surfaces[0]

@@ -79,6 +79,8 @@ def report(measured, metric="loss", *, expected=None, directions=None):
         _find_span(values),
         _find_coarseness(measured, metric),
     ]
+    if measured.interpolated.any():
+        findings.append(_find_interpolated(measured, metric))
     if expected is not None:
         findings.append(_find_difference(measured.center[metric], expected[metric]))
     if directions is not None:
@@ -305,6 +307,13 @@ def _find_holes(values):
     share = float(np.mean(~np.isfinite(values)))
     warning = "Holes are drawn there; the loss is infinite or undefined."
     return Finding("share of points that are not finite", share, warning if share else None)
+
+
+def _find_interpolated(measured, metric):
+    share = float(np.mean(measured.interpolated))
+    error = measured.metadata.get("interpolation_errors", {}).get(metric, np.nan)
+    warning = f"They were not measured; those checked are off by up to {error:.2g} of the range."
+    return Finding("share of points that are interpolated", share, warning)
 
 
 def _find_lower(values, center):

@@ -546,6 +546,10 @@ def point_notes(measured, values, scale):
     notes = []
     if missing:
         notes.append(f"preview: {number - missing} of {number} points")
+    interpolated = sum(np.count_nonzero(value.interpolated) for value in measured)
+    if interpolated:
+        tolerance = max(value.metadata.get("tolerance", 0) for value in measured)
+        notes.append(f"{interpolated} of {number} points interpolated, within {tolerance:.2g}")
     if holes:
         reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
         holes = "no point is drawn, all" if holes == number else f"{holes} of {number} points"

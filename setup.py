@@ -33,6 +33,7 @@ SIBLINGS = (
     "layout",
     "measures",
     "plotting",
+    "refinement",
     "space",
     "state",
     "surfaces",

@@ -75,6 +75,13 @@ class _Landscape(_Saved):
         return is_missing
 
     @property
+    def interpolated(self):
+        """Boolean array, shaped as the values: the points that were interpolated, not measured."""
+        is_interpolated = np.zeros(next(iter(self.values.values())).shape, bool)
+        is_interpolated.flat[self.metadata.get("interpolated", [])] = True
+        return is_interpolated
+
+    @property
     def missing_numbers(self):
         """List of ints: the same points, numbered row by row, then a trajectory's others."""
         return self.metadata.get("missing", [])
@@ -208,10 +215,12 @@ class LossSurface(_Landscape):
         center = {key: float(np.interp(0, along, each[0])) for key, each in values.items()}
         if position == 0:
             center = dict(self.center)
-        metadata = {key: entry for key, entry in self.metadata.items() if key != "missing"}
-        missing = np.flatnonzero(cut(self.missing) > 0)
-        if missing.size:
-            metadata["missing"] = missing.tolist()
+        metadata = dict(self.metadata)
+        for key, is_marked in (("missing", self.missing), ("interpolated", self.interpolated)):
+            metadata.pop(key, None)
+            marked = np.flatnonzero(cut(is_marked) > 0)
+            if marked.size:
+                metadata[key] = marked.tolist()
         if "positions" in metadata:
             pairs = [pair if beta is None else pair[::-1] for pair in self.models.tolist()]
             metadata["positions"] = [there for off, there in pairs if off == position]

@@ -1,0 +1,215 @@
+"""Refinement: which points of a grid have to be measured, and what the others must be.
+
+A grid is measured from coarse to fine. At each step a cubic spline through the coarser
+points predicts the finer ones; where it agrees with what is then measured, the points
+beyond are interpolated, and where it does not (ridges, holes, chaos), they are measured.
+"""
+
+import dataclasses
+import numbers
+
+import numpy as np
+
+from losslandscape.checks import import_extra
+from losslandscape.grids import Grid
+
+# The first two levels, of 5 and 9 points per axis, are always measured.
+FIRST_LEVEL = 2
+# Where splines of coarser points were as exact as this, times the tolerance, those of finer ones
+# are trusted: twice as many points make them up to 16 times as exact, at kinks twice.
+MARGIN = 1
+# This part of the interpolated points is measured after all, as a check.
+CHECKED = 0.1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Refinement:
+    """How a surface is measured where interpolation is good enough.
+
+    Attributes:
+        grid: The `Grid`.
+        tolerance: The largest error, as a share of the range of the values and, if all are
+            positive, of their logarithms.
+        metrics: Names of the metrics that must meet it.
+    """
+
+    grid: Grid
+    tolerance: float
+    metrics: tuple
+
+    def __post_init__(self):
+        import_extra("scipy.interpolate", "analysis")
+
+    def wanted(self, walks, is_missing):
+        """Returns the positions to measure next; none if the rest can be interpolated.
+
+        Args:
+            walks: List with a dict of arrays per dataset, as far as they are measured.
+            is_missing: Boolean array of the points that are not.
+        """
+        known = ~is_missing.reshape(self.grid.shape)
+        fields = [walk[name].reshape(known.shape) for walk in walks for name in self.metrics]
+        is_wanted = np.zeros(known.shape, bool)
+        for is_new, is_open, _ in _levels(self.grid, fields, known, MARGIN * self.tolerance):
+            is_wanted = is_new & is_open & ~known
+            if is_wanted.any():
+                break
+        return np.flatnonzero(is_wanted)
+
+    def sample(self, is_missing):
+        """Returns some of the missing positions, at random but always the same."""
+        missing = np.flatnonzero(is_missing)
+        number = int(np.ceil(CHECKED * len(missing)))
+        return np.sort(np.random.default_rng(0).choice(missing, number, replace=False))
+
+    def complete(self, values, is_missing):
+        """Returns a dict of arrays with the missing values interpolated."""
+        known = ~is_missing.reshape(self.grid.shape)
+        completed = {}
+        for name, array in values.items():
+            *_, (_, _, (field,)) = _levels(self.grid, [array.reshape(known.shape)], known, 0)
+            completed[name] = field.ravel()
+        return completed
+
+    def interpolated(self, walks, metadata, is_missing, errors):
+        """Returns the walks with all values, and the metadata that say which are interpolated."""
+        completed = [self.complete(walk, is_missing) for walk in walks]
+        checked = errors.pop("checked", 0)
+        described = {
+            "tolerance": self.tolerance,
+            "interpolated": np.flatnonzero(is_missing).tolist(),
+            "interpolation_errors": errors,
+            "interpolation_checks": checked,
+        }
+        return completed, [each | described for each in metadata]
+
+    def errors(self, values, others, is_checked):
+        """Returns the largest error by metric, as a share of the range.
+
+        Args:
+            values: Dict of arrays, as they were interpolated.
+            others: The same, as they were measured.
+            is_checked: Positions to compare.
+        """
+        return {
+            name: float(np.max(_errors(values[name], others[name])[is_checked], initial=0.0))
+            for name in values
+        }
+
+
+def check_tolerance(tolerance):
+    """Refuses what is not a share of a range."""
+    if tolerance is None:
+        return
+    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
+        raise TypeError(f"`tolerance` must be a number. Received {tolerance!r}.")
+    if not 0 < tolerance < 1:
+        raise ValueError(
+            f"`tolerance` must be a share of the range, such as 0.01. Received {tolerance!r}."
+        )
+
+
+def _levels(grid, fields, known, limit):
+    """Goes from coarse to fine.
+
+    Yields, for each level, boolean arrays of the points that are new in it and of the
+    region where the coarser level was not good enough, and the fields with the points of
+    this level complete, as far as they are known or can be interpolated.
+    """
+    indices = [_indices(len(axis)) for axis in (grid.betas, grid.alphas)]
+    number = max(map(len, indices))
+    levels = [[axis[min(level, len(axis) - 1)] for axis in indices] for level in range(number)]
+    fields = [np.array(field) for field in fields]
+    coarser, is_open = None, np.ones(known.shape, bool)
+    for level in levels:
+        inside = _mask(known.shape, level)
+        is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
+        if coarser is not None and is_new.any():
+            pairs = [_best(grid, field, (coarser, level), is_new & known) for field in fields]
+            error = np.max([error for _, error in pairs], axis=0)
+            fields = [
+                np.where(is_new & ~known, guess, field)
+                for field, (guess, _) in zip(fields, pairs, strict=True)
+            ]
+        yield is_new, is_open, fields
+        if coarser is not None and is_new.any():
+            is_open = _around(is_new & known & (error > limit), coarser)
+        coarser = level
+
+
+def _indices(number):
+    """For each level, which points of an axis it has."""
+    levels = []
+    for rank in range(FIRST_LEVEL, number.bit_length() + 1):
+        levels.append(np.unique(np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)))
+        if len(levels[-1]) == number:
+            break
+    return levels or [np.arange(number)]
+
+
+def _mask(shape, level):
+    mask = np.zeros(shape, bool)
+    mask[np.ix_(*level)] = True
+    return mask
+
+
+def _best(grid, field, levels, is_checked):
+    """The field at the second of two levels as the first one predicts it, and the errors.
+
+    Of values and of logarithms the smoother ones are interpolated, as the errors show.
+    """
+    finite = field[np.isfinite(field)]
+    scales = [(np.asarray, np.asarray)]
+    if finite.size and finite.min() > 0:
+        scales.append((np.log, np.exp))
+    guesses = [_predicted(grid, field, levels, *scale) for scale in scales]
+    pairs = [(guess, _errors(guess, field)) for guess in guesses]
+    return min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
+
+
+def _predicted(grid, field, levels, scale, unscale):
+    """The field at the second of two levels, by a spline through the first one."""
+    interpolate = import_extra("scipy.interpolate", "analysis")
+    (rows, columns), finer = levels
+    known = field[np.ix_(rows, columns)]
+    is_finite = np.isfinite(known)
+    # A spline through NaN would be NaN everywhere; here it is wrong, and its points are measured.
+    heights = scale(np.where(is_finite, known, known[is_finite].max() if is_finite.any() else 1.0))
+    degrees = {"kx": min(3, len(rows) - 1), "ky": min(3, len(columns) - 1)}
+    axes = grid.betas[rows], grid.alphas[columns]
+    spline = interpolate.RectBivariateSpline(*axes, heights, **degrees, s=0)
+    predicted = np.full(field.shape, np.nan)
+    with np.errstate(over="ignore"):
+        predicted[np.ix_(*finer)] = unscale(spline(grid.betas[finer[0]], grid.alphas[finer[1]]))
+    return predicted
+
+
+def _errors(guess, values):
+    """Differences as shares of the range, also of the logarithms; inf where one is not finite."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return np.full(values.shape, np.inf)
+    errors = _shares(guess, values, finite)
+    if finite.min() > 0:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logarithms = np.log(guess), np.log(values), np.log(finite)
+        errors = np.maximum(errors, _shares(*logarithms))
+    return np.where(np.isfinite(values), errors, np.inf)
+
+
+def _shares(guess, values, finite):
+    span = np.ptp(finite)
+    # What differs by rounding only is flat.
+    if span <= 1e-13 * np.abs(finite).max():
+        return np.zeros(values.shape)
+    return np.nan_to_num(np.abs(guess - values) / span, nan=np.inf)
+
+
+def _around(flagged, coarser):
+    """The region around some points, as wide as the coarser level is."""
+    reach = [int(np.diff(axis).max(initial=1)) for axis in coarser]
+    region = np.zeros(flagged.shape, bool)
+    for row, column in np.argwhere(flagged):
+        first, second = max(0, row - reach[0]), max(0, column - reach[1])
+        region[first : row + reach[0] + 1, second : column + reach[1] + 1] = True
+    return region
