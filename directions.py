@@ -3,7 +3,8 @@
 A direction is a list of arrays, one per trainable weight of a model, in the
 order of `model.trainable_variables`. This module draws random directions with
 filter-wise normalization, computes the direction from one model to another, and
-says which axes of each weight make up a filter.
+says which axes of each weight make up a filter. The scales of such directions are
+also the units in which curvature does not depend on the scale of the weights.
 """
 
 import collections.abc
@@ -131,12 +132,7 @@ class RandomDirections(collections.abc.Sequence):
                 scale(generator.standard_normal(shape, dtype=np.float32))
                 for shape, scale in self._parts
             ]
-            if not any(array.any() for array in direction):
-                raise ValueError(
-                    f"`model` has no filter to move: all {len(self._parts)} trainable weights are "
-                    "biases or normalization parameters, or zero. Pass `ignore=None` to move the "
-                    "former, too."
-                )
+            _check_any(direction)
             if position in positions:
                 yield direction
 
@@ -268,6 +264,37 @@ def register_filters(layer_class, **weights):
     _FILTER_NUMBERING[layer_class] = _FILTER_NUMBERING.get(layer_class, {}) | rules
 
 
+def scales(model, normalize=None, ignore="biasbn"):
+    """Returns the root mean square of each entry of a random direction.
+
+    With T, the diagonal matrix of these scales, random directions d of any
+    normalization have `E[d·dᵀ] = T²`, so `E[dᵀHd] = tr(T·H·T)`. Under `"filter"`,
+    an entry of a filter of n entries has the scale `‖θ_f‖ / √n`.
+
+    Args:
+        model: A built `keras.Model`.
+        normalize: As in `random_directions`. `None` (the default) makes all
+            scales 1, those of biases and normalization parameters, too.
+        ignore: As in `random_directions`, for a `normalize` that is not `None`.
+
+    Returns:
+        A list of float32 arrays with the shapes of `model.trainable_variables`, 0
+        where nothing moves.
+
+    Raises:
+        ValueError: If nothing moves, or an argument is not an accepted value.
+    """
+    check_model(model)
+    check_choice("normalize", normalize, NORMALIZATIONS)
+    check_choice("ignore", ignore, IGNORE_RULES)
+    if normalize is None:
+        return [np.ones(weight.shape, np.float32) for weight in model.trainable_variables]
+    pairs = zip(model.trainable_variables, filters(model), strict=True)
+    found = [_scale(to_numpy(weight), entry.axes, normalize, ignore) for weight, entry in pairs]
+    _check_any(found)
+    return found
+
+
 def resolve_seed(seed):
     """Returns the given seed, or one drawn from NumPy's global random state."""
     if seed is None:
@@ -281,6 +308,24 @@ def to_numpy(weight):
     return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32, copy=False)
 
 
+def _check_any(arrays):
+    if not any(array.any() for array in arrays):
+        raise ValueError(
+            f"`model` has no filter to move: all {len(arrays)} trainable weights are biases or "
+            "normalization parameters, or zero. Pass `ignore=None` to move the former, too."
+        )
+
+
+def _scale(weight, axes, normalize, ignore):
+    """The root mean square of each entry of an array that `_scaling` scales."""
+    if axes is None and ignore == "biasbn":
+        return np.zeros_like(weight)
+    norm_axes = () if normalize == "weight" else _norm_axes(weight, axes, normalize)
+    number = np.prod([weight.shape[axis] for axis in norm_axes])
+    scale = _norm(weight, norm_axes) / np.sqrt(number)
+    return np.broadcast_to(scale, weight.shape).astype(np.float32)
+
+
 def _scaling(weight, axes, normalize, ignore):
     """The function that scales a random array to a weight."""
     if axes is None and ignore == "biasbn":
@@ -289,8 +334,12 @@ def _scaling(weight, axes, normalize, ignore):
         return np.asarray
     if normalize == "weight":
         return functools.partial(np.multiply, weight)
-    norm_axes = tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
+    norm_axes = _norm_axes(weight, axes, normalize)
     return functools.partial(_scaled, _norm(weight, norm_axes), norm_axes)
+
+
+def _norm_axes(weight, axes, normalize):
+    return tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
 
 
 def _scaled(norm, axes, draw):

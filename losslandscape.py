@@ -54,12 +54,14 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_spectrum",
     "hessian_trace",
     "hessian_product",
+    "directional_curvature",
     "evaluate_convexity",
     "plot_convexity",
     # Single numbers
     "report",
     "Finding",
     "half_widths",
+    "quadratic_half_widths",
     "confidence_interval",
     "Estimate",
     "loss_rise",
@@ -95,6 +97,7 @@ from matplotlib import pyplot as plt
 
 from losslandscape.checks import check_choice, check_path, numbered, warn
 from losslandscape.curvature import (
+    directional_curvature,
     evaluate_convexity,
     hessian_eigenvalues,
     hessian_product,
@@ -128,6 +131,7 @@ from losslandscape.measures import (
     half_widths,
     loss_rise,
     non_convexity,
+    quadratic_half_widths,
     report,
 )
 from losslandscape.plotting import (

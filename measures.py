@@ -122,10 +122,43 @@ def half_widths(line, rise=1.0, metric="loss"):
             "`line` must extend to both sides of 0. Received one with an extent of "
             f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
         )
-    if not rise > 0:
-        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
+    _check_rise(rise)
     risen = np.where(np.isfinite(values), values - line.center[metric], np.inf)
     return np.array([np.mean(_crossings(line.alphas, row, rise)) for row in risen])
+
+
+def quadratic_half_widths(curvatures, rise=1.0):
+    """Forecasts half-widths from curvature, as if the loss were quadratic.
+
+    Along a direction d, a quadratic loss rises by `½·dᵀHd·α²`, that is, by `rise`
+    at `α = √(2·rise / dᵀHd)`. Where `half_widths` finds a larger distance, the
+    loss bends away from its curvature at the model; where it finds a smaller
+    one, the curvature at the model hides how steep its surroundings are.
+
+    Args:
+        curvatures: One or several numbers dᵀHd, as `directional_curvature` returns;
+            for the typical random direction, the mean that `hessian_trace` returns.
+        rise: As in `half_widths`. Defaults to 1.0.
+
+    Returns:
+        Float array of the shape of `curvatures`; inf where one is not above 0.
+
+    Raises:
+        ValueError: If `rise` is not positive.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x, y, directions=directions)
+    >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> (half_widths(line, rise=0.1) / forecast).shape
+    (10,)
+    """
+    _check_rise(rise)
+    curvatures = np.asarray(curvatures, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(curvatures <= 0, np.inf, np.sqrt(2 * rise / curvatures))
 
 
 def confidence_interval(values, confidence=0.95):
@@ -368,6 +401,11 @@ def _values(measured, metric):
             "Repeat the call that began this checkpoint, to resume it."
         )
     return measured.values[metric]
+
+
+def _check_rise(rise):
+    if not rise > 0:
+        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
 
 
 def _crossings(alphas, risen, rise):

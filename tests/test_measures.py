@@ -17,6 +17,7 @@ from losslandscape import (
     half_widths,
     loss_rise,
     non_convexity,
+    quadratic_half_widths,
     random_directions,
     report,
 )
@@ -87,6 +88,16 @@ def test_half_widths_need_both_sides_and_a_rise():
         half_widths(line_of(np.square), rise=0)
     with pytest.raises(ValueError, match="`metric` must be one of 'loss'. Received 'accuracy'"):
         half_widths(line_of(np.square), metric="accuracy")
+
+
+def test_quadratic_half_widths_are_where_a_parabola_has_risen():
+    line = line_of(lambda a: 3 + 4 * a**2, lambda a: 3 + 25 * a**2)
+    np.testing.assert_allclose(quadratic_half_widths([8, 50], 0.25), half_widths(line, 0.25), 1e-4)
+    # What does not curve upwards never rises.
+    np.testing.assert_array_equal(quadratic_half_widths([0, -3, np.nan]), [np.inf, np.inf, np.nan])
+    assert quadratic_half_widths(2.0) == 1
+    with pytest.raises(ValueError, match="`rise` must be greater than 0. Received -1"):
+        quadratic_half_widths([1.0], rise=-1)
 
 
 def test_confidence_intervals_follow_students_t():
