@@ -21,13 +21,13 @@ from losslandscape.checks import (
 )
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, differentiator
-from losslandscape.directions import resolve_seed, scales
+from losslandscape.directions import layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
 from losslandscape.measures import confidence_interval
 from losslandscape.state import evaluated
-from losslandscape.surfaces import LossSurface, Spectrum
+from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
 from losslandscape.walks import mover, precise_dtypes
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
@@ -35,7 +35,9 @@ ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
 DENSE = 32
 
 
-def hessian_product(model, x, y=None, *, normalize=None, ignore="biasbn", batch_size=None):
+def hessian_product(
+    model, x, y=None, *, normalize=None, ignore="biasbn", layers=None, batch_size=None
+):
     """Makes a function that multiplies the Hessian of the loss by a direction.
 
     Args:
@@ -50,6 +52,8 @@ def hessian_product(model, x, y=None, *, normalize=None, ignore="biasbn", batch_
         ignore: With `normalize`, what stays put, that is, has the scale 0: biases
             and normalization parameters (`"biasbn"`, the default), or nothing
             (`None`), as in `random_directions`.
+        layers: The layers that move, while all others stay put; see
+            `random_directions`. Defaults to `None`, all of them.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
 
@@ -83,14 +87,12 @@ def hessian_product(model, x, y=None, *, normalize=None, ignore="biasbn", batch_
         follow from the directions of [Li et al., 2018](
         https://arxiv.org/abs/1712.09913), section 4.
     """
-    check_compiled(model)
-    _check_backend()
-    scales(model, normalize, ignore)
+    _units(model, normalize, ignore, layers)
     product = _product(model, read_dataset(model, one_dataset(x, y), batch_size))
 
     def scaled_product(direction):
         # Those of the weights that the model has now.
-        units = scales(model, normalize, ignore)
+        units = scales(model, normalize, ignore, layers)
         return _times(units, product(_times(units, direction)))
 
     return scaled_product
@@ -141,6 +143,7 @@ def hessian_eigenvalues(
     *,
     normalize=None,
     ignore="biasbn",
+    layers=None,
     tolerance=1e-4,
     seed=None,
     batch_size=None,
@@ -155,8 +158,9 @@ def hessian_eigenvalues(
             them if it has at most 32. Defaults to 1.
         which: `"largest"` (the default), `"smallest"`, that is, the most negative
             ones, or `"magnitude"`, the largest in absolute value.
-        normalize: As in `hessian_product`; weights that stay put do not count.
+        normalize: As in `hessian_product`; what stays put does not count.
         ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
         tolerance: Relative accuracy. Defaults to 1e-4; single precision allows
             little more.
         seed: Integer seed for the starting vector. `None` (the default) draws
@@ -185,7 +189,8 @@ def hessian_eigenvalues(
     check_integer("number", number, minimum=1)
     check_choice("which", which, tuple(ENDS))
     import_extra("scipy.sparse.linalg", "analysis")
-    operator = _operator(model, one_dataset(x, y), batch_size, normalize, ignore)
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
     values, directions = _eigenpairs(
         operator, number, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
     )
@@ -201,6 +206,7 @@ def hessian_trace(
     *,
     normalize=None,
     ignore="biasbn",
+    layers=None,
     seed=None,
     batch_size=None,
 ):
@@ -215,6 +221,7 @@ def hessian_trace(
         normalize: As in `hessian_product`. The trace is then the mean second
             derivative of the loss along such random directions.
         ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
         seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
@@ -233,7 +240,8 @@ def hessian_trace(
     """
     check_integer("number_of_probes", number_of_probes, minimum=2)
     import_extra("scipy.stats", "analysis")
-    operator = _operator(model, one_dataset(x, y), batch_size, normalize, ignore)
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
     samples = _trace_samples(operator, number_of_probes, resolve_seed(seed))
     return confidence_interval(samples.sum(axis=1))
 
@@ -247,6 +255,7 @@ def hessian_spectrum(
     *,
     normalize=None,
     ignore="biasbn",
+    layers=None,
     seed=None,
     batch_size=None,
 ):
@@ -263,8 +272,9 @@ def hessian_spectrum(
         steps: How many products per vector, capped at the number of parameters.
             More steps resolve more of the bulk; the extremes are found first.
             Defaults to 80.
-        normalize: As in `hessian_product`; weights that stay put do not count.
+        normalize: As in `hessian_product`; what stays put does not count.
         ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
         seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
@@ -287,7 +297,8 @@ def hessian_spectrum(
     check_integer("number_of_probes", number_of_probes, minimum=1)
     check_integer("steps", steps, minimum=1)
     linalg = import_extra("scipy.linalg", "analysis")
-    operator = _operator(model, one_dataset(x, y), batch_size, normalize, ignore)
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
     steps = min(steps, operator.size)
@@ -301,8 +312,78 @@ def hessian_spectrum(
         eigenvalues.append(np.pad(values, missing, mode="edge"))
         shares.append(np.pad(vectors[0] ** 2, missing))
     metadata = {"model": model.name, "parameters": operator.size, "seed": seed}
-    metadata |= _describe(normalize, ignore)
+    metadata |= _describe(normalize, ignore, layers)
     return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
+
+
+def layer_curvature(
+    model,
+    x,
+    y=None,
+    number_of_probes=30,
+    *,
+    normalize=None,
+    ignore="biasbn",
+    layers=None,
+    tolerance=1e-3,
+    seed=None,
+    batch_size=None,
+) -> LayerCurvature:
+    """Measures the curvature of the loss in each layer, while all others stay put.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: As in `hessian_trace`. The same random vectors serve for
+            all layers, so their traces sum to that of the whole. Defaults to 30.
+        normalize: As in `hessian_product`; layers that stay put are left out.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
+        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-3.
+        seed: Integer seed for the random vectors. `None` (the default) draws one
+            from NumPy's global random state.
+        batch_size: As in `hessian_product`.
+
+    Returns:
+        A `LayerCurvature`, to be drawn with `plot_layers`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+
+    Example:
+
+    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
+    >>> plot_layers(curvature)
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
+        created equal?", and [Chatterji et al., 2020](
+        https://arxiv.org/abs/1912.00528) compare layers by moving one at a time.
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=2)
+    for module in ("scipy.stats", "scipy.sparse.linalg"):
+        import_extra(module, "analysis")
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
+    seed = resolve_seed(seed)
+    samples = _trace_samples(operator, number_of_probes, seed)
+    traces, largest, sizes = [], [], []
+    groups = _by_layer(model, units)
+    for _, members in groups:
+        kept = [unit * (index in members) for index, unit in enumerate(units)]
+        layer = _Operator(operator.product, kept)
+        values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        _check_finite(values)
+        largest.append(values[0])
+        traces.append(confidence_interval(samples[:, members].sum(axis=1)))
+        sizes.append(layer.size)
+    metadata = {"model": model.name, "parameters": sizes, "seed": seed}
+    metadata |= _describe(normalize, ignore, None) | {"layers": [name for name, _ in groups]}
+    return LayerCurvature(np.array(largest), np.array(traces), metadata)
 
 
 def evaluate_convexity(
@@ -405,16 +486,34 @@ class _Operator:
         return [unit * part.reshape(unit.shape) for unit, part in parts]
 
 
-def _operator(model, data, batch_size, normalize, ignore):
+def _units(model, normalize, ignore, layers):
     check_compiled(model)
     _check_backend()
-    units = scales(model, normalize, ignore)
+    return scales(model, normalize, ignore, layers)
+
+
+def _operator(model, data, batch_size, units):
     return _Operator(_product(model, read_dataset(model, data, batch_size)), units)
 
 
-def _describe(normalize, ignore):
+def _describe(normalize, ignore, layers):
     """The metadata of what takes the place of the Hessian, if anything."""
-    return {} if normalize is None else {"normalize": normalize, "ignore": ignore}
+    units = {} if normalize is None else {"normalize": normalize, "ignore": ignore}
+    return units if layers is None else units | {"layers": layer_names(layers)}
+
+
+def _by_layer(model, units):
+    """Pairs of the name of each layer in which something moves, and its weights' positions."""
+    members = {}
+    for index, (layer, unit) in enumerate(zip(owners(model), units, strict=True)):
+        if unit.any():
+            members.setdefault(layer, []).append(index)
+    names = [layer.name for layer in members]
+    # Layers of different models within the model may have the same name.
+    return [
+        (layer.name if names.count(layer.name) == 1 else layer.path, held)
+        for layer, held in members.items()
+    ]
 
 
 def _trace_samples(operator, number, seed):

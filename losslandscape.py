@@ -53,6 +53,9 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "Spectrum",
     "plot_spectrum",
     "hessian_trace",
+    "layer_curvature",
+    "LayerCurvature",
+    "plot_layers",
     "hessian_product",
     "directional_curvature",
     "evaluate_convexity",
@@ -103,6 +106,7 @@ from losslandscape.curvature import (
     hessian_product,
     hessian_spectrum,
     hessian_trace,
+    layer_curvature,
 )
 from losslandscape.datasets import split_datasets
 from losslandscape.directions import (
@@ -140,6 +144,7 @@ from losslandscape.plotting import (
     check_backend,
     check_format,
     plot_convexity,
+    plot_layers,
     plot_levels,
     plot_line,
     plot_metrics,
@@ -149,7 +154,14 @@ from losslandscape.plotting import (
     plot_surface,
 )
 from losslandscape.state import preserved
-from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
+from losslandscape.surfaces import (
+    LayerCurvature,
+    LossLine,
+    LossSurface,
+    LossTrajectory,
+    Spectrum,
+    __version__,
+)
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}

@@ -10,6 +10,7 @@ from keras import layers
 from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
+    LayerCurvature,
     confidence_interval,
     directional_curvature,
     evaluate_convexity,
@@ -20,6 +21,7 @@ from losslandscape import (
     hessian_product,
     hessian_spectrum,
     hessian_trace,
+    layer_curvature,
     plot_loss_3D,
     quadratic_half_widths,
     random_directions,
@@ -328,6 +330,63 @@ def test_unknown_normalizations_are_refused_before_anything_is_computed(network)
         hessian_eigenvalues(network, X, Y, normalize="filter", ignore="bn")
     with pytest.raises(ValueError, match="`directions` must be a list of directions"):
         directional_curvature(network, X, Y, directions=None)
+
+
+def test_each_layer_has_the_curvature_of_its_own_block(network):
+    hessian, scales = whole_hessian(network, X, Y), filter_scales(network)
+    # Kernel and bias of 24 + 6 and of 18 + 3 parameters.
+    spans = slice(0, 30), slice(30, 51)
+    blocks = [hessian[span, span] for span in spans]
+    first, second = (layer.name for layer in network.layers)
+    plain = layer_curvature(network, X, Y, 400, seed=1)
+    assert plain.metadata["layers"] == [first, second]
+    assert plain.metadata["parameters"] == [30, 21]
+    expected = [np.linalg.eigvalsh(block)[-1] for block in blocks]
+    np.testing.assert_allclose(plain.largest, expected, rtol=2e-3)
+    for (mean, low, high), block in zip(plain.traces, blocks, strict=True):
+        assert low < np.trace(block) < high
+        assert mean == pytest.approx(np.trace(block), rel=0.1)
+    whole = hessian_trace(network, X, Y, 400, seed=1)
+    np.testing.assert_allclose(plain.traces[:, 0].sum(), whole.mean, rtol=1e-6)
+    free = layer_curvature(network, X, Y, 2, normalize="filter", seed=0)
+    assert free.metadata["parameters"] == [24, 18]
+    scaled = scales[:, np.newaxis] * hessian * scales
+    expected = [np.linalg.eigvalsh(scaled[span, span])[-1] for span in spans]
+    np.testing.assert_allclose(free.largest, expected, rtol=2e-3)
+
+
+def test_all_curvature_can_be_that_of_some_layers(network):
+    block = whole_hessian(network, X, Y)[30:, 30:]
+    expected = np.linalg.eigvalsh(block)
+    layer = network.layers[1].name
+    values, (direction,) = hessian_eigenvalues(network, X, Y, layers=layer, seed=0)
+    np.testing.assert_allclose(values, expected[-1:], rtol=1e-3)
+    assert not flat(direction)[:30].any()
+    smallest, _ = hessian_eigenvalues(network, X, Y, which="smallest", layers=layer, seed=0)
+    np.testing.assert_allclose(smallest, expected[:1], rtol=1e-3, atol=1e-5)
+    spectrum = hessian_spectrum(network, X, Y, 1, layers=[layer], seed=0)
+    assert (spectrum.metadata["parameters"], spectrum.metadata["layers"]) == (21, [layer])
+    np.testing.assert_allclose(spectrum.eigenvalues.max(), expected[-1], rtol=1e-3)
+    _, low, high = hessian_trace(network, X, Y, 100, layers=layer, seed=0)
+    assert low < np.trace(block) < high
+    ones = [np.ones(weight.shape, "float32") for weight in network.trainable_variables]
+    moved = flat(hessian_product(network, X, Y, layers=layer)(ones))
+    np.testing.assert_allclose(moved[30:], block.sum(axis=1), rtol=1e-3, atol=1e-6)
+    assert not moved[:30].any()
+    with pytest.raises(ValueError, match="Received 'conv'"):
+        hessian_trace(network, X, Y, layers="conv")
+
+
+def test_layers_of_the_same_name_keep_their_own_curvature(tmp_path):
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh", name="twin")], name="a")
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(3, "softmax", name="twin")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    curvature = layer_curvature(model, X, Y, 2, seed=0)
+    assert len(set(curvature.metadata["layers"])) == len(curvature.largest) == 2
+    curvature.save(tmp_path / "layers.h5")
+    again = LayerCurvature.load(tmp_path / "layers.h5")
+    np.testing.assert_array_equal(again.traces, curvature.traces)
+    assert repr(again).startswith(f"LayerCurvature({curvature.metadata['layers'][0]}: λmax ")
 
 
 def test_the_spectrum_of_equal_eigenvalues_ends_early():
