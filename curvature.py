@@ -30,7 +30,7 @@ from losslandscape.state import evaluated
 from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
 from losslandscape.walks import mover, precise_dtypes
 
-ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
+ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM", "both": "BE"}
 # Up to this many parameters the Hessian itself is small, and all its eigenvalues are cheap.
 DENSE = 32
 
@@ -157,7 +157,9 @@ def hessian_eigenvalues(
         number: How many: fewer than the model has parameters, or up to all of
             them if it has at most 32. Defaults to 1.
         which: `"largest"` (the default), `"smallest"`, that is, the most negative
-            ones, or `"magnitude"`, the largest in absolute value.
+            ones, `"magnitude"`, the largest in absolute value, or `"both"`, the
+            largest and the smallest: twice `number`. With `number=1` they span
+            the plane in which the loss curves most upwards and most downwards.
         normalize: As in `hessian_product`; what stays put does not count.
         ignore: As in `hessian_product`.
         layers: As in `hessian_product`.
@@ -168,8 +170,9 @@ def hessian_eigenvalues(
         batch_size: As in `hessian_product`.
 
     Returns:
-        A float array of shape `(number,)`, the most extreme value first, and a
-        list of directions, each a list of arrays with the shapes of
+        A float array of shape `(number,)`, the most extreme value first (of
+        `"both"`, the largest come before the smallest), and a list of
+        directions, each a list of arrays with the shapes of
         `model.trainable_variables`. They are T times the eigenvectors of length
         1, so the second derivative of the loss along each is its eigenvalue.
 
@@ -183,7 +186,7 @@ def hessian_eigenvalues(
 
     Example:
 
-    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, 2)
+    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
     >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
     """
     check_integer("number", number, minimum=1)
@@ -191,8 +194,9 @@ def hessian_eigenvalues(
     import_extra("scipy.sparse.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
+    total = 2 * number if which == "both" else number
     values, directions = _eigenpairs(
-        operator, number, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
+        operator, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
     )
     _check_finite(values)
     return values, directions
@@ -616,7 +620,7 @@ def _eigenpairs(operator, number, end, *, tolerance, seed):
     if number >= size + (size <= DENSE):
         raise ValueError(
             f"`number` must be {'at most' if size <= DENSE else 'less than'} the {size} parameters "
-            f"that move. Received {number}."
+            f"that move. Received {number}{', from both ends' if end == 'BE' else ''}."
         )
     start = np.random.default_rng(seed).normal(size=size).astype("float32")
     moved = operator(start)
@@ -630,9 +634,17 @@ def _eigenpairs(operator, number, end, *, tolerance, seed):
         values, vectors = np.zeros(number), np.eye(size, number, dtype="float32")
     else:
         values, vectors = _arpack(operator, number, end, tolerance=tolerance, start=start)
-    # The most extreme first, from the requested end.
-    order = np.argsort({"LA": -values, "SA": values, "LM": -np.abs(values)}[end])[:number]
+    order = _most_extreme(values, number, end)
     return values[order].astype(float), [operator.direction(vectors[:, index]) for index in order]
+
+
+def _most_extreme(values, number, end):
+    """The positions of the most extreme values from an end, or half as many from both ends."""
+    keys = {"LA": -values, "SA": values, "LM": -np.abs(values), "BE": -values}
+    order = np.argsort(keys[end])
+    half = number // 2
+    # From one order, so that of equal values none is taken twice.
+    return np.append(order[:half], order[::-1][:half]) if end == "BE" else order[:number]
 
 
 def _arpack(operator, number, end, *, tolerance, start):

@@ -25,6 +25,7 @@ from losslandscape import (
     plot_loss_3D,
     quadratic_half_widths,
     random_directions,
+    report,
 )
 
 GENERATOR = np.random.default_rng(0)
@@ -150,6 +151,39 @@ def test_eigenvectors_can_be_drawn_along(network):
     loss = display.surface.values["loss"]
     second = (loss[1, 0] - 2 * loss[1, 1] + loss[1, 2]) / 0.05**2
     assert second == pytest.approx(values[0], rel=0.02)
+
+
+def test_both_ends_of_the_spectrum_span_a_plane_ready_to_draw(network):
+    hessian = whole_hessian(network, X, Y)
+    expected = np.linalg.eigvalsh(hessian)
+    assert expected[0] < -0.01
+    values, directions = hessian_eigenvalues(network, X, Y, which="both", seed=0)
+    np.testing.assert_allclose(values, expected[[-1, 0]], rtol=1e-3)
+    assert abs(flat(directions[0]) @ flat(directions[1])) < 1e-3
+    four, _ = hessian_eigenvalues(network, X, Y, 2, "both", seed=0)
+    np.testing.assert_allclose(four, expected[[-1, -2, 0, 1]], rtol=1e-3)
+    # What a random plane hides, this one shows.
+    spectrum = hessian_spectrum(network, X, Y, 20, 30, seed=0)
+    options = {"number_of_points": 3, "extent": (-0.1, 0.1), "verbose": 0}
+    hidden = report(evaluate_surface(network, X, Y, seed=0, **options), curvature=spectrum)[-1]
+    assert hidden.value == pytest.approx(expected[0], rel=1e-2)
+    assert hidden.warning.startswith("The loss curves downwards, but not in this picture")
+    surface = evaluate_surface(network, X, Y, directions=directions, **options)
+    *_, seen, share = report(surface, curvature=spectrum, directions=directions)
+    assert seen.warning is None
+    whole = np.trace(hessian)
+    assert share.value == pytest.approx(expected[[0, -1]].sum() / whole, rel=0.1)
+
+
+def test_both_ends_of_a_small_hessian():
+    model, y = linear_model(np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32"))
+    x = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
+    values, _ = hessian_eigenvalues(model, x, y, 2, "both", seed=0)
+    np.testing.assert_allclose(values, [8, 4.5, 0.5, 2], rtol=1e-5)
+    with pytest.raises(ValueError, match="at most the 4 parameters.*Received 6, from both ends"):
+        hessian_eigenvalues(model, x, y, 3, "both")
+    _, (first, second) = hessian_eigenvalues(model, 0 * x, y, which="both", seed=0)
+    assert abs(flat(first) @ flat(second)) < 1e-6
 
 
 def test_more_eigenvalues_than_parameters_are_refused(network):
