@@ -12,24 +12,32 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from losslandscape.checks import check_choice, check_compiled, check_integer, import_extra
+from losslandscape.checks import (
+    check_choice,
+    check_compiled,
+    check_directions,
+    check_integer,
+    import_extra,
+)
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, differentiator
-from losslandscape.directions import resolve_seed
+from losslandscape.directions import layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
 from losslandscape.measures import confidence_interval
 from losslandscape.state import evaluated
-from losslandscape.surfaces import LossSurface, Spectrum
+from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
 from losslandscape.walks import mover, precise_dtypes
 
-ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM"}
+ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM", "both": "BE"}
 # Up to this many parameters the Hessian itself is small, and all its eigenvalues are cheap.
 DENSE = 32
 
 
-def hessian_product(model, x, y=None, *, batch_size=None):
+def hessian_product(
+    model, x, y=None, *, normalize=None, ignore="biasbn", layers=None, batch_size=None
+):
     """Makes a function that multiplies the Hessian of the loss by a direction.
 
     Args:
@@ -37,6 +45,15 @@ def hessian_product(model, x, y=None, *, batch_size=None):
             The Hessian is taken at the weights it has when that function is called.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
+        normalize: `None` (the default) for the Hessian H itself. `"filter"`,
+            `"layer"` or `"weight"` for T·H·T, with the diagonal matrix T of the
+            scales of such random directions d, so that `E[dᵀHd] = tr(T·H·T)`:
+            the entries of a filter of n entries have the scale `‖θ_f‖ / √n`.
+        ignore: With `normalize`, what stays put, that is, has the scale 0: biases
+            and normalization parameters (`"biasbn"`, the default), or nothing
+            (`None`), as in `random_directions`.
+        layers: The layers that move, while all others stay put; see
+            `random_directions`. Defaults to `None`, all of them.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
 
@@ -66,15 +83,70 @@ def hessian_product(model, x, y=None, *, batch_size=None):
     >>> curved = product(direction)
 
     Reference:
-        Pearlmutter, 1994, "Fast exact multiplication by the Hessian".
+        Pearlmutter, 1994, "Fast exact multiplication by the Hessian". The scales
+        follow from the directions of [Li et al., 2018](
+        https://arxiv.org/abs/1712.09913), section 4.
+    """
+    _units(model, normalize, ignore, layers)
+    product = _product(model, read_dataset(model, one_dataset(x, y), batch_size))
+
+    def scaled_product(direction):
+        # Those of the weights that the model has now.
+        units = scales(model, normalize, ignore, layers)
+        return _times(units, product(_times(units, direction)))
+
+    return scaled_product
+
+
+def directional_curvature(model, x, y=None, *, directions, batch_size=None):
+    """Computes the second derivative of the loss along directions, dᵀHd.
+
+    It forecasts how wide a minimum is; see `quadratic_half_widths`.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        directions: List of directions, for example of `random_directions`.
+        batch_size: As in `hessian_product`.
+
+    Returns:
+        Float array of shape `(k,)`, one number per direction. Its mean over many
+        filter-normalized random ones is `hessian_trace(normalize="filter")`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a direction does not fit the model, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
+    >>> curvatures.shape
+    (10,)
     """
     check_compiled(model)
-    _check_backend()
-    return _product(model, read_dataset(model, one_dataset(x, y), batch_size))
+    check_directions(model, directions)
+    product = hessian_product(model, x, y, batch_size=batch_size)
+    curvatures = np.array([_dot(direction, product(direction)) for direction in directions])
+    _check_finite(curvatures)
+    return curvatures
 
 
 def hessian_eigenvalues(
-    model, x, y=None, number=1, which="largest", *, tolerance=1e-4, seed=None, batch_size=None
+    model,
+    x,
+    y=None,
+    number=1,
+    which="largest",
+    *,
+    normalize=None,
+    ignore="biasbn",
+    layers=None,
+    tolerance=1e-4,
+    seed=None,
+    batch_size=None,
 ):
     """Finds the extreme eigenvalues of the Hessian and their directions.
 
@@ -85,7 +157,12 @@ def hessian_eigenvalues(
         number: How many: fewer than the model has parameters, or up to all of
             them if it has at most 32. Defaults to 1.
         which: `"largest"` (the default), `"smallest"`, that is, the most negative
-            ones, or `"magnitude"`, the largest in absolute value.
+            ones, `"magnitude"`, the largest in absolute value, or `"both"`, the
+            largest and the smallest: twice `number`. With `number=1` they span
+            the plane in which the loss curves most upwards and most downwards.
+        normalize: As in `hessian_product`; what stays put does not count.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
         tolerance: Relative accuracy. Defaults to 1e-4; single precision allows
             little more.
         seed: Integer seed for the starting vector. `None` (the default) draws
@@ -93,9 +170,11 @@ def hessian_eigenvalues(
         batch_size: As in `hessian_product`.
 
     Returns:
-        A float array of shape `(number,)`, the most extreme value first, and a
-        list of directions of length 1, each a list of arrays with the shapes of
-        `model.trainable_variables`.
+        A float array of shape `(number,)`, the most extreme value first (of
+        `"both"`, the largest come before the smallest), and a list of
+        directions, each a list of arrays with the shapes of
+        `model.trainable_variables`. They are T times the eigenvectors of length
+        1, so the second derivative of the loss along each is its eigenvalue.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -107,21 +186,34 @@ def hessian_eigenvalues(
 
     Example:
 
-    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, 2)
+    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
     >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
     """
     check_integer("number", number, minimum=1)
     check_choice("which", which, tuple(ENDS))
-    product = hessian_product(model, x, y, batch_size=batch_size)
     import_extra("scipy.sparse.linalg", "analysis")
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
+    total = 2 * number if which == "both" else number
     values, directions = _eigenpairs(
-        model, product, number, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
+        operator, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
     )
     _check_finite(values)
     return values, directions
 
 
-def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_size=None):
+def hessian_trace(
+    model,
+    x,
+    y=None,
+    number_of_probes=30,
+    *,
+    normalize=None,
+    ignore="biasbn",
+    layers=None,
+    seed=None,
+    batch_size=None,
+):
     """Estimates the trace of the Hessian, the sum of all its eigenvalues.
 
     Args:
@@ -130,6 +222,10 @@ def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_siz
         y: Targets. Defaults to `None`.
         number_of_probes: How many random vectors of ±1 to use, at least 2. The
             error falls with the square root of this number. Defaults to 30.
+        normalize: As in `hessian_product`. The trace is then the mean second
+            derivative of the loss along such random directions.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
         seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
@@ -148,20 +244,25 @@ def hessian_trace(model, x, y=None, number_of_probes=30, *, seed=None, batch_siz
     """
     check_integer("number_of_probes", number_of_probes, minimum=2)
     import_extra("scipy.stats", "analysis")
-    product = hessian_product(model, x, y, batch_size=batch_size)
-    generator = np.random.default_rng(resolve_seed(seed))
-    samples = []
-    for _ in range(number_of_probes):
-        probe = [
-            generator.choice(np.float32([-1, 1]), weight.shape)
-            for weight in model.trainable_variables
-        ]
-        samples.append(_flat(probe) @ _flat(product(probe)))
-        _check_finite(samples)
-    return confidence_interval(samples)
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
+    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed))
+    return confidence_interval(samples.sum(axis=1))
 
 
-def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=None, batch_size=None):
+def hessian_spectrum(
+    model,
+    x,
+    y=None,
+    number_of_probes=5,
+    steps=80,
+    *,
+    normalize=None,
+    ignore="biasbn",
+    layers=None,
+    seed=None,
+    batch_size=None,
+):
     """Estimates the distribution of the eigenvalues of the Hessian.
 
     Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
@@ -175,6 +276,9 @@ def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=Non
         steps: How many products per vector, capped at the number of parameters.
             More steps resolve more of the bulk; the extremes are found first.
             Defaults to 80.
+        normalize: As in `hessian_product`; what stays put does not count.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
         seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
@@ -197,21 +301,93 @@ def hessian_spectrum(model, x, y=None, number_of_probes=5, steps=80, *, seed=Non
     check_integer("number_of_probes", number_of_probes, minimum=1)
     check_integer("steps", steps, minimum=1)
     linalg = import_extra("scipy.linalg", "analysis")
-    product = hessian_product(model, x, y, batch_size=batch_size)
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
-    size = _number_of_parameters(model)
+    steps = min(steps, operator.size)
     eigenvalues, shares = [], []
     for _ in range(number_of_probes):
-        diagonal, beside = _lanczos(_on_vectors(model, product), size, min(steps, size), generator)
+        diagonal, beside = _lanczos(operator, steps, generator)
         _check_finite(diagonal)
         values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
         # Fewer than `steps` if the vector spans less; the padding has no share.
-        missing = (0, min(steps, size) - len(values))
+        missing = (0, steps - len(values))
         eigenvalues.append(np.pad(values, missing, mode="edge"))
         shares.append(np.pad(vectors[0] ** 2, missing))
-    metadata = {"model": model.name, "parameters": size, "seed": seed}
+    metadata = {"model": model.name, "parameters": operator.size, "seed": seed}
+    metadata |= _describe(normalize, ignore, layers)
     return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
+
+
+def layer_curvature(
+    model,
+    x,
+    y=None,
+    number_of_probes=30,
+    *,
+    normalize=None,
+    ignore="biasbn",
+    layers=None,
+    tolerance=1e-3,
+    seed=None,
+    batch_size=None,
+) -> LayerCurvature:
+    """Measures the curvature of the loss in each layer, while all others stay put.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: As in `hessian_trace`. The same random vectors serve for
+            all layers, so their traces sum to that of the whole. Defaults to 30.
+        normalize: As in `hessian_product`; layers that stay put are left out.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
+        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-3.
+        seed: Integer seed for the random vectors. `None` (the default) draws one
+            from NumPy's global random state.
+        batch_size: As in `hessian_product`.
+
+    Returns:
+        A `LayerCurvature`, to be drawn with `plot_layers`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+
+    Example:
+
+    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
+    >>> plot_layers(curvature)
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
+        created equal?", and [Chatterji et al., 2020](
+        https://arxiv.org/abs/1912.00528) compare layers by moving one at a time.
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=2)
+    for module in ("scipy.stats", "scipy.sparse.linalg"):
+        import_extra(module, "analysis")
+    units = _units(model, normalize, ignore, layers)
+    operator = _operator(model, one_dataset(x, y), batch_size, units)
+    seed = resolve_seed(seed)
+    samples = _trace_samples(operator, number_of_probes, seed)
+    traces, largest, sizes = [], [], []
+    groups = _by_layer(model, units)
+    for _, members in groups:
+        kept = [unit * (index in members) for index, unit in enumerate(units)]
+        layer = _Operator(operator.product, kept)
+        values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        _check_finite(values)
+        largest.append(values[0])
+        traces.append(confidence_interval(samples[:, members].sum(axis=1)))
+        sizes.append(layer.size)
+    metadata = {"model": model.name, "parameters": sizes, "seed": seed}
+    metadata |= _describe(normalize, ignore, None) | {"layers": [name for name, _ in groups]}
+    return LayerCurvature(np.array(largest), np.array(traces), metadata)
 
 
 def evaluate_convexity(
@@ -292,6 +468,71 @@ def evaluate_convexity(
     return surface
 
 
+class _Operator:
+    """T·H·T as a matrix: of the entries that move only, all in one vector."""
+
+    def __init__(self, product, units):
+        """Takes a product with H, and T as a list of arrays."""
+        self.product, self.units = product, units
+        self._moves = _flat(units) != 0
+        self.size = int(np.count_nonzero(self._moves))
+
+    def __call__(self, vector):
+        """Multiplies the matrix by a vector."""
+        return _flat(_times(self.units, self.product(self.direction(vector))))[self._moves]
+
+    def direction(self, vector):
+        """The step of the weights that a vector stands for: T times it."""
+        whole = np.zeros(self._moves.shape, np.float32)
+        whole[self._moves] = np.ravel(vector)
+        ends = np.cumsum([unit.size for unit in self.units])
+        parts = zip(self.units, np.split(whole, ends[:-1]), strict=True)
+        return [unit * part.reshape(unit.shape) for unit, part in parts]
+
+
+def _units(model, normalize, ignore, layers):
+    check_compiled(model)
+    _check_backend()
+    return scales(model, normalize, ignore, layers)
+
+
+def _operator(model, data, batch_size, units):
+    return _Operator(_product(model, read_dataset(model, data, batch_size)), units)
+
+
+def _describe(normalize, ignore, layers):
+    """The metadata of what takes the place of the Hessian, if anything."""
+    units = {} if normalize is None else {"normalize": normalize, "ignore": ignore}
+    return units if layers is None else units | {"layers": layer_names(layers)}
+
+
+def _by_layer(model, units):
+    """Pairs of the name of each layer in which something moves, and its weights' positions."""
+    members = {}
+    for index, (layer, unit) in enumerate(zip(owners(model), units, strict=True)):
+        if unit.any():
+            members.setdefault(layer, []).append(index)
+    names = [layer.name for layer in members]
+    # Layers of different models within the model may have the same name.
+    return [
+        (layer.name if names.count(layer.name) == 1 else layer.path, held)
+        for layer, held in members.items()
+    ]
+
+
+def _trace_samples(operator, number, seed):
+    """What each weight adds to an unbiased estimate of the trace: a row per random vector."""
+    generator = np.random.default_rng(seed)
+    samples = []
+    for _ in range(number):
+        signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
+        probe = _times(operator.units, signs)
+        pairs = zip(probe, operator.product(probe), strict=True)
+        samples.append([np.vdot(part, moved) for part, moved in pairs])
+        _check_finite(samples[-1])
+    return np.array(samples, dtype=float)
+
+
 def _check_backend():
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
@@ -326,7 +567,8 @@ def _product(model, data):
 def _convexity_engine(state, data, interrupt, *, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
     (dataset,), move = data, mover(state)
-    evaluate, product = evaluator(state.model, interrupt), _product(state.model, dataset)
+    evaluate = evaluator(state.model, interrupt)
+    operator = _Operator(_product(state.model, dataset), scales(state.model))
 
     def measure(directions, points):
         tensors = to_tensors(directions)
@@ -334,7 +576,7 @@ def _convexity_engine(state, data, interrupt, *, tolerance, seed):
             state.rewind()
             move(tensors, point)
             largest, smallest = (
-                _eigenpairs(state.model, product, 1, end, tolerance=tolerance, seed=seed)[0][0]
+                _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
                 for end in ("LA", "SA")
             )
             loss = {"loss": evaluate(dataset)["loss"]}
@@ -372,36 +614,45 @@ def _mean_product(model, differentiate, data, vector):
     return float(loss / count), [(part / tf.cast(count, part.dtype)).numpy() for part in products]
 
 
-def _eigenpairs(model, product, number, end, *, tolerance, seed):
+def _eigenpairs(operator, number, end, *, tolerance, seed):
     """Extreme eigenvalues and their directions; NaN and none if the Hessian is not finite."""
-    size, multiply = _number_of_parameters(model), _on_vectors(model, product)
+    size = operator.size
     if number >= size + (size <= DENSE):
         raise ValueError(
             f"`number` must be {'at most' if size <= DENSE else 'less than'} the {size} parameters "
-            f"of `model`. Received {number}."
+            f"that move. Received {number}{', from both ends' if end == 'BE' else ''}."
         )
     start = np.random.default_rng(seed).normal(size=size).astype("float32")
-    moved = multiply(start)
+    moved = operator(start)
     if not np.isfinite(moved).all():
         return np.full(number, np.nan), []
     if size <= DENSE:
-        matrix = np.stack([multiply(unit) for unit in np.eye(size, dtype="float32")])
+        matrix = np.stack([operator(unit) for unit in np.eye(size, dtype="float32")])
         values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
     elif not moved.any():
         # ARPACK takes a Hessian of zeros for a failure. All directions are its eigenvectors.
         values, vectors = np.zeros(number), np.eye(size, number, dtype="float32")
     else:
-        values, vectors = _arpack(multiply, size, number, end, tolerance=tolerance, start=start)
-    # The most extreme first, from the requested end.
-    order = np.argsort({"LA": -values, "SA": values, "LM": -np.abs(values)}[end])[:number]
-    return values[order].astype(float), [_unflat(model, vectors[:, index]) for index in order]
+        values, vectors = _arpack(operator, number, end, tolerance=tolerance, start=start)
+    order = _most_extreme(values, number, end)
+    return values[order].astype(float), [operator.direction(vectors[:, index]) for index in order]
 
 
-def _arpack(multiply, size, number, end, *, tolerance, start):
+def _most_extreme(values, number, end):
+    """The positions of the most extreme values from an end, or half as many from both ends."""
+    keys = {"LA": -values, "SA": values, "LM": -np.abs(values), "BE": -values}
+    order = np.argsort(keys[end])
+    half = number // 2
+    # From one order, so that of equal values none is taken twice.
+    return np.append(order[:half], order[::-1][:half]) if end == "BE" else order[:number]
+
+
+def _arpack(operator, number, end, *, tolerance, start):
     linalg = import_extra("scipy.sparse.linalg", "analysis")
-    operator = linalg.LinearOperator((size, size), multiply, dtype="float32")
+    shape = operator.size, operator.size
     try:
-        return linalg.eigsh(operator, number, which=end, tol=tolerance, v0=start)
+        matrix = linalg.LinearOperator(shape, operator, dtype="float32")
+        return linalg.eigsh(matrix, number, which=end, tol=tolerance, v0=start)
     except linalg.ArpackNoConvergence as error:
         found = len(error.eigenvalues)
         error.add_note(f"{found} of {number} eigenvalues were found. Raise `tolerance`.")
@@ -417,13 +668,13 @@ def _check_finite(values):
         )
 
 
-def _lanczos(multiply, size, steps, generator):
+def _lanczos(operator, steps, generator):
     """The tridiagonal matrix of a Hessian in the Krylov space of a random vector."""
-    vector = generator.normal(size=size)
+    vector = generator.normal(size=operator.size)
     basis = [vector / np.linalg.norm(vector)]
     diagonal, beside = [], []
     for step in range(steps):
-        moved = multiply(basis[-1].astype("float32")).astype(float)
+        moved = operator(basis[-1].astype("float32")).astype(float)
         diagonal.append(basis[-1] @ moved)
         # Orthogonalized twice: otherwise rounding would find the same eigenvalues again.
         for _ in range(2):
@@ -437,20 +688,13 @@ def _lanczos(multiply, size, steps, generator):
     return np.array(diagonal), np.array(beside)
 
 
-def _on_vectors(model, product):
-    return lambda vector: _flat(product(_unflat(model, vector)))
+def _times(units, direction):
+    return [unit * part for unit, part in zip(units, direction, strict=True)]
 
 
-def _number_of_parameters(model):
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_variables)
+def _dot(one, other):
+    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
 
 
 def _flat(direction):
     return np.concatenate([np.ravel(array) for array in direction])
-
-
-def _unflat(model, vector):
-    shapes = [tuple(weight.shape) for weight in model.trainable_variables]
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-    parts = np.split(np.asarray(vector, "float32").ravel(), ends[:-1])
-    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

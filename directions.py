@@ -3,11 +3,13 @@
 A direction is a list of arrays, one per trainable weight of a model, in the
 order of `model.trainable_variables`. This module draws random directions with
 filter-wise normalization, computes the direction from one model to another, and
-says which axes of each weight make up a filter.
+says which axes of each weight make up a filter. The scales of such directions are
+also the units in which curvature does not depend on the scale of the weights.
 """
 
 import collections.abc
 import copy
+import fnmatch
 import functools
 from typing import NamedTuple
 
@@ -40,7 +42,9 @@ class Filters(NamedTuple):
     number: int
 
 
-def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", seed=None):
+def random_directions(
+    model, number=1, *, normalize="filter", ignore="biasbn", layers=None, seed=None
+):
     """Draws random directions scaled to the weights of a model.
 
     Every entry is drawn from a standard normal distribution; then each filter
@@ -62,6 +66,10 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
         ignore: `"biasbn"` (the default, as in the paper) keeps biases and
             normalization parameters in place; `None` moves them, too. Under
             `normalize="filter"`, each of their entries then counts as a filter.
+        layers: The layers that move, while all others stay put: a layer of the
+            model, its name or path, a pattern of names such as `"conv*"`, or a
+            list of these. A layer includes those within it. `None` (the default)
+            moves all. The same seed moves a layer alike, whichever others move.
         seed: Integer seed. `None` (the default) draws one from NumPy's global
             random state, which `keras.utils.set_random_seed` sets.
 
@@ -70,8 +78,8 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
         shapes of `model.trainable_variables`, zeros where a weight stays put.
 
     Raises:
-        TypeError: If `model` is not a Keras model, or `number` or `seed` is not
-            an integer.
+        TypeError: If `model` is not a Keras model, `number` or `seed` is not an
+            integer, or `layers` holds neither names nor layers.
         ValueError: If `model` is not built, is quantized or has nothing to
             move, or another argument is not an accepted value.
 
@@ -87,7 +95,8 @@ def random_directions(model, number=1, *, normalize="filter", ignore="biasbn", s
     check_choice("normalize", normalize, NORMALIZATIONS)
     check_choice("ignore", ignore, IGNORE_RULES)
     check_integer("number", number, minimum=1)
-    return list(RandomDirections(model, number, resolve_seed(seed), normalize, ignore))
+    kind = {"normalize": normalize, "ignore": ignore, "layers": layers}
+    return list(RandomDirections(model, number, resolve_seed(seed), **kind))
 
 
 class RandomDirections(collections.abc.Sequence):
@@ -99,13 +108,21 @@ class RandomDirections(collections.abc.Sequence):
         seed: Integer seed.
         normalize: As in `random_directions`.
         ignore: As in `random_directions`.
+        layers: As in `random_directions`.
     """
 
-    def __init__(self, model, number, seed, normalize="filter", ignore="biasbn"):
-        pairs = zip(model.trainable_variables, filters(model), strict=True)
+    def __init__(self, model, number, seed, *, normalize="filter", ignore="biasbn", layers=None):
+        weights = model.trainable_variables
         self._parts = [
-            (tuple(weight.shape), _scaling(to_numpy(weight), entry.axes, normalize, ignore))
-            for weight, entry in pairs
+            (
+                tuple(weight.shape),
+                _scaling(to_numpy(weight), entry.axes, normalize, ignore)
+                if is_chosen
+                else np.zeros_like,
+            )
+            for weight, entry, is_chosen in zip(
+                weights, filters(model), choose_weights(model, layers), strict=True
+            )
         ]
         self._seed, self._positions = seed, range(number)
 
@@ -131,12 +148,7 @@ class RandomDirections(collections.abc.Sequence):
                 scale(generator.standard_normal(shape, dtype=np.float32))
                 for shape, scale in self._parts
             ]
-            if not any(array.any() for array in direction):
-                raise ValueError(
-                    f"`model` has no filter to move: all {len(self._parts)} trainable weights are "
-                    "biases or normalization parameters, or zero. Pass `ignore=None` to move the "
-                    "former, too."
-                )
+            _check_any(direction)
             if position in positions:
                 yield direction
 
@@ -195,11 +207,8 @@ def filters(model):
         in the README.
     """
     check_model(model)
-    owners = {}
-    for layer in flatten_layers(model):
-        for weight in own_trainable_variables(layer):
-            owners.setdefault(id(weight), layer)
-    return [_filters_of(weight, owners.get(id(weight))) for weight in model.trainable_variables]
+    pairs = zip(model.trainable_variables, owners(model), strict=True)
+    return [_filters_of(weight, owner) for weight, owner in pairs]
 
 
 def print_filters(model, print_fn=print):
@@ -268,6 +277,88 @@ def register_filters(layer_class, **weights):
     _FILTER_NUMBERING[layer_class] = _FILTER_NUMBERING.get(layer_class, {}) | rules
 
 
+def owners(model):
+    """Returns the layer that holds each trainable weight of a model, without its sublayers."""
+    found = {}
+    for layer in flatten_layers(model):
+        for weight in own_trainable_variables(layer):
+            found.setdefault(id(weight), layer)
+    return [found.get(id(weight), model) for weight in model.trainable_variables]
+
+
+def choose_weights(model, layers=None):
+    """Returns whether each trainable weight belongs to some layers.
+
+    Args:
+        model: A built `keras.Model`.
+        layers: As in `random_directions`.
+
+    Returns:
+        A list of bools, one per weight in `model.trainable_variables`.
+
+    Raises:
+        TypeError: If `layers` holds neither names nor layers.
+        ValueError: If the model has no such layer, or there is nothing to train in it.
+    """
+    if layers is None:
+        return [True] * len(model.trainable_variables)
+    wanted = layers if isinstance(layers, (list, tuple)) else [layers]
+    found = [layer for each in wanted for layer in _matching(model, each)]
+    held = {id(weight) for layer in found for weight in layer.trainable_variables}
+    chosen = [id(weight) in held for weight in model.trainable_variables]
+    if not any(chosen):
+        raise ValueError(
+            f"`layers` must have trainable weights. Received {layer_names(layers)}, which have "
+            "none. Name other layers, or set their `trainable = True` and compile again."
+        )
+    return chosen
+
+
+def layer_names(layers):
+    """Returns the names and patterns of what `random_directions` takes as `layers`."""
+    wanted = layers if isinstance(layers, (list, tuple)) else [layers]
+    return [each if isinstance(each, str) else each.path or each.name for each in wanted]
+
+
+def scales(model, normalize=None, ignore="biasbn", layers=None):
+    """Returns the root mean square of each entry of a random direction.
+
+    With T, the diagonal matrix of these scales, random directions d of any
+    normalization have `E[d·dᵀ] = T²`, so `E[dᵀHd] = tr(T·H·T)`. Under `"filter"`,
+    an entry of a filter of n entries has the scale `‖θ_f‖ / √n`.
+
+    Args:
+        model: A built `keras.Model`.
+        normalize: As in `random_directions`. `None` (the default) makes all
+            scales 1, those of biases and normalization parameters, too.
+        ignore: As in `random_directions`, for a `normalize` that is not `None`.
+        layers: As in `random_directions`.
+
+    Returns:
+        A list of float32 arrays with the shapes of `model.trainable_variables`, 0
+        where nothing moves.
+
+    Raises:
+        TypeError: If `layers` holds neither names nor layers.
+        ValueError: If nothing moves, or an argument is not an accepted value.
+    """
+    check_model(model)
+    check_choice("normalize", normalize, NORMALIZATIONS)
+    check_choice("ignore", ignore, IGNORE_RULES)
+    weights = model.trainable_variables
+    if normalize is None:
+        found = [np.ones(weight.shape, np.float32) for weight in weights]
+    else:
+        pairs = zip(weights, filters(model), strict=True)
+        found = [_scale(to_numpy(weight), entry.axes, normalize, ignore) for weight, entry in pairs]
+    found = [
+        scale if is_chosen else np.zeros_like(scale)
+        for scale, is_chosen in zip(found, choose_weights(model, layers), strict=True)
+    ]
+    _check_any(found)
+    return found
+
+
 def resolve_seed(seed):
     """Returns the given seed, or one drawn from NumPy's global random state."""
     if seed is None:
@@ -281,6 +372,50 @@ def to_numpy(weight):
     return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32, copy=False)
 
 
+def _check_any(arrays):
+    if not any(array.any() for array in arrays):
+        raise ValueError(
+            f"`model` has no filter to move: all of the {len(arrays)} trainable weights that could "
+            "move are biases or normalization parameters, or zero. Pass `ignore=None` to move the "
+            "former, too."
+        )
+
+
+def _matching(model, wanted):
+    """The layers of a model that one entry of `layers` means."""
+    if not isinstance(wanted, (str, keras.Layer)):
+        raise TypeError(
+            "`layers` must be names, patterns such as 'conv*' or layers of `model`. Received "
+            f"{wanted!r}."
+        )
+    # Not the model itself, which could match a pattern by chance.
+    within = [layer for layer in flatten_layers(model) if layer is not model]
+    found = [layer for layer in within if _is_meant(layer, wanted)]
+    if not found:
+        names = list(dict.fromkeys(layer.name for layer in within if layer.trainable_variables))
+        raise ValueError(
+            f"`layers` must be names, patterns or layers of `model`, which has {names}. Received "
+            f"{wanted if isinstance(wanted, str) else wanted.name!r}."
+        )
+    return found
+
+
+def _is_meant(layer, wanted):
+    if not isinstance(wanted, str):
+        return layer is wanted
+    return wanted in (layer.name, layer.path) or fnmatch.fnmatchcase(layer.name, wanted)
+
+
+def _scale(weight, axes, normalize, ignore):
+    """The root mean square of each entry of an array that `_scaling` scales."""
+    if axes is None and ignore == "biasbn":
+        return np.zeros_like(weight)
+    norm_axes = () if normalize == "weight" else _norm_axes(weight, axes, normalize)
+    number = np.prod([weight.shape[axis] for axis in norm_axes])
+    scale = _norm(weight, norm_axes) / np.sqrt(number)
+    return np.broadcast_to(scale, weight.shape).astype(np.float32)
+
+
 def _scaling(weight, axes, normalize, ignore):
     """The function that scales a random array to a weight."""
     if axes is None and ignore == "biasbn":
@@ -289,8 +424,12 @@ def _scaling(weight, axes, normalize, ignore):
         return np.asarray
     if normalize == "weight":
         return functools.partial(np.multiply, weight)
-    norm_axes = tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
+    norm_axes = _norm_axes(weight, axes, normalize)
     return functools.partial(_scaled, _norm(weight, norm_axes), norm_axes)
+
+
+def _norm_axes(weight, axes, normalize):
+    return tuple(range(weight.ndim)) if normalize == "layer" else axes or ()
 
 
 def _scaled(norm, axes, draw):

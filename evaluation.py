@@ -22,7 +22,7 @@ from losslandscape.checks import (
     warn,
 )
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
-from losslandscape.directions import RandomDirections, resolve_seed
+from losslandscape.directions import RandomDirections, layer_names, resolve_seed
 from losslandscape.engines import (
     ENGINES,
     as_arrays,
@@ -84,6 +84,7 @@ def evaluate_lines(
     *,
     directions=None,
     number_of_directions=1,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     seed=None,
@@ -106,6 +107,8 @@ def evaluate_lines(
         directions: List of directions to follow. `None` (the default) draws
             `number_of_directions` with `random_directions`.
         number_of_directions: How many random directions. Defaults to 1.
+        layers: The layers that random directions move, while all others stay put;
+            see `random_directions`. Defaults to `None`, all of them.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
             `"auto"` goes as far to both sides as the loss on the first dataset
@@ -164,7 +167,7 @@ def evaluate_lines(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    directions, origin = call.choose(directions, number_of_directions, seed)
+    directions, origin = call.choose(directions, number_of_directions, seed, layers=layers)
     if is_auto:
         alphas *= call.radius(directions)
     call.identify(directions=directions, coordinates=alphas)
@@ -181,6 +184,7 @@ def evaluate_surface(
     number_of_points=21,
     *,
     directions=None,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     seed=None,
@@ -201,6 +205,7 @@ def evaluate_surface(
             alpha and beta. Defaults to 21, which makes 441 points.
         directions: List of the two directions of alpha and beta. `None` (the
             default) draws them with `random_directions`.
+        layers: As in `evaluate_lines`.
         extent: First and last coordinate on both axes, or a pair of such pairs
             for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` as in
             `evaluate_lines`.
@@ -238,6 +243,7 @@ def evaluate_surface(
     """
     options = {
         "directions": directions,
+        "layers": layers,
         "extent": extent,
         "metric": metric,
         "seed": seed,
@@ -257,6 +263,7 @@ def evaluate_surfaces(
     number_of_points=21,
     *,
     directions=None,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     seed=None,
@@ -274,6 +281,7 @@ def evaluate_surfaces(
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
         number_of_points: As in `evaluate_surface`. Defaults to 21.
         directions: As in `evaluate_surface`.
+        layers: As in `evaluate_lines`.
         extent: As in `evaluate_surface`; `"auto"` follows the first dataset.
         metric: As in `evaluate_lines`.
         seed: As in `evaluate_lines`.
@@ -311,7 +319,7 @@ def evaluate_surfaces(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    directions, origin = call.choose(directions, 2, seed, exactly=True)
+    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
     if is_auto:
         grid = grid.scaled(call.radius(directions))
     call.identify(directions=directions, coordinates=grid.axes)
@@ -382,7 +390,7 @@ class Evaluation:
     def _saved(self):
         return Checkpoint(self.checkpoint, self.kind, len(split_datasets(self.datasets)))
 
-    def choose(self, directions, number, seed, *, exactly=False):
+    def choose(self, directions, number, seed, *, exactly=False, layers=None):
         """Checks the given directions, or draws random ones.
 
         Args:
@@ -392,6 +400,8 @@ class Evaluation:
                 checkpoint, or else draws one.
             exactly: Whether there must also be `number` given directions. Defaults to
                 `False`.
+            layers: The layers that random directions move, as in `random_directions`.
+                Defaults to `None`, all of them.
 
         Returns:
             A list of directions, and a dict for the metadata that says where they come
@@ -406,12 +416,16 @@ class Evaluation:
                 "ignore": "biasbn",
             }
             # Drawn one by one: many would not fit into memory.
-            return RandomDirections(self.model, number, seed), origin
-        if seed is not None:
-            raise ValueError(
-                "`seed` is for random directions, but `directions` were given. Received "
-                f"seed={seed!r}. Leave it out, or pass it to `random_directions`."
-            )
+            drawn = RandomDirections(self.model, number, seed, layers=layers)
+            if layers is not None:
+                origin["layers"] = layer_names(layers)
+            return drawn, origin
+        for name, value in (("seed", seed), ("layers", layers)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` is for random directions, but `directions` were given. Received "
+                    f"{name}={value!r}. Leave it out, or pass it to `random_directions`."
+                )
         check_directions(self.model, directions, number if exactly else None)
         return list(directions), {"directions": "given"}
 

@@ -53,13 +53,18 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "Spectrum",
     "plot_spectrum",
     "hessian_trace",
+    "layer_curvature",
+    "LayerCurvature",
+    "plot_layers",
     "hessian_product",
+    "directional_curvature",
     "evaluate_convexity",
     "plot_convexity",
     # Single numbers
     "report",
     "Finding",
     "half_widths",
+    "quadratic_half_widths",
     "confidence_interval",
     "Estimate",
     "loss_rise",
@@ -95,11 +100,13 @@ from matplotlib import pyplot as plt
 
 from losslandscape.checks import check_choice, check_path, numbered, warn
 from losslandscape.curvature import (
+    directional_curvature,
     evaluate_convexity,
     hessian_eigenvalues,
     hessian_product,
     hessian_spectrum,
     hessian_trace,
+    layer_curvature,
 )
 from losslandscape.datasets import split_datasets
 from losslandscape.directions import (
@@ -128,6 +135,7 @@ from losslandscape.measures import (
     half_widths,
     loss_rise,
     non_convexity,
+    quadratic_half_widths,
     report,
 )
 from losslandscape.plotting import (
@@ -136,6 +144,7 @@ from losslandscape.plotting import (
     check_backend,
     check_format,
     plot_convexity,
+    plot_layers,
     plot_levels,
     plot_line,
     plot_metrics,
@@ -145,7 +154,14 @@ from losslandscape.plotting import (
     plot_surface,
 )
 from losslandscape.state import preserved
-from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
+from losslandscape.surfaces import (
+    LayerCurvature,
+    LossLine,
+    LossSurface,
+    LossTrajectory,
+    Spectrum,
+    __version__,
+)
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losslandscape.checks import import_extra
-from losslandscape.surfaces import LossLine, LossSurface, value_of
+from losslandscape.surfaces import LossLine, LossSurface, Spectrum, value_of
 
 
 class Estimate(NamedTuple):
@@ -43,7 +43,7 @@ class Finding(NamedTuple):
         return f"{self.check}: {self.value:.4g}" + (f"\n  ! {self.warning}" if self.warning else "")
 
 
-def report(measured, metric="loss", *, expected=None, directions=None):
+def report(measured, metric="loss", *, expected=None, directions=None, curvature=None):
     """Checks whether a picture of a line or surface would mislead.
 
     Args:
@@ -53,14 +53,27 @@ def report(measured, metric="loss", *, expected=None, directions=None):
             compare with the center. `None` (the default) skips this check.
         directions: The two directions of a surface, to check the angle between
             them. `None` (the default) skips this check.
+        curvature: A `Spectrum` from `hessian_spectrum` on the same data, to say
+            what curvature the picture hides. `None` (the default) skips this
+            check.
 
     Returns:
         A list of `Finding`, each with a warning if there is reason for one.
         Random directions of large networks are nearly at right angles; others
         need not be.
 
+        With `curvature`, the smallest eigenvalue of the Hessian causes a warning
+        if it is negative, but the picture does not bend downwards at the model.
+        Along a raw random direction d, `E[dᵀHd] = tr H`, so random planes show a
+        minimum where the positive eigenvalues outweigh the negative ones.
+        For a surface, there is also the share of the Hessian's trace that lies in
+        its plane, if the `directions` are given, or were drawn at random with the
+        same `normalize`, `ignore` and `layers` as the spectrum.
+
     Raises:
-        ValueError: If `metric` was not measured.
+        TypeError: If an argument has the wrong type.
+        ValueError: If `metric` was not measured, or there are fewer than 3 points
+            per axis to compare with `curvature`.
 
     Example:
 
@@ -70,6 +83,10 @@ def report(measured, metric="loss", *, expected=None, directions=None):
     lowest point minus the model: -0.01029
       ! The loss is lower elsewhere: the model is no minimum of what is drawn.
     ...
+
+    Reference:
+        [Böttcher and Wheeler, 2022](https://arxiv.org/abs/2208.13219) compare
+        random planes with those of eigenvectors.
     """
     measured = value_of("measured", measured, LANDSCAPES)
     values = _values(measured, metric)
@@ -85,6 +102,12 @@ def report(measured, metric="loss", *, expected=None, directions=None):
         findings.append(_find_difference(measured.center[metric], expected[metric]))
     if directions is not None:
         findings.append(_find_angle(*directions))
+    if curvature is not None:
+        spectrum = value_of("curvature", curvature, Spectrum)
+        findings.append(_find_hidden_saddle(measured, metric, spectrum))
+        gram = _gram(measured, spectrum, directions)
+        if gram is not None:
+            findings.append(_find_share_of_trace(measured, metric, spectrum, gram))
     return findings
 
 
@@ -124,10 +147,43 @@ def half_widths(line, rise=1.0, metric="loss"):
             "`line` must extend to both sides of 0. Received one with an extent of "
             f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
         )
-    if not rise > 0:
-        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
+    _check_rise(rise)
     risen = np.where(np.isfinite(values), values - line.center[metric], np.inf)
     return np.array([np.mean(_crossings(line.alphas, row, rise)) for row in risen])
+
+
+def quadratic_half_widths(curvatures, rise=1.0):
+    """Forecasts half-widths from curvature, as if the loss were quadratic.
+
+    Along a direction d, a quadratic loss rises by `½·dᵀHd·α²`, that is, by `rise`
+    at `α = √(2·rise / dᵀHd)`. Where `half_widths` finds a larger distance, the
+    loss bends away from its curvature at the model; where it finds a smaller
+    one, the curvature at the model hides how steep its surroundings are.
+
+    Args:
+        curvatures: One or several numbers dᵀHd, as `directional_curvature` returns;
+            for the typical random direction, the mean that `hessian_trace` returns.
+        rise: As in `half_widths`. Defaults to 1.0.
+
+    Returns:
+        Float array of the shape of `curvatures`; inf where one is not above 0.
+
+    Raises:
+        ValueError: If `rise` is not positive.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x, y, directions=directions)
+    >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> (half_widths(line, rise=0.1) / forecast).shape
+    (10,)
+    """
+    _check_rise(rise)
+    curvatures = np.asarray(curvatures, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(curvatures <= 0, np.inf, np.sqrt(2 * rise / curvatures))
 
 
 def confidence_interval(values, confidence=0.95):
@@ -357,13 +413,61 @@ def _find_difference(center, expected):
 
 
 def _find_angle(first, second):
-    def product(one, other):
-        return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
-
-    lengths = np.sqrt(product(first, first) * product(second, second))
-    cosine = float(product(first, second) / lengths)
+    lengths = np.sqrt(_dot(first, first) * _dot(second, second))
+    cosine = float(_dot(first, second) / lengths)
     warning = "The axes are not at right angles: shapes are skewed."
     return Finding("cosine between the axes", cosine, warning if abs(cosine) > 0.1 else None)
+
+
+def _find_hidden_saddle(measured, metric, spectrum):
+    smallest, largest = spectrum.eigenvalues.min(), spectrum.eigenvalues.max()
+    bends_down = (_at_model(measured, _bends(measured, metric)) == 1).any()
+    warning = (
+        "The loss curves downwards, but not in this picture: the model is not at a minimum. Draw "
+        'the plane of the directions that `hessian_eigenvalues` returns with `which="both"`.'
+    )
+    # A smaller part of the largest one may be rounding.
+    is_hidden = smallest < -1e-3 * abs(largest) and not bends_down
+    return Finding(
+        "smallest eigenvalue of the Hessian", float(smallest), warning if is_hidden else None
+    )
+
+
+def _find_share_of_trace(measured, metric, spectrum, gram):
+    steps = [np.diff(axis).mean() for axis in measured.axes]
+    along_a, along_b, mixed = (
+        _at_model(measured, part) for part in _second_differences(_values(measured, metric), *steps)
+    )
+    in_plane = np.trace(np.linalg.solve(gram, [[along_a, mixed], [mixed, along_b]]))
+    means = np.sum(spectrum.shares * spectrum.eigenvalues, axis=1)
+    share = in_plane / (spectrum.metadata["parameters"] * means.mean())
+    return Finding("share of the Hessian's trace in this plane", float(share))
+
+
+def _gram(measured, spectrum, directions):
+    """Dot products of the axes of a surface, in the units of a spectrum; `None` if unknown."""
+    if not isinstance(measured, LossSurface):
+        return None
+    units = spectrum.metadata
+    if directions is not None and "normalize" not in units:
+        return np.array([[_dot(one, other) for other in directions] for one in directions])
+    drawn = measured.metadata
+    kind = ("normalize", "ignore", "layers")
+    if drawn.get("directions") == "random" and all(drawn.get(k) == units.get(k) for k in kind):
+        # In these units each filter of n entries is √n long, and different axes nearly orthogonal.
+        return units["parameters"] * np.eye(2)
+    return None
+
+
+def _dot(one, other):
+    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
+
+
+def _at_model(measured, inner):
+    """The value of each curve at the inner point that is nearest to the model."""
+    distances = _distances(measured)
+    distances = distances[(slice(1, -1),) * distances.ndim]
+    return inner[(..., *np.unravel_index(distances.argmin(), distances.shape))]
 
 
 def _values(measured, metric):
@@ -377,6 +481,11 @@ def _values(measured, metric):
             "Repeat the call that began this checkpoint, to resume it."
         )
     return measured.values[metric]
+
+
+def _check_rise(rise):
+    if not rise > 0:
+        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
 
 
 def _crossings(alphas, risen, rise):
@@ -445,12 +554,17 @@ def _second_derivatives(values, step):
 
 
 def _smaller_eigenvalues(values, step_a, step_b):
+    along_a, along_b, mixed = _second_differences(values, step_a, step_b)
+    return (along_a + along_b) / 2 - np.hypot((along_a - along_b) / 2, mixed)
+
+
+def _second_differences(values, step_a, step_b):
+    """The second derivatives along α and β and the mixed one, at each inner point."""
     inner = values[1:-1, 1:-1]
     along_a = (values[1:-1, 2:] - 2 * inner + values[1:-1, :-2]) / step_a**2
     along_b = (values[2:, 1:-1] - 2 * inner + values[:-2, 1:-1]) / step_b**2
     corners = values[2:, 2:] - values[2:, :-2] - values[:-2, 2:] + values[:-2, :-2]
-    mixed = corners / (4 * step_a * step_b)
-    return (along_a + along_b) / 2 - np.hypot((along_a - along_b) / 2, mixed)
+    return along_a, along_b, corners / (4 * step_a * step_b)
 
 
 def _is_convex(region):

@@ -10,6 +10,7 @@ import io
 from functools import partial
 from itertools import pairwise
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib import animation, colormaps, colors, tri
 from matplotlib import pyplot as plt
@@ -37,6 +38,7 @@ from losslandscape.layout import (
 )
 from losslandscape.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
 from losslandscape.surfaces import (
+    LayerCurvature,
     LossLine,
     LossSurface,
     LossTrajectory,
@@ -46,6 +48,7 @@ from losslandscape.surfaces import (
 )
 
 SCALES = ("linear", "log")
+LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
 START_STYLE = {"marker": "s", "markersize": 5, "markerfacecolor": "white", "color": "black"}
 MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
@@ -452,6 +455,49 @@ def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
     floor = density.max() / (10 * spectrum.metadata["parameters"])
     ax.set(xlabel="eigenvalue of the Hessian", ylabel="density (log scale)", yscale="log")
     ax.set_ylim(floor, 3 * density.max())
+    return ax
+
+
+@_tolerant
+def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
+    """Draws the curvature of the loss in each layer as bars, the first layer on top.
+
+    Args:
+        curvature: A `LayerCurvature` from `layer_curvature`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: `"trace"` (the default), with 95% confidence intervals, or
+            `"largest"`, the largest eigenvalue.
+        figsize: As in `plot_line`, but for many layers the default is higher.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        TypeError: If `curvature` is not a `LayerCurvature`.
+        ValueError: If `metric` is unknown.
+
+    Example:
+
+    >>> plot_layers(layer_curvature(model, x_train, y_train, seed=0), metric="largest")
+    """
+    curvature = value_of("curvature", curvature, LayerCurvature)
+    check_choice("metric", metric, tuple(LAYER_METRICS))
+    rows = np.arange(len(curvature.largest))
+    if metric == "trace":
+        values, low, high = curvature.traces.T
+        style = {"xerr": [values - low, high - values], "error_kw": {"capsize": 2, "lw": 1}}
+    else:
+        values, style = curvature.largest, {}
+    if figsize is None:
+        width, height = panel_size()
+        figsize = width, max(height, 0.02 * mpl.rcParams["font.size"] * (len(rows) + 4))
+    (ax,) = axes_for(ax, figsize=figsize)
+    ax.barh(rows, values, height=0.7, color=curve_style(ax).get("color"), **style)
+    ax.axvline(0, color="0.15", linewidth=0.8)
+    ax.set_yticks(rows, [plain(name) for name in curvature.metadata["layers"]], parse_math=False)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    matrix = "scale-free Hessian" if "normalize" in curvature.metadata else "Hessian"
+    ax.set_xlabel(wrapped(f"{LAYER_METRICS[metric]} of the {matrix}", letters_along(ax)))
     return ax
 
 

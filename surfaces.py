@@ -289,6 +289,30 @@ class Spectrum(_Saved):
         return f"Spectrum({len(self.eigenvalues)} probes; eigenvalues {low:.3g}…{high:.3g})"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerCurvature(_Saved):
+    """The curvature of the loss in each layer of a model, while all others stay put.
+
+    Attributes:
+        largest: Float array of shape `(k,)`, the largest eigenvalue of each layer's
+            own block of the Hessian.
+        traces: Float array of shape `(k, 3)`: estimate, lower and upper end of the
+            95% confidence interval of the trace of each block. The estimates sum
+            to that of the whole Hessian.
+        metadata: Dict of the names of the `"layers"`, how many `"parameters"` of
+            each move, model, seed and normalization.
+    """
+
+    largest: np.ndarray
+    traces: np.ndarray
+    metadata: dict
+
+    def __repr__(self):
+        parts = zip(self.metadata["layers"], self.largest, self.traces[:, 0], strict=True)
+        layers = "; ".join(f"{name}: λmax {top:.3g}, trace {sum_:.3g}" for name, top, sum_ in parts)
+        return f"LayerCurvature({layers})"
+
+
 def values_of(name, value, kind):
     """Returns the values that were given, as a list.
 
@@ -334,6 +358,7 @@ PLOTS = {
     LossSurface: "plot_levels",
     LossTrajectory: "plot_path",
     Spectrum: "plot_spectrum",
+    LayerCurvature: "plot_layers",
 }
 
 

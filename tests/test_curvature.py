@@ -10,14 +10,22 @@ from keras import layers
 from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
+    LayerCurvature,
+    confidence_interval,
+    directional_curvature,
     evaluate_convexity,
+    evaluate_line,
     evaluate_surface,
+    half_widths,
     hessian_eigenvalues,
     hessian_product,
     hessian_spectrum,
     hessian_trace,
+    layer_curvature,
     plot_loss_3D,
+    quadratic_half_widths,
     random_directions,
+    report,
 )
 
 GENERATOR = np.random.default_rng(0)
@@ -56,6 +64,13 @@ def whole_hessian(model, x, y):
 
 def flat(direction):
     return np.concatenate([np.ravel(array) for array in direction])
+
+
+def unit_directions(shapes):
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+    for unit in np.eye(ends[-1], dtype="float32"):
+        parts = np.split(unit, ends[:-1])
+        yield [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def linear_model(x, scale=1.0):
@@ -138,6 +153,39 @@ def test_eigenvectors_can_be_drawn_along(network):
     assert second == pytest.approx(values[0], rel=0.02)
 
 
+def test_both_ends_of_the_spectrum_span_a_plane_ready_to_draw(network):
+    hessian = whole_hessian(network, X, Y)
+    expected = np.linalg.eigvalsh(hessian)
+    assert expected[0] < -0.01
+    values, directions = hessian_eigenvalues(network, X, Y, which="both", seed=0)
+    np.testing.assert_allclose(values, expected[[-1, 0]], rtol=1e-3)
+    assert abs(flat(directions[0]) @ flat(directions[1])) < 1e-3
+    four, _ = hessian_eigenvalues(network, X, Y, 2, "both", seed=0)
+    np.testing.assert_allclose(four, expected[[-1, -2, 0, 1]], rtol=1e-3)
+    # What a random plane hides, this one shows.
+    spectrum = hessian_spectrum(network, X, Y, 20, 30, seed=0)
+    options = {"number_of_points": 3, "extent": (-0.1, 0.1), "verbose": 0}
+    hidden = report(evaluate_surface(network, X, Y, seed=0, **options), curvature=spectrum)[-1]
+    assert hidden.value == pytest.approx(expected[0], rel=1e-2)
+    assert hidden.warning.startswith("The loss curves downwards, but not in this picture")
+    surface = evaluate_surface(network, X, Y, directions=directions, **options)
+    *_, seen, share = report(surface, curvature=spectrum, directions=directions)
+    assert seen.warning is None
+    whole = np.trace(hessian)
+    assert share.value == pytest.approx(expected[[0, -1]].sum() / whole, rel=0.1)
+
+
+def test_both_ends_of_a_small_hessian():
+    model, y = linear_model(np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32"))
+    x = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
+    values, _ = hessian_eigenvalues(model, x, y, 2, "both", seed=0)
+    np.testing.assert_allclose(values, [8, 4.5, 0.5, 2], rtol=1e-5)
+    with pytest.raises(ValueError, match="at most the 4 parameters.*Received 6, from both ends"):
+        hessian_eigenvalues(model, x, y, 3, "both")
+    _, (first, second) = hessian_eigenvalues(model, 0 * x, y, which="both", seed=0)
+    assert abs(flat(first) @ flat(second)) < 1e-6
+
+
 def test_more_eigenvalues_than_parameters_are_refused(network):
     with pytest.raises(ValueError, match="less than the 51 parameters.*Received 51"):
         hessian_eigenvalues(network, X, Y, 51)
@@ -186,6 +234,193 @@ def test_the_spectrum_of_a_few_steps_has_the_right_moments(network):
             np.sum(spectrum.shares * spectrum.eigenvalues**power) for spectrum in (all_steps, few)
         )
         np.testing.assert_allclose(moment, expected, rtol=1e-3)
+
+
+def filter_scales(model):
+    """‖θ_f‖ / √n_f of each weight in a filter of a stack of dense layers, 0 for biases."""
+    scales = []
+    for weight in model.get_weights():
+        if weight.ndim == 2:
+            columns = [np.full(len(c), np.linalg.norm(c) / np.sqrt(len(c))) for c in weight.T]
+            scales.append(np.transpose(columns).ravel())
+        else:
+            scales.append(np.zeros(weight.size))
+    return np.concatenate(scales)
+
+
+def test_scale_free_products_and_eigenvalues_are_those_of_the_scaled_hessian(network):
+    scales = filter_scales(network)
+    scaled = scales[:, np.newaxis] * whole_hessian(network, X, Y) * scales
+    (direction,) = random_directions(network, normalize=None, ignore=None, seed=0)
+    moved = hessian_product(network, X, Y, normalize="filter")(direction)
+    np.testing.assert_allclose(flat(moved), scaled @ flat(direction), rtol=1e-3, atol=1e-6)
+    moves = scales != 0
+    expected = np.linalg.eigvalsh(scaled[np.ix_(moves, moves)])
+    for which, those in (("largest", expected[::-1]), ("smallest", expected)):
+        values, directions = hessian_eigenvalues(
+            network, X, Y, 3, which, normalize="filter", seed=0
+        )
+        np.testing.assert_allclose(values, those[:3], rtol=1e-3, atol=1e-5)
+        # The loss curves by the eigenvalue along each direction, in which biases stay put.
+        curvatures = directional_curvature(network, X, Y, directions=directions)
+        np.testing.assert_allclose(curvatures, values, rtol=1e-3, atol=1e-5)
+        assert not flat(directions[0])[~moves].any()
+    spectrum = hessian_spectrum(network, X, Y, 1, normalize="filter", seed=0)
+    assert spectrum.metadata["parameters"] == np.count_nonzero(moves)
+    assert (spectrum.metadata["normalize"], spectrum.metadata["ignore"]) == ("filter", "biasbn")
+    np.testing.assert_allclose(spectrum.eigenvalues.max(), expected[-1], rtol=1e-3)
+    mean, low, high = hessian_trace(network, X, Y, 100, normalize="filter", seed=0)
+    assert low < np.trace(scaled) < high
+    assert mean == pytest.approx(np.trace(scaled), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "ignore"),
+    [("filter", "biasbn"), ("filter", None), ("layer", None), ("weight", "biasbn")],
+)
+def test_the_scale_free_trace_is_the_mean_curvature_along_random_directions(
+    network, normalize, ignore
+):
+    options = {"normalize": normalize, "ignore": ignore, "seed": 0}
+    network.layers[0].bias.assign(GENERATOR.normal(size=6))
+    directions = np.array([flat(d) for d in random_directions(network, 4000, **options)])
+    hessian = whole_hessian(network, X, Y)
+    along_each = np.einsum("ki,ij,kj->k", directions, hessian, directions)
+    product = hessian_product(network, X, Y, normalize=normalize, ignore=ignore)
+    shapes = [weight.shape for weight in network.trainable_variables]
+    diagonal = [flat(product(unit))[index] for index, unit in enumerate(unit_directions(shapes))]
+    _, low, high = confidence_interval(along_each, 0.99)
+    assert low < np.sum(diagonal) < high
+    assert high - low < 0.1 * np.sum(np.abs(diagonal))
+
+
+def test_second_differences_of_lines_have_the_scale_free_trace_as_their_mean(network):
+    scales = filter_scales(network)
+    trace = np.sum(scales**2 * np.diag(whole_hessian(network, X, Y)))
+    directions = random_directions(network, 300, seed=1)
+    step = 0.05
+    line = evaluate_line(network, X, Y, 3, directions=directions, extent=(-step, step), verbose=0)
+    differences = np.diff(line.values["loss"], 2)[:, 0] / step**2
+    _, low, high = confidence_interval(differences)
+    assert low < trace < high
+    curvatures = directional_curvature(network, X, Y, directions=directions[:5])
+    np.testing.assert_allclose(differences[:5], curvatures, rtol=0.02)
+
+
+def test_the_scale_of_a_layer_before_batchnorm_moves_the_hessian_but_not_the_scale_free_one():
+    dense, norm = layers.Dense(5), layers.BatchNormalization(epsilon=1e-7)
+    activation, top = layers.Activation("tanh"), layers.Dense(3, "softmax")
+    model = keras.Sequential([keras.Input((4,)), dense, norm, activation, top])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    dense.bias.assign(GENERATOR.normal(size=5))
+    outputs = dense(X).numpy()
+
+    def spectra(factor):
+        dense.set_weights([factor * weight for weight in start])
+        # What training on the same data would give.
+        norm.moving_mean.assign(factor * outputs.mean(axis=0))
+        norm.moving_variance.assign(factor**2 * outputs.var(axis=0))
+        options = {"number_of_probes": 1, "seed": 0}
+        return [
+            hessian_spectrum(model, X, Y, normalize=each, **options) for each in (None, "filter")
+        ]
+
+    start = dense.get_weights()
+    (plain, free), (moved, still_free) = spectra(1), spectra(3)
+    largest = np.abs(free.eigenvalues).max()
+    # The same random vector, whose moments the whole spectrum determines.
+    for power in (1, 2, 3):
+        moments = [
+            np.sum(each.shares * (each.eigenvalues / largest) ** power)
+            for each in (free, still_free)
+        ]
+        np.testing.assert_allclose(*moments, rtol=1e-3, atol=1e-5)
+    ends = [[each.eigenvalues.min(), each.eigenvalues.max()] for each in (free, still_free)]
+    np.testing.assert_allclose(*ends, atol=1e-3 * largest)
+    assert moved.eigenvalues.max() < 0.9 * plain.eigenvalues.max()
+
+
+def test_the_forecast_of_a_half_width_is_exact_for_a_quadratic():
+    model = quadratic_model()
+    # At the minimum.
+    minimum = -np.linalg.solve(Quadratic.MATRIX, Quadratic.SLOPE)
+    model.trainable_variables[0].assign(minimum[:, np.newaxis])
+    ones = np.ones((4, 1), "float32")
+    directions = random_directions(model, 4, normalize=None, seed=0)
+    curvatures = directional_curvature(model, ones, ones, directions=directions)
+    expected = [d[0][:, 0] @ Quadratic.MATRIX @ d[0][:, 0] for d in directions]
+    np.testing.assert_allclose(curvatures, expected, rtol=1e-4)
+    forecast = quadratic_half_widths(curvatures, rise=0.1)
+    line = evaluate_line(
+        model, ones, ones, 601, directions=directions, extent=(-1.5, 1.5), verbose=0
+    )
+    np.testing.assert_allclose(half_widths(line, rise=0.1), forecast, rtol=1e-3)
+
+
+def test_unknown_normalizations_are_refused_before_anything_is_computed(network):
+    with pytest.raises(ValueError, match="`normalize` must be one of 'filter'.*'filters'"):
+        hessian_trace(network, X, Y, normalize="filters")
+    with pytest.raises(ValueError, match="`ignore` must be one of 'biasbn', None.*'bn'"):
+        hessian_eigenvalues(network, X, Y, normalize="filter", ignore="bn")
+    with pytest.raises(ValueError, match="`directions` must be a list of directions"):
+        directional_curvature(network, X, Y, directions=None)
+
+
+def test_each_layer_has_the_curvature_of_its_own_block(network):
+    hessian, scales = whole_hessian(network, X, Y), filter_scales(network)
+    # Kernel and bias of 24 + 6 and of 18 + 3 parameters.
+    spans = slice(0, 30), slice(30, 51)
+    blocks = [hessian[span, span] for span in spans]
+    first, second = (layer.name for layer in network.layers)
+    plain = layer_curvature(network, X, Y, 400, seed=1)
+    assert plain.metadata["layers"] == [first, second]
+    assert plain.metadata["parameters"] == [30, 21]
+    expected = [np.linalg.eigvalsh(block)[-1] for block in blocks]
+    np.testing.assert_allclose(plain.largest, expected, rtol=2e-3)
+    for (mean, low, high), block in zip(plain.traces, blocks, strict=True):
+        assert low < np.trace(block) < high
+        assert mean == pytest.approx(np.trace(block), rel=0.1)
+    whole = hessian_trace(network, X, Y, 400, seed=1)
+    np.testing.assert_allclose(plain.traces[:, 0].sum(), whole.mean, rtol=1e-6)
+    free = layer_curvature(network, X, Y, 2, normalize="filter", seed=0)
+    assert free.metadata["parameters"] == [24, 18]
+    scaled = scales[:, np.newaxis] * hessian * scales
+    expected = [np.linalg.eigvalsh(scaled[span, span])[-1] for span in spans]
+    np.testing.assert_allclose(free.largest, expected, rtol=2e-3)
+
+
+def test_all_curvature_can_be_that_of_some_layers(network):
+    block = whole_hessian(network, X, Y)[30:, 30:]
+    expected = np.linalg.eigvalsh(block)
+    layer = network.layers[1].name
+    values, (direction,) = hessian_eigenvalues(network, X, Y, layers=layer, seed=0)
+    np.testing.assert_allclose(values, expected[-1:], rtol=1e-3)
+    assert not flat(direction)[:30].any()
+    smallest, _ = hessian_eigenvalues(network, X, Y, which="smallest", layers=layer, seed=0)
+    np.testing.assert_allclose(smallest, expected[:1], rtol=1e-3, atol=1e-5)
+    spectrum = hessian_spectrum(network, X, Y, 1, layers=[layer], seed=0)
+    assert (spectrum.metadata["parameters"], spectrum.metadata["layers"]) == (21, [layer])
+    np.testing.assert_allclose(spectrum.eigenvalues.max(), expected[-1], rtol=1e-3)
+    _, low, high = hessian_trace(network, X, Y, 100, layers=layer, seed=0)
+    assert low < np.trace(block) < high
+    ones = [np.ones(weight.shape, "float32") for weight in network.trainable_variables]
+    moved = flat(hessian_product(network, X, Y, layers=layer)(ones))
+    np.testing.assert_allclose(moved[30:], block.sum(axis=1), rtol=1e-3, atol=1e-6)
+    assert not moved[:30].any()
+    with pytest.raises(ValueError, match="Received 'conv'"):
+        hessian_trace(network, X, Y, layers="conv")
+
+
+def test_layers_of_the_same_name_keep_their_own_curvature(tmp_path):
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh", name="twin")], name="a")
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(3, "softmax", name="twin")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    curvature = layer_curvature(model, X, Y, 2, seed=0)
+    assert len(set(curvature.metadata["layers"])) == len(curvature.largest) == 2
+    curvature.save(tmp_path / "layers.h5")
+    again = LayerCurvature.load(tmp_path / "layers.h5")
+    np.testing.assert_array_equal(again.traces, curvature.traces)
+    assert repr(again).startswith(f"LayerCurvature({curvature.metadata['layers'][0]}: λmax ")
 
 
 def test_the_spectrum_of_equal_eigenvalues_ends_early():
@@ -285,13 +520,7 @@ def hessian_by_differences(model, loss, step=2e-3):
 def hessian_by_products(model, *data, **options):
     product = hessian_product(model, *data, **options)
     shapes = [weight.shape for weight in model.trainable_variables]
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
-    rows = []
-    for unit in np.eye(ends[-1], dtype="float32"):
-        parts = np.split(unit, ends[:-1])
-        direction = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-        rows.append(flat(product(direction)))
-    return np.array(rows)
+    return np.array([flat(product(unit)) for unit in unit_directions(shapes)])
 
 
 def regression(*parts, loss="mse", **options):
@@ -376,7 +605,7 @@ def test_asymmetric_hessians_are_refused():
 
 def test_operations_without_a_second_derivative_are_named():
     model = regression(keras.Input((4,)), layers.Dense(3, "softsign"), layers.Dense(1))
-    with pytest.raises(ValueError, match="no such derivative.*SoftsignGrad"):
+    with pytest.raises(ValueError, match="no second derivative.*SoftsignGrad"):
         hessian_eigenvalues(model, FEATURES, TARGETS)
 
 

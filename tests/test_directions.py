@@ -5,7 +5,16 @@ import numpy as np
 import pytest
 from keras import layers
 
-from losslandscape import direction_between, filters, print_filters, random_directions
+from losslandscape import (
+    direction_between,
+    evaluate_line,
+    evaluate_lines,
+    evaluate_surface,
+    evaluate_surfaces,
+    filters,
+    print_filters,
+    random_directions,
+)
 from losslandscape.directions import register_filters
 
 
@@ -259,6 +268,92 @@ def test_without_a_seed_the_global_one_decides(model):
     again = random_directions(model)
     np.testing.assert_array_equal(first[0][0], again[0][0])
     assert not np.allclose(first[0][0], second[0][0])
+
+
+def nested_model():
+    inner = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(3, name="low"), layers.BatchNormalization(name="norm")],
+        name="block",
+    )
+    parts = [keras.Input((4,)), inner, layers.Dense(5, name="top"), layers.Dense(2, name="last")]
+    model = keras.Sequential(parts, name="low_model")
+    model.layers[-1].bias.assign([1, 2])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("chosen", "moving"),
+    [
+        ("top", ["top"]),
+        (["top", "last"], ["top", "last"]),
+        ("*t*", ["top", "last"]),
+        # A pattern that only the model's own name matches must not move all of it.
+        ("low*", ["low"]),
+        ("block", ["low", "norm"]),
+        (lambda model: model.layers[0], ["low", "norm"]),
+        (lambda model: (model.get_layer("top"), "block/low"), ["top", "low"]),
+    ],
+)
+def test_chosen_layers_move_as_they_do_with_all_others_which_stay_put(chosen, moving):
+    model = nested_model()
+    chosen = chosen(model) if callable(chosen) else chosen
+    for kind in ({}, {"normalize": None, "ignore": None}):
+        everything = random_directions(model, 2, seed=0, **kind)
+        some = random_directions(model, 2, seed=0, layers=chosen, **kind)
+        for whole, part in zip(everything, some, strict=True):
+            for weight, all_moved, moved in zip(
+                model.trainable_variables, whole, part, strict=True
+            ):
+                layer = weight.path.split("/")[-2]
+                expected = all_moved if layer in moving else np.zeros_like(all_moved)
+                np.testing.assert_array_equal(moved, expected, err_msg=weight.path)
+
+
+def test_lines_and_surfaces_can_move_one_layer_at_a_time(model, data):
+    top = model.layers[-1]
+    options = {"seed": 0, "extent": (-0.1, 0.1), "verbose": 0}
+    first, second = random_directions(model, 2, layers=top, seed=0)
+    (line,) = evaluate_lines(model, data, 3, layers=top.name, **options)
+    (surface,) = evaluate_surfaces(model, data, 3, layers=[top], **options)
+    start = [weight.numpy() for weight in model.trainable_variables]
+    for alpha, on_line, column in zip(
+        line.alphas, line.values["loss"][0], surface.values["loss"].T, strict=True
+    ):
+        for beta, on_plane in zip(surface.betas, column, strict=True):
+            for weight, value, a, b in zip(
+                model.trainable_variables, start, first, second, strict=True
+            ):
+                weight.assign(value + alpha * a + beta * b)
+            assert on_plane == pytest.approx(model.evaluate(*data, verbose=0)[0], rel=1e-5)
+            if beta == 0:
+                assert on_line == pytest.approx(on_plane, rel=1e-5)
+        for weight, value in zip(model.trainable_variables, start, strict=True):
+            weight.assign(value)
+    assert line.metadata["layers"] == [top.name]
+    assert surface.metadata["layers"] == [top.path]
+    assert "layers" not in evaluate_line(model, *data, 3, **options).metadata
+    single = evaluate_surface(model, *data, 3, layers=top, **options)
+    np.testing.assert_array_equal(single.values["loss"], surface.values["loss"])
+    with pytest.raises(ValueError, match="`layers` is for random directions.*Received layers='"):
+        evaluate_line(model, *data, directions=[first], layers=top.name)
+    with pytest.raises(TypeError, match="`layers` must be names.*Received 3"):
+        evaluate_line(model, *data, layers=3)
+
+
+def test_layers_that_cannot_move_are_refused():
+    model = nested_model()
+    with pytest.raises(ValueError, match=r"`layers` must be .* has \['block', .*Received 'conv\*'"):
+        random_directions(model, layers="conv*")
+    with pytest.raises(ValueError, match="Received 'stranger'"):
+        random_directions(model, layers=["top", layers.Dense(2, name="stranger")])
+    for wrong in (3, [None]):
+        with pytest.raises(TypeError, match="`layers` must be names, patterns such as 'conv"):
+            random_directions(model, layers=wrong)
+    with pytest.raises(ValueError, match="no filter to move: all of the .*`ignore=None`"):
+        random_directions(model, layers="norm")
+    model.get_layer("last").trainable = False
+    with pytest.raises(ValueError, match=r"must have trainable weights. Received \['last'\]"):
+        random_directions(model, layers="last")
 
 
 def test_direction_between_leads_from_one_model_to_the_other(model):

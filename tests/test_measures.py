@@ -10,6 +10,7 @@ from losslandscape import (
     LossLine,
     LossSurface,
     LossTrajectory,
+    Spectrum,
     confidence_interval,
     convex_level,
     convex_radius,
@@ -17,6 +18,7 @@ from losslandscape import (
     half_widths,
     loss_rise,
     non_convexity,
+    quadratic_half_widths,
     random_directions,
     report,
 )
@@ -87,6 +89,16 @@ def test_half_widths_need_both_sides_and_a_rise():
         half_widths(line_of(np.square), rise=0)
     with pytest.raises(ValueError, match="`metric` must be one of 'loss'. Received 'accuracy'"):
         half_widths(line_of(np.square), metric="accuracy")
+
+
+def test_quadratic_half_widths_are_where_a_parabola_has_risen():
+    line = line_of(lambda a: 3 + 4 * a**2, lambda a: 3 + 25 * a**2)
+    np.testing.assert_allclose(quadratic_half_widths([8, 50], 0.25), half_widths(line, 0.25), 1e-4)
+    # What does not curve upwards never rises.
+    np.testing.assert_array_equal(quadratic_half_widths([0, -3, np.nan]), [np.inf, np.inf, np.nan])
+    assert quadratic_half_widths(2.0) == 1
+    with pytest.raises(ValueError, match="`rise` must be greater than 0. Received -1"):
+        quadratic_half_widths([1.0], rise=-1)
 
 
 def test_confidence_intervals_follow_students_t():
@@ -260,3 +272,53 @@ def test_a_report_measures_the_angle_between_the_axes(model):
     assert finding.value == pytest.approx(expected, rel=1e-5)
     assert finding.warning == "The axes are not at right angles: shapes are skewed."
     assert report(surface, directions=[first, first])[-1].value == pytest.approx(1)
+
+
+def spectrum_of(*eigenvalues, **metadata):
+    """A spectrum whose random vector has as much of each eigenvector."""
+    shares = np.full((1, len(eigenvalues)), 1 / len(eigenvalues))
+    return Spectrum(np.array([eigenvalues], float), shares, {"parameters": 100, **metadata})
+
+
+def test_a_report_warns_of_a_saddle_that_the_picture_hides():
+    saddle, bowl = spectrum_of(-1, 0, 10), spectrum_of(-1e-5, 0, 10)
+    upwards = surface_of(lambda a, b: 2 + a**2 + b**2, number=5)
+    # Downwards at the model, upwards farther away, and the reverse.
+    downwards = surface_of(lambda a, b: 2 - a**2 + a**4 + b**2, number=41)
+    around = surface_of(lambda a, b: 2 + a**2 - a**4 + b**2, number=41)
+    hidden = [
+        warnings_of(report(picture, curvature=spectrum))
+        for picture, spectrum in (
+            (upwards, saddle), (around, saddle), (downwards, saddle), (upwards, bowl)
+        )
+    ]  # fmt: skip
+    words = "The loss curves downwards, but not in this picture"
+    assert [words in each for each in hidden] == [True, True, False, False]
+    finding = report(upwards, curvature=saddle)[-1]
+    assert (finding.check, finding.value) == ("smallest eigenvalue of the Hessian", -1)
+    assert 'which="both"' in finding.warning
+    lines = line_of(lambda a: 2 + a**2, lambda a: 2 - a**2, alphas=np.linspace(-1, 1, 5))
+    assert report(lines, curvature=saddle)[-1].warning is None
+    with pytest.raises(TypeError, match="`curvature` must be a `Spectrum`"):
+        report(upwards, curvature=[-1, 10])
+
+
+def test_a_report_measures_the_share_of_the_trace_in_the_plane():
+    surface = surface_of(lambda a, b: 2 + 3 * a**2 + 2 * a * b + 5 * b**2, number=5)
+    assert len(report(surface, curvature=spectrum_of(1, 5))) == 5
+    # Two axes that are neither of length 1 nor at right angles.
+    axes = np.array([[2.0, 0, 0], [1, 1, 0]])
+    directions = [[axis[:2], axis[2:]] for axis in axes]
+    found = report(surface, curvature=spectrum_of(1, 5), directions=directions)[-1]
+    assert found.check == "share of the Hessian's trace in this plane"
+    # H in the orthonormal basis (1, 0), (0, 1): AᵀHA is the Hessian along the axes.
+    inverse = np.linalg.inv(axes[:, :2])
+    hessian = inverse @ [[6, 2], [2, 10]] @ inverse.T
+    assert found.value == pytest.approx(np.trace(hessian) / 300)
+    # Filter-normalized axes are √100 long in the units of such a spectrum.
+    kind = {"normalize": "filter", "ignore": "biasbn"}
+    surface.metadata.update(kind, directions="random")
+    found = report(surface, curvature=spectrum_of(1, 5, **kind))[-1]
+    assert found.value == pytest.approx((6 + 10) / 100 / 300)
+    other = report(surface, curvature=spectrum_of(1, 5, **kind, layers=["top"]))[-1]
+    assert other.check == "smallest eigenvalue of the Hessian"

@@ -1,6 +1,7 @@
 """Plotting: what is on the axes, and how it looks."""
 
 import dataclasses
+import itertools
 
 import matplotlib as mpl
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from losslandscape import (
+    LayerCurvature,
     LossDisplay,
     LossLine,
     LossSurface,
@@ -16,6 +18,7 @@ from losslandscape import (
     Spectrum,
     animate_path,
     plot_convexity,
+    plot_layers,
     plot_levels,
     plot_line,
     plot_path,
@@ -861,6 +864,39 @@ def test_a_spectrum_is_a_density():
     np.testing.assert_allclose(ax.get_ylim(), [density.max() / 1000, 3 * density.max()])
     with pytest.raises(ValueError, match="`width` must be greater than 0. Received -1"):
         plot_spectrum(Spectrum(eigenvalues, shares, {"parameters": 100}), width=-1)
+
+
+def test_layers_are_bars_in_the_order_of_the_model():
+    names = ["conv", "a$_$b", "top"]
+    traces = np.array([[10.0, 8, 12], [-1, -3, 1], [4, 3.5, 4.5]])
+    curvature = LayerCurvature(np.array([3.0, 0.5, 2]), traces, {"layers": names})
+    ax = plot_layers(curvature)
+    assert [bar.get_width() for bar in ax.patches] == [10, -1, 4]
+    assert [text.get_text() for text in ax.get_yticklabels()] == names
+    (ends,) = (each for each in ax.collections if len(each.get_segments()) == 3)
+    np.testing.assert_allclose([part[:, 0] for part in ends.get_segments()], traces[:, 1:])
+    # The first layer is on top.
+    low, high = ax.get_ylim()
+    assert low > high
+    assert ax.get_xlabel() == "trace of the Hessian"
+    curvature.metadata["normalize"] = "filter"
+    ax = plot_layers(curvature, plt.figure().add_subplot(), metric="largest")
+    assert [bar.get_width() for bar in ax.patches] == [3, 0.5, 2]
+    assert ax.get_xlabel() == "largest eigenvalue of the scale-free Hessian"
+    with pytest.raises(ValueError, match="`metric` must be one of 'trace', 'largest'"):
+        plot_layers(curvature, metric="smallest")
+    with pytest.raises(TypeError, match="call `plot_layers`"):
+        plot_spectrum(curvature)
+
+
+def test_many_layers_make_a_higher_figure():
+    names = [f"convolution_of_block_{index}" for index in range(60)]
+    values = np.linspace(0, 1, 60)
+    traces = np.stack([values, values, values], axis=1)
+    ax = plot_layers(LayerCurvature(values, traces, {"layers": names}))
+    ax.figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
+    assert not any(upper.overlaps(lower) for upper, lower in itertools.pairwise(boxes))
 
 
 def test_convexity_has_one_scale_for_all():
