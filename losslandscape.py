@@ -67,6 +67,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "convex_radius",
     "convex_level",
     "non_convexity",
+    "loss_barrier",
     # Files of other tools
     "write_html",
     "write_mesh",
@@ -126,6 +127,7 @@ from losslandscape.measures import (
     convex_radius,
     epsilon_sharpness,
     half_widths,
+    loss_barrier,
     loss_rise,
     non_convexity,
     report,
