@@ -24,6 +24,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_interpolation",
     "evaluate_interpolation",
     "evaluate_plane",
+    "evaluate_barriers",
     # Measure without drawing
     "evaluate_line",
     "evaluate_lines",
@@ -33,6 +34,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "LossLine",
     "LossSurface",
     "LossTrajectory",
+    "LossBarriers",
     # Draw what was measured
     "plot_line",
     "plot_levels",
@@ -41,6 +43,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_path",
     "plot_path_fidelity",
     "animate_path",
+    "plot_barriers",
     # Directions
     "random_directions",
     "direction_between",
@@ -117,7 +120,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
-from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
+from losslandscape.interpolation import evaluate_barriers, evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
 from losslandscape.measures import (
     Estimate,
@@ -137,6 +140,7 @@ from losslandscape.plotting import (
     animate_path,
     check_backend,
     check_format,
+    plot_barriers,
     plot_convexity,
     plot_levels,
     plot_line,
@@ -147,7 +151,14 @@ from losslandscape.plotting import (
     plot_surface,
 )
 from losslandscape.state import preserved
-from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
+from losslandscape.surfaces import (
+    LossBarriers,
+    LossLine,
+    LossSurface,
+    LossTrajectory,
+    Spectrum,
+    __version__,
+)
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losslandscape.checks import check_choice, import_extra
-from losslandscape.surfaces import LossLine, LossSurface, value_of
+from losslandscape.surfaces import LossBarriers, LossLine, LossSurface, value_of
 
 
 class Estimate(NamedTuple):
@@ -285,8 +285,8 @@ def loss_rise(measured, radius=0.1, metric="loss"):
     return _highest_rise(measured, _distances(measured), "radius", radius, metric)
 
 
-def loss_barrier(line, metric="loss", *, definition="chord", mode="min"):
-    """Measures the barrier on the path from one model to another.
+def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
+    """Measures the barrier on the path from one model to another, or between each two of several.
 
     With the losses L(0) and L(1) of the models, in between
 
@@ -300,8 +300,8 @@ def loss_barrier(line, metric="loss", *, definition="chord", mode="min"):
     if the loss never rises along the path.
 
     Args:
-        line: A `LossLine` that leads from one model to another, as from
-            `evaluate_interpolation`.
+        measured: A `LossLine` that leads from one model to another, as from
+            `evaluate_interpolation`, or the `LossBarriers` of several models.
         metric: Which of the measured values to use. Defaults to `"loss"`.
         definition: `"chord"` (the default) or `"mean"`.
         mode: As in Keras' callbacks: `"min"` (the default) if lower values of the metric
@@ -311,10 +311,11 @@ def loss_barrier(line, metric="loss", *, definition="chord", mode="min"):
     Returns:
         Float: the barrier, at the measured points between the models. It is inf if one
         of them is not finite, and NaN if a model is not. A model between two points has
-        the value interpolated linearly.
+        the value interpolated linearly. Of several models, a symmetric array of shape
+        `(models, models)`, 0 on its diagonal.
 
     Raises:
-        TypeError: If `line` is not a `LossLine`.
+        TypeError: If `measured` is neither of these.
         ValueError: If the line does not hold both models, or an argument is unknown.
 
     Example:
@@ -327,15 +328,17 @@ def loss_barrier(line, metric="loss", *, definition="chord", mode="min"):
         [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), definition 2.1;
         [Frankle et al., 2020](https://arxiv.org/abs/1912.05671), section 2.
     """
-    line = value_of("line", line, LossLine)
+    measured = value_of("measured", measured, (LossLine, LossBarriers))
     check_choice("definition", definition, tuple(REFERENCES))
     check_choice("mode", mode, tuple(SIGNS))
-    values = _values(line, metric)
-    start, end = _ends(line)
-    inside = line.alphas[(start < line.alphas) & (line.alphas < end)]
-    shares = (np.array([start, *inside, end]) - start) / (end - start)
-    path = np.interp([start, *inside, end], line.alphas, values[0])
-    return float(_barriers(shares, SIGNS[mode] * path, definition))
+    costs = SIGNS[mode] * _values(measured, metric)
+    if isinstance(measured, LossBarriers):
+        return _symmetric(measured, _barriers(measured.alphas, costs, definition))
+    start, end = _ends(measured)
+    inside = measured.alphas[(start < measured.alphas) & (measured.alphas < end)]
+    path = np.array([start, *inside, end])
+    shares = (path - start) / (end - start)
+    return float(_barriers(shares, np.interp(path, measured.alphas, costs[0]), definition))
 
 
 def convex_radius(measured, metric="loss"):
@@ -460,13 +463,13 @@ def _ends(line):
     (rows,) = {len(values) for values in line.values.values()}
     if rows != 1 or len(positions) != 2:
         raise ValueError(
-            "`line` must be one path between two models, as from `evaluate_interpolation`. "
+            "`measured` must be one path between two models, as from `evaluate_interpolation`. "
             f"Received {line!r} with models at {positions}."
         )
     if not line.alphas[0] <= positions[0] < positions[1] <= line.alphas[-1]:
         raise ValueError(
-            f"`line` must hold both models, at {positions[0]:g} and {positions[1]:g}. Received one "
-            f"with an extent of ({line.alphas[0]:g}, {line.alphas[-1]:g})."
+            f"`measured` must hold both models, at {positions[0]:g} and {positions[1]:g}. Received "
+            f"one with an extent of ({line.alphas[0]:g}, {line.alphas[-1]:g})."
         )
     return positions
 
@@ -480,6 +483,14 @@ def _barriers(shares, costs, definition):
     # Non-finite losses count as infinitely high.
     highest = np.where(np.isfinite(costs), rises, np.inf).max(axis=-1)
     return np.where(are_models_finite, highest, np.nan)
+
+
+def _symmetric(measured, barriers):
+    """The matrix with one of several numbers for each pair of models."""
+    matrix = np.zeros((len(measured.names), len(measured.names)))
+    for (first, second), barrier in zip(measured.pairs, barriers, strict=True):
+        matrix[first, second] = matrix[second, first] = barrier
+    return matrix
 
 
 def _box_distances(measured):

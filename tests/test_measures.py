@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from losslandscape import (
+    LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
@@ -348,3 +349,19 @@ def test_unknown_kinds_of_barriers_are_refused():
         loss_barrier(path, mode="auto")
     with pytest.raises(ValueError, match="`metric` must be one of 'loss'"):
         loss_barrier(path, "accuracy")
+
+
+def test_barriers_of_several_models_are_a_symmetric_matrix():
+    # The lines from the first model to the others, and between these.
+    rows = [[0.0, 3, 2], [0, 1, 4], [2, 9, 4]]
+    metadata = {"models": ["a", "b", "c"]}
+    barriers = LossBarriers(np.array([0, 0.5, 1]), {"loss": np.array(rows)}, {}, metadata)
+    np.testing.assert_array_equal(loss_barrier(barriers), [[0, 2, 0], [2, 0, 6], [0, 6, 0]])
+    for first, second in barriers.pairs:
+        for definition in ("chord", "mean"):
+            alone = loss_barrier(barriers.line(second, first), definition=definition)
+            matrix = loss_barrier(barriers, definition=definition)
+            assert matrix[first, second] == alone
+    metadata["missing"] = [8]
+    with pytest.raises(ValueError, match="1 points are missing in LossBarriers"):
+        loss_barrier(barriers)
