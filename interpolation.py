@@ -102,10 +102,10 @@ def evaluate_interpolation(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, ["model", "other"], statistics, call)
+    check_mixtures(models, ["model", "other"], statistics, call)
     shares = np.stack([1 - alphas, alphas], axis=1)
-    origin = _origin(models, statistics) | {"positions": [0, 1]}
-    return _measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
+    origin = describe_mixtures(models, statistics) | {"positions": [0, 1]}
+    return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
 def evaluate_plane(
@@ -171,13 +171,13 @@ def evaluate_plane(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, [f"models[{index}]" for index in range(3)], statistics, call)
+    check_mixtures(models, [f"models[{index}]" for index in range(3)], statistics, call)
     third = _coordinates_of_third(models)
     of_third = grid.points[:, 1] / third[1]
     of_second = grid.points[:, 0] - of_third * third[0]
     shares = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
-    origin = _origin(models, statistics) | {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
-    return _measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
+    origin = describe_mixtures(models, statistics) | {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
+    return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
 def evaluate_barriers(
@@ -246,7 +246,7 @@ def evaluate_barriers(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, [f"models[{index}]" for index in range(len(models))], statistics, call)
+    check_mixtures(models, [f"models[{index}]" for index in range(len(models))], statistics, call)
     whole = np.eye(len(models))
     shares = [
         np.outer(1 - alphas, first) + np.outer(alphas, second)
@@ -257,20 +257,90 @@ def evaluate_barriers(
         values = {name: array.reshape(-1, len(alphas)) for name, array in values.items()}
         return LossBarriers(alphas, values, center, metadata)
 
-    origin = _origin(models, statistics)
-    return _measure_mixtures(call, models, np.concatenate(shares), assemble, origin)[0]
+    origin = describe_mixtures(models, statistics)
+    return measure_mixtures(call, models, np.concatenate(shares), assemble, origin)[0]
 
 
-def _check(models, names, statistics, call):
-    first, *others = models
+def check_mixtures(models, names, statistics, call):
+    """Refuses models that cannot be mixed, or not with such statistics.
+
+    Args:
+        models: List of models.
+        names: The names of the arguments that they are, for errors.
+        statistics: As in `evaluate_interpolation`.
+        call: The `Evaluation` that will measure them.
+    """
     check_choice("statistics", statistics, STATISTICS)
+    check_same_architecture(models, names)
+    if statistics == "estimate":
+        _check_no_renorm(models[0], names[0])
+        _check_not_compiled(call.engine)
+
+
+def check_same_architecture(models, names):
+    """Refuses models that differ from the first one in more than the values of their weights."""
+    first, *others = models
     for other, name in zip(others, names[1:], strict=True):
         check_same_weights(first, other, name)
         _check_other_weights(first, other, names[0], name)
         _check_inputs(first, other, names[0], name)
-    if statistics == "estimate":
-        _check_no_renorm(first, names[0])
-        _check_not_compiled(call.engine)
+
+
+def describe_mixtures(models, statistics):
+    """Returns what the metadata say of mixtures of models."""
+    names = [model.name for model in models]
+    return {"directions": "between models", "models": names, "statistics": statistics}
+
+
+def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
+    """Measures every dataset at every mixture, and at the first model.
+
+    Args:
+        call: The `Evaluation`.
+        models: List of models.
+        shares: Float array of shape `(number of points, number of models)`; each row
+            adds up to 1.
+        assemble: As in `Evaluation.along`.
+        origin: What `describe_mixtures` returned, and more.
+        order: As in `Evaluation.along`.
+
+    Returns:
+        A list of what `assemble` returned, one per dataset.
+    """
+    first, *others = models
+    statistics = origin["statistics"]
+    weights = [other.weights for other in others]
+    call.identify(models=weights, coordinates=shares, statistics=statistics)
+
+    # Copies, since the same model may be passed more than once.
+    directions = [[ops.copy(weight) for weight in mixed_weights(other)] for other in others]
+    # The first model has the remaining share.
+    legs = [(directions, shares[:, 1:])]
+    estimates = statistics == "estimate" and _normalizations(first)
+    engines = ESTIMATING if estimates else None
+    return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
+
+
+def between_models(model):
+    """The walk in the space of all floating-point weights, whose directions are other models.
+
+    The coordinates are the shares of these; the model itself has the rest.
+    """
+    epsilons = _epsilons(model)
+    return [
+        (
+            weight,
+            functools.partial(_mix_variances, epsilons[id(weight)])
+            if id(weight) in epsilons
+            else _mix,
+        )
+        for weight in mixed_weights(model)
+    ]
+
+
+def mixed_weights(model):
+    """Returns the weights of a model that mixtures mix: those of a floating-point type."""
+    return [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
 
 
 def _check_other_weights(model, other, name, other_name):
@@ -319,11 +389,6 @@ def _check_not_compiled(engine):
         )
 
 
-def _origin(models, statistics):
-    names = [model.name for model in models]
-    return {"directions": "between models", "models": names, "statistics": statistics}
-
-
 def _coordinates_of_third(models):
     """The third model's coordinates, in units of the distance between the first two."""
     first, second, third = (
@@ -343,43 +408,6 @@ def _coordinates_of_third(models):
     if unit == 0 or across <= 1e-9 * product(to_third, to_third):
         raise ValueError("`models` must not lie on one line, or there is no plane through them.")
     return [float(alpha), float(np.sqrt(across / unit))]
-
-
-def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
-    """Measures every dataset at every mixture, and at the first model."""
-    first, *others = models
-    statistics = origin["statistics"]
-    weights = [other.weights for other in others]
-    call.identify(models=weights, coordinates=shares, statistics=statistics)
-
-    # Copies, since the same model may be passed more than once.
-    directions = [
-        [ops.copy(weight) for weight in each if keras.backend.is_float_dtype(weight.dtype)]
-        for each in weights
-    ]
-    # The first model has the remaining share.
-    legs = [(directions, shares[:, 1:])]
-    estimates = statistics == "estimate" and _normalizations(first)
-    engines = ESTIMATING if estimates else None
-    return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
-
-
-def between_models(model):
-    """The walk in the space of all floating-point weights, whose directions are other models.
-
-    The coordinates are the shares of these; the model itself has the rest.
-    """
-    epsilons = _epsilons(model)
-    return [
-        (
-            weight,
-            functools.partial(_mix_variances, epsilons[id(weight)])
-            if id(weight) in epsilons
-            else _mix,
-        )
-        for weight in model.weights
-        if keras.backend.is_float_dtype(weight.dtype)
-    ]
 
 
 def _mix(value, others, shares):

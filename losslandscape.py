@@ -25,6 +25,8 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "evaluate_interpolation",
     "evaluate_plane",
     "evaluate_barriers",
+    "fit_curve",
+    "evaluate_curve",
     # Measure without drawing
     "evaluate_line",
     "evaluate_lines",
@@ -44,6 +46,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_path_fidelity",
     "animate_path",
     "plot_barriers",
+    "plot_curve",
     # Directions
     "random_directions",
     "direction_between",
@@ -105,6 +108,7 @@ from losslandscape.curvature import (
     hessian_spectrum,
     hessian_trace,
 )
+from losslandscape.curves import evaluate_curve, fit_curve
 from losslandscape.datasets import split_datasets
 from losslandscape.directions import (
     direction_between,
@@ -142,6 +146,7 @@ from losslandscape.plotting import (
     check_format,
     plot_barriers,
     plot_convexity,
+    plot_curve,
     plot_levels,
     plot_line,
     plot_metrics,

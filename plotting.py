@@ -22,6 +22,7 @@ from losslandscape.layout import (
     color_bar,
     curve_style,
     finite_limits,
+    halo,
     label_contours,
     legend,
     letters_along,
@@ -52,6 +53,8 @@ from losslandscape.surfaces import (
 SCALES = ("linear", "log")
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
 START_STYLE = {"marker": "s", "markersize": 5, "markerfacecolor": "white", "color": "black"}
+CURVE_STYLE = {"color": "black", "linewidth": 1.5, "path_effects": halo()}
+CHORD_STYLE = {"color": "black", "linewidth": 1, "linestyle": "--", "path_effects": halo()}
 MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
 MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
 # So few points are shown one by one: between them, nothing was measured.
@@ -328,6 +331,63 @@ def plot_path(
     ax.plot(*trajectory.path.T, **PATH_STYLE)
     ax.plot(*trajectory.path[0], **START_STYLE)
     name_point(ax, "start", trajectory.path[0])
+    return ax
+
+
+@_tolerant
+def plot_curve(
+    surface,
+    ax=None,
+    *,
+    metric="loss",
+    scale="linear",
+    levels=None,
+    cmap="viridis",
+    figsize=None,
+):
+    """Draws a curve between two models over the contours of its plane.
+
+    Beside the curve, the straight line between the models is dashed.
+
+    Args:
+        surface: A `LossSurface` from `evaluate_plane` of three models: both ends of the
+            curve, then its control point, as from `fit_curve`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: As in `plot_levels`.
+        levels: As in `plot_levels`.
+        cmap: As in `plot_levels`.
+        figsize: As in `plot_line`.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        TypeError: If `surface` is not a `LossSurface`.
+        ValueError: If it is not the plane of three models, or `metric` or `scale` is
+            unknown.
+
+    Example:
+
+    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
+    >>> ax = plot_curve(evaluate_plane([small_batch, large_batch, control], x_test, y_test))
+
+    Reference:
+        [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), figure 1.
+    """
+    surface = value_of("surface", surface, LossSurface)
+    if len(surface.models) != 3:
+        raise ValueError(
+            "`surface` must be the plane of both ends of a curve and its control point, as from "
+            f"`evaluate_plane`. Received {surface!r} with {len(surface.models)} models."
+        )
+    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap}
+    ax = plot_levels(surface, ax, figsize=figsize, **style)
+    start, end, control = surface.models
+    times = np.linspace(0, 1, 101)[:, np.newaxis]
+    curve = (1 - times) ** 2 * start + 2 * times * (1 - times) * control + times**2 * end
+    ax.plot(*np.stack([start, end]).T, **CHORD_STYLE)
+    ax.plot(*curve.T, **CURVE_STYLE)
     return ax
 
 
