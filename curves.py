@@ -104,14 +104,21 @@ def fit_curve(
     generator = np.random.default_rng(resolve_seed(seed))
     data = _read(model, one_dataset(x, y), batch_size)
     bar = keras.utils.Progbar(
-        epochs, verbose=1 if verbose == "auto" else verbose, stateful_metrics=["loss"]
+        epochs,
+        verbose=1 if verbose == "auto" else verbose,
+        stateful_metrics=["loss"],
+        unit_name="epoch",
     )
     with patient_interrupts() as interrupt, evaluated(model, between_models) as state:
         # Builds the loss, and fails if the model does not fit the data.
         evaluator(model, interrupt)(data._replace(batches=data.batches.take(1)))
         state.restore()
         control = _halfway(model, other, data, generator)
-        step = _stepper(state, other, control, optimizer, data.batches.element_spec)
+        trained = _trained_weights(model, control)
+        optimizer.build(trained)
+        step = _stepper(state, other, control, trained, optimizer)
+        if not model.run_eagerly:
+            step = _traced(step, data.batches.element_spec)
         for epoch in range(epochs):
             losses = []
             for batch in _batches(data, generator):
@@ -120,6 +127,8 @@ def fit_curve(
             loss = float(np.mean(losses))
             _check_finite(loss, epoch)
             bar.update(epoch + 1, [("loss", loss)])
+    # With `use_ema`, these are the means that the optimizer kept.
+    optimizer.finalize_variable_values(trained)
     return control
 
 
@@ -273,8 +282,8 @@ def _clone(model, batch):
     except Exception as error:
         raise ValueError(
             "`model` must be one that `keras.models.clone_model` can copy, for the control point. "
-            f"It says: {type(error).__name__}: {error} Give the model, if it is subclassed, a "
-            "`get_config`."
+            "Give a subclassed model a `get_config`. Keras says: "
+            f"{type(error).__name__}: {error}"
         ) from error
     clone.name = "control_point"
     return clone
@@ -291,21 +300,23 @@ def _uncompiled(model):
         model.compiled = before
 
 
-def _stepper(state, other, control, optimizer, signature):
+def _trained_weights(model, control):
+    """The weights of the control point that are trained, in the order of the gradients."""
+    twins = {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
+    return [twins[id(weight)] for weight in model.trainable_variables]
+
+
+def _stepper(state, other, control, trained, optimizer):
     """The function that trains the control point for one step, on a batch at a point t."""
     model, locate = state.model, locator(state)
     origins = [state.value(weight) for weight in state.moved]
-    # A copy, since both ends may be the same model.
+    # Copies, since both ends may be the same model.
     ends = [ops.copy(weight) for weight in mixed_weights(other)]
-    controls = mixed_weights(control)
-    twins = dict(zip(map(id, state.moved), controls, strict=True))
-    trained = [twins[id(weight)] for weight in model.trainable_variables]
-    optimizer.build(trained)
 
     def step(batch, t):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         share = 2 * t * (1 - t)
-        directions = [ends, [weight.value for weight in controls]]
+        directions = [ends, [weight.value for weight in mixed_weights(control)]]
         values = locate(origins, directions, tf.stack([t**2, share]))
         for weight, value in zip(state.moved, values, strict=True):
             weight.assign(value)
@@ -318,8 +329,10 @@ def _stepper(state, other, control, optimizer, signature):
         optimizer.apply([ops.cast(share, slope.dtype) * slope for slope in slopes], trained)
         return loss
 
-    if model.run_eagerly:
-        return step
-    # Made now and for any batch size, since TensorFlow warns of functions that are traced often.
+    return step
+
+
+def _traced(step, signature):
+    # Now and for any batch size, since TensorFlow warns of functions that are traced often.
     inputs = [signature, tf.TensorSpec([], "float32")]
     return tf.function(step, input_signature=inputs, autograph=False).get_concrete_function()
