@@ -12,7 +12,7 @@ import functools
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from keras import layers, ops
 
 from losslandscape.checks import check_choice, check_compiled, check_integer
 from losslandscape.datasets import map_arrays, one_dataset, read_dataset
@@ -20,6 +20,7 @@ from losslandscape.directions import resolve_seed
 from losslandscape.engines import evaluator
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import coordinates, line
+from losslandscape.internals import flatten_layers
 from losslandscape.interpolation import (
     between_models,
     check_mixtures,
@@ -252,9 +253,7 @@ def _batches(data, generator):
 def _halfway(model, other, data, generator):
     """A copy of the model, halfway to the other one and a little off the line between them."""
     control = _clone(model, next(iter(data.batches)))
-    twins = {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
-    for weight in model.weights:
-        twins[id(weight)].assign(weight)
+    twins = _twins(model, control)
     for (weight, mix), end in zip(between_models(model), mixed_weights(other), strict=True):
         twins[id(weight)].assign(mix(weight.value, [end.value], [0.5]))
     ends = zip(model.trainable_variables, other.trainable_variables, strict=True)
@@ -272,12 +271,19 @@ def _array(weight):
 
 
 def _clone(model, batch):
+    """A copy of the model with the same weights; refuses a model that Keras cannot copy."""
     try:
         with _uncompiled(model):
             clone = keras.models.clone_model(model)
         if not clone.built:
             x, _, _ = keras.utils.unpack_x_y_sample_weight(batch)
             clone(x)
+        for weight, twin in zip(model.weights, clone.weights, strict=True):
+            twin.assign(weight)
+        for layer in flatten_layers(clone):
+            if isinstance(layer, layers.Normalization):
+                # It computes with other numbers than its weights.
+                layer.finalize_state()
         check_same_architecture([model, clone], ["model", "its clone"])
     except Exception as error:
         raise ValueError(
@@ -302,8 +308,13 @@ def _uncompiled(model):
 
 def _trained_weights(model, control):
     """The weights of the control point that are trained, in the order of the gradients."""
-    twins = {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
+    twins = _twins(model, control)
     return [twins[id(weight)] for weight in model.trainable_variables]
+
+
+def _twins(model, control):
+    """The weights of the control point by the id of the model's own."""
+    return {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
 
 
 def _stepper(state, other, control, trained, optimizer):

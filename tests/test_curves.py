@@ -174,7 +174,7 @@ def test_statistics_are_estimated_along_the_curve(model, data):
         return copy
 
     other, control = another(), another()
-    (curve,) = evaluate_curve(model, other, control, data, 5, batch_size=32, verbose=0)
+    (curve,) = evaluate_curve(model, other, control, data, 4, batch_size=32, verbose=0)
     mixture = keras.models.clone_model(model)
     mixture.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     for column, t in enumerate(curve.alphas):
@@ -219,6 +219,22 @@ def test_frozen_weights_stay_on_the_straight_line(data):
         assert is_straight == (index < 2)
 
 
+def test_adapted_inputs_are_the_same_along_the_curve(data):
+    x, y = data
+    ends = []
+    for seed in range(2):
+        keras.utils.set_random_seed(seed)
+        normalization = layers.Normalization()
+        normalization.adapt(5 * x + 3)
+        ends.append(keras.Sequential([keras.Input((4,)), normalization, layers.Dense(3)]))
+        ends[-1].compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    control = fit_curve(*ends, x, y, optimizer=SGD(0.0), epochs=1, seed=0, verbose=0)
+    control.set_weights(ends[0].get_weights())
+    np.testing.assert_allclose(control(x), ends[0](x), rtol=1e-5)
+    (curve,) = evaluate_curve(*ends, control, (x, y), 2, verbose=0)
+    assert curve.values["loss"][0, 1] == pytest.approx(ends[1].evaluate(x, y, verbose=0))
+
+
 class Coder(keras.Model):
     """A subclassed model with inputs alone, whose loss it computes itself."""
 
@@ -245,7 +261,7 @@ def test_subclassed_models_with_their_own_loss_have_curves():
         ends.append(Coder())
         ends[-1].compile("sgd")
         ends[-1].fit(x, epochs=1, verbose=0)
-    control = fit_curve(*ends, x, optimizer=SGD(0.5), epochs=30, seed=0, verbose=0)
+    control = fit_curve(*ends, x, optimizer=SGD(0.5), epochs=10, seed=0, verbose=0)
     start = fit_curve(*ends, x, optimizer=SGD(0.0), epochs=1, seed=0, verbose=0)
     trained, untrained = (
         evaluate_curve(*ends, middle, x, 5, verbose=0)[0].values["loss"].mean()
