@@ -1,4 +1,4 @@
-"""Interpolation: the line through two models, and the plane through three.
+"""Interpolation: the lines between two or more models, and the plane through three.
 
 Models of the same architecture are mixed: each floating-point weight, trained,
 frozen or not trainable, is a sum of theirs with shares that add up to 1; integers
@@ -9,21 +9,24 @@ any path would seem to have a barrier.
 
 import collections
 import functools
+import itertools
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.checks import check_choice, check_same_weights
+from losslandscape.checks import check_choice, check_integer, check_same_weights
 from losslandscape.datasets import batch_size_of, one_dataset
 from losslandscape.engines import evaluate_engine
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.internals import flatten_layers
-from losslandscape.surfaces import LossLine, LossSurface
+from losslandscape.surfaces import LossBarriers, LossLine, LossSurface
 
 STATISTICS = ("interpolate", "estimate")
+# How far from 1 the sum of some shares may be in single precision.
+ROUNDING = 1e-6
 
 
 def evaluate_interpolation(
@@ -99,10 +102,10 @@ def evaluate_interpolation(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, ["model", "other"], statistics, call)
+    check_mixtures(models, ["model", "other"], statistics, call)
     shares = np.stack([1 - alphas, alphas], axis=1)
-    origin = _origin(models, statistics, [0, 1])
-    return _measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
+    origin = describe_mixtures(models, statistics) | {"positions": [0, 1]}
+    return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
 def evaluate_plane(
@@ -168,25 +171,176 @@ def evaluate_plane(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check(models, [f"models[{index}]" for index in range(3)], statistics, call)
+    check_mixtures(models, [f"models[{index}]" for index in range(3)], statistics, call)
     third = _coordinates_of_third(models)
     of_third = grid.points[:, 1] / third[1]
     of_second = grid.points[:, 0] - of_third * third[0]
     shares = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
-    origin = _origin(models, statistics, [[0.0, 0.0], [1.0, 0.0], third])
-    return _measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
+    origin = describe_mixtures(models, statistics) | {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
+    return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
-def _check(models, names, statistics, call):
-    first, *others = models
+def evaluate_barriers(
+    models,
+    x,
+    y=None,
+    number_of_points=11,
+    *,
+    statistics="interpolate",
+    metric="loss",
+    batch_size=None,
+    engine="auto",
+    executor=None,
+    checkpoint=None,
+    verbose="auto",
+) -> LossBarriers:
+    """Measures the loss on the straight lines between each two of several models.
+
+    Of k models there are k·(k - 1)/2 such lines. `loss_barrier` makes the matrix of the
+    barriers of them, `plot_barriers` a heat map.
+
+    Args:
+        models: List of at least two models of the same architecture, of which the
+            first must be compiled. They are left as they were.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points on each line, at least 3, including both models.
+            Defaults to 11.
+        statistics: As in `evaluate_interpolation`.
+        metric: As in `evaluate_interpolation`.
+        batch_size: As in `evaluate_lines`.
+        engine: As in `evaluate_interpolation`.
+        executor: As in `evaluate_interpolation`.
+        checkpoint: As in `evaluate_lines`.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        A `LossBarriers`. `center` is the first model.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value; raised before any point is
+            computed.
+
+    Example:
+
+    >>> barriers = evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
+    >>> loss_barrier(barriers).shape
+    (3, 3)
+
+    Reference:
+        [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), section 2.
+    """
+    if not isinstance(models, (list, tuple)) or len(models) < 2:
+        raise ValueError(f"`models` must be a list of at least two models. Received {models!r}.")
+    check_integer("number_of_points", number_of_points, minimum=3)
+    alphas = coordinates(number_of_points, (0, 1))
+    call = Evaluation(
+        models[0],
+        [one_dataset(x, y)],
+        LossBarriers,
+        metric=metric,
+        batch_size=batch_size,
+        engine=engine,
+        executor=executor,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    check_mixtures(models, [f"models[{index}]" for index in range(len(models))], statistics, call)
+    whole = np.eye(len(models))
+    shares = [
+        np.outer(1 - alphas, first) + np.outer(alphas, second)
+        for first, second in itertools.combinations(whole, 2)
+    ]
+
+    def assemble(values, center, metadata):
+        values = {name: array.reshape(-1, len(alphas)) for name, array in values.items()}
+        return LossBarriers(alphas, values, center, metadata)
+
+    origin = describe_mixtures(models, statistics)
+    return measure_mixtures(call, models, np.concatenate(shares), assemble, origin)[0]
+
+
+def check_mixtures(models, names, statistics, call):
+    """Refuses models that cannot be mixed, or not with such statistics.
+
+    Args:
+        models: List of models.
+        names: The names of the arguments that they are, for errors.
+        statistics: As in `evaluate_interpolation`.
+        call: The `Evaluation` that will measure them.
+    """
     check_choice("statistics", statistics, STATISTICS)
+    check_same_architecture(models, names)
+    if statistics == "estimate":
+        _check_no_renorm(models[0], names[0])
+        _check_not_compiled(call.engine)
+
+
+def check_same_architecture(models, names):
+    """Refuses models that differ from the first one in more than the values of their weights."""
+    first, *others = models
     for other, name in zip(others, names[1:], strict=True):
         check_same_weights(first, other, name)
         _check_other_weights(first, other, names[0], name)
         _check_inputs(first, other, names[0], name)
-    if statistics == "estimate":
-        _check_no_renorm(first, names[0])
-        _check_not_compiled(call.engine)
+
+
+def describe_mixtures(models, statistics):
+    """Returns what the metadata say of mixtures of models."""
+    names = [model.name for model in models]
+    return {"directions": "between models", "models": names, "statistics": statistics}
+
+
+def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
+    """Measures every dataset at every mixture, and at the first model.
+
+    Args:
+        call: The `Evaluation`.
+        models: List of models.
+        shares: Float array of shape `(number of points, number of models)`; each row
+            adds up to 1.
+        assemble: As in `Evaluation.along`.
+        origin: What `describe_mixtures` returned, and more.
+        order: As in `Evaluation.along`.
+
+    Returns:
+        A list of what `assemble` returned, one per dataset.
+    """
+    first, *others = models
+    statistics = origin["statistics"]
+    weights = [other.weights for other in others]
+    call.identify(models=weights, coordinates=shares, statistics=statistics)
+
+    # Copies, since the same model may be passed more than once.
+    directions = [[ops.copy(weight) for weight in mixed_weights(other)] for other in others]
+    # The first model has the remaining share.
+    legs = [(directions, shares[:, 1:])]
+    estimates = statistics == "estimate" and _normalizations(first)
+    engines = ESTIMATING if estimates else None
+    return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
+
+
+def between_models(model):
+    """The walk in the space of all floating-point weights, whose directions are other models.
+
+    The coordinates are the shares of these; the model itself has the rest.
+    """
+    epsilons = _epsilons(model)
+    return [
+        (
+            weight,
+            functools.partial(_mix_variances, epsilons[id(weight)])
+            if id(weight) in epsilons
+            else _mix,
+        )
+        for weight in mixed_weights(model)
+    ]
+
+
+def mixed_weights(model):
+    """Returns the weights of a model that mixtures mix: those of a floating-point type."""
+    return [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
 
 
 def _check_other_weights(model, other, name, other_name):
@@ -235,16 +389,6 @@ def _check_not_compiled(engine):
         )
 
 
-def _origin(models, statistics, positions):
-    names = [model.name for model in models]
-    return {
-        "directions": "between models",
-        "models": names,
-        "statistics": statistics,
-        "positions": positions,
-    }
-
-
 def _coordinates_of_third(models):
     """The third model's coordinates, in units of the distance between the first two."""
     first, second, third = (
@@ -266,53 +410,27 @@ def _coordinates_of_third(models):
     return [float(alpha), float(np.sqrt(across / unit))]
 
 
-def _measure_mixtures(call, models, shares, assemble, origin, *, order=None):
-    """Measures every dataset at every mixture, and at the first model."""
-    _, *others = models
-    statistics = origin["statistics"]
-    weights = [other.weights for other in others]
-    call.identify(models=weights, coordinates=shares, statistics=statistics)
-
-    # Copies, since the same model may be passed more than once.
-    directions = [
-        [ops.copy(weight) for weight in each if keras.backend.is_float_dtype(weight.dtype)]
-        for each in weights
-    ]
-    # The first model has the remaining share.
-    legs = [(directions, shares[:, 1:])]
-    engines = ESTIMATING if statistics == "estimate" else None
-    return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
-
-
-def between_models(model):
-    """The walk in the space of all floating-point weights, whose directions are other models.
-
-    The coordinates are the shares of these; the model itself has the rest.
-    """
-    epsilons = _epsilons(model)
-    return [
-        (
-            weight,
-            functools.partial(_mix_variances, epsilons[id(weight)])
-            if id(weight) in epsilons
-            else _mix,
-        )
-        for weight in model.weights
-        if keras.backend.is_float_dtype(weight.dtype)
-    ]
-
-
 def _mix(value, others, shares):
-    rest = 1 - sum(shares)
-    pairs = zip((rest, *shares), (value, *others), strict=True)
+    pairs = zip(_all_shares(shares), (value, *others), strict=True)
     # NaN or inf in one model must not show where that model has no share.
     return sum(ops.where(share == 0, 0.0, share * part) for share, part in pairs)
 
 
+def _all_shares(shares):
+    """The shares of all models, with that of the first one in front."""
+    rest = 1 - sum(shares)
+    # Between two other models, what rounding leaves is no share.
+    return ops.where(abs(rest) < ROUNDING, 0.0, rest), *shares
+
+
 def _mix_variances(epsilon, value, others, shares):
     """Mixes by logarithms, so that no share leads below 0."""
-    values = [value, *others]
-    lowest = functools.reduce(ops.minimum, values)
+    values, all_shares = [value, *others], _all_shares(shares)
+    # Models without a share must not matter.
+    present = [
+        ops.where(share == 0, np.inf, part) for share, part in zip(all_shares, values, strict=True)
+    ]
+    lowest = functools.reduce(ops.minimum, present)
     # For a channel that hardly varies, add epsilon, as its layer does.
     offset = epsilon * ops.cast(lowest < epsilon, lowest.dtype)
     is_positive = lowest + offset > 0
@@ -321,7 +439,7 @@ def _mix_variances(epsilon, value, others, shares):
     mixed = ops.maximum(mixed, ops.minimum(lowest, 0.0))
     mixed = ops.where(is_positive, mixed, _mix(value, others, shares))
     # A logarithm and back would not reproduce the models bit by bit.
-    for share, part in zip((1 - sum(shares), *shares), values, strict=True):
+    for share, part in zip(all_shares, values, strict=True):
         mixed = ops.where(share == 1, part, mixed)
     return mixed
 

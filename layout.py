@@ -36,6 +36,11 @@ LINE_STYLES = ("-", "--", "-.", ":")
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
 # Tick names of more characters have what they share taken out.
 LONGEST_NAME = 6
+# Characters on a line of the name of a heat map's row, and the fonts of the numbers in it.
+LONGEST_ROW = 10
+CELL_FONTS = ("small", "x-small", "xx-small")
+# How bright red, green and blue are.
+LUMINANCE = np.array([0.299, 0.587, 0.114])
 # A letter is about so wide, relative to its font size.
 LETTER = 0.65
 # Unicode and special characters that LaTeX does not take as they are.
@@ -229,7 +234,8 @@ def letters_along(ax, axis="x"):
 def take_literally(text):
     """Lets the caller's label mean its letters where it is no mathtext, such as "$x_$"."""
     try:
-        mathtext.MathTextParser("path").parse(text.get_text())
+        for line in text.get_text().split("\n"):
+            mathtext.MathTextParser("path").parse(line)
     except ValueError:
         text.set_parse_math(False)
 
@@ -256,6 +262,45 @@ def name_point(ax, name, point):
         zorder=4,
     )
     take_literally(text)
+
+
+def name_cells(ax, names):
+    """Names the rows and columns of a square heat map; names that are too long stand upright."""
+    names = [wrapped(name, LONGEST_ROW) for name in names]
+    ax.set_xticks(range(len(names)), names)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0)
+    columns = ax.get_xticklabels()
+    for text in (*columns, *ax.get_yticklabels()):
+        take_literally(text)
+    # The layout of a new figure decides how wide the columns are.
+    ax.get_figure(root=True).draw_without_rendering()
+    room = 0.9 * ax.get_window_extent().width / len(names)
+    if max(text.get_window_extent().width for text in columns) > room:
+        ax.tick_params(axis="x", rotation=90)
+
+
+def number_cells(ax, numbers, cells):
+    """Writes its number in each cell of a square heat map, if there is room for all of them.
+
+    Args:
+        ax: Matplotlib axes.
+        numbers: Float array of shape `(k, k)`.
+        cells: The Matplotlib mappable that colors the cells.
+    """
+    names = [short_names([number])[0] for number in numbers.flat]
+    # What stands beside the heat map decides how large the cells are.
+    ax.get_figure(root=True).draw_without_rendering()
+    room = 0.9 * ax.get_window_extent().width / len(numbers)
+    length = LETTER * max(map(len, names))
+    fitting = [size for size in CELL_FONTS if length * _pixels(ax, size) <= room]
+    if not fitting:
+        return
+    shades = cells.to_rgba(numbers.ravel())[:, :3] @ LUMINANCE
+    for (row, column), name, shade in zip(np.ndindex(numbers.shape), names, shades, strict=True):
+        is_dark = np.isfinite(numbers[row, column]) and shade < 0.5
+        style = {"color": "white" if is_dark else "black", "fontsize": fitting[0]}
+        ax.text(column, row, name, ha="center", va="center", **style)
 
 
 def note(ax, lines, title=None):

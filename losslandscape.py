@@ -24,6 +24,9 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_interpolation",
     "evaluate_interpolation",
     "evaluate_plane",
+    "evaluate_barriers",
+    "fit_curve",
+    "evaluate_curve",
     # Measure without drawing
     "evaluate_line",
     "evaluate_lines",
@@ -33,6 +36,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "LossLine",
     "LossSurface",
     "LossTrajectory",
+    "LossBarriers",
     # Draw what was measured
     "plot_line",
     "plot_levels",
@@ -41,6 +45,8 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_path",
     "plot_path_fidelity",
     "animate_path",
+    "plot_barriers",
+    "plot_curve",
     # Directions
     "random_directions",
     "direction_between",
@@ -72,6 +78,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "convex_radius",
     "convex_level",
     "non_convexity",
+    "loss_barrier",
     # Files of other tools
     "write_html",
     "write_mesh",
@@ -108,6 +115,7 @@ from losslandscape.curvature import (
     hessian_trace,
     layer_curvature,
 )
+from losslandscape.curves import evaluate_curve, fit_curve
 from losslandscape.datasets import split_datasets
 from losslandscape.directions import (
     direction_between,
@@ -123,7 +131,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
-from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
+from losslandscape.interpolation import evaluate_barriers, evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
 from losslandscape.measures import (
     Estimate,
@@ -133,6 +141,7 @@ from losslandscape.measures import (
     convex_radius,
     epsilon_sharpness,
     half_widths,
+    loss_barrier,
     loss_rise,
     non_convexity,
     quadratic_half_widths,
@@ -143,7 +152,9 @@ from losslandscape.plotting import (
     animate_path,
     check_backend,
     check_format,
+    plot_barriers,
     plot_convexity,
+    plot_curve,
     plot_layers,
     plot_levels,
     plot_line,
@@ -156,6 +167,7 @@ from losslandscape.plotting import (
 from losslandscape.state import preserved
 from losslandscape.surfaces import (
     LayerCurvature,
+    LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losslandscape.checks import import_extra
-from losslandscape.surfaces import LossLine, LossSurface, Spectrum, value_of
+from losslandscape.checks import check_choice, import_extra
+from losslandscape.surfaces import LossBarriers, LossLine, LossSurface, Spectrum, value_of
 
 
 class Estimate(NamedTuple):
@@ -24,6 +24,13 @@ class Estimate(NamedTuple):
 
 
 LANDSCAPES = LossLine, LossSurface
+# What a path between models is compared with, given the share of the second one and both costs.
+REFERENCES = {
+    "chord": lambda shares, start, end: (1 - shares) * start + shares * end,
+    "mean": lambda _, start, end: (start + end) / 2,
+}
+# What makes a cost of a metric.
+SIGNS = {"min": 1, "max": -1}
 
 
 class Finding(NamedTuple):
@@ -336,6 +343,62 @@ def loss_rise(measured, radius=0.1, metric="loss"):
     return _highest_rise(measured, _distances(measured), "radius", radius, metric)
 
 
+def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
+    """Measures the barrier on the path from one model to another, or between each two of several.
+
+    With the losses L(0) and L(1) of the models, in between
+
+    - `"chord"` is the highest rise above the straight line that joins both losses,
+      `max L(α) - ((1 - α)·L(0) + α·L(1))`: the "barrier" of Entezari et al.;
+    - `"mean"` is the highest loss minus the mean of both,
+      `max L(α) - (L(0) + L(1)) / 2`: the "instability" of Frankle et al.
+
+    Neither is ever negative, since the models belong to the path. Where both have the
+    same loss, the two agree; where not, `"mean"` is at least half their difference, even
+    if the loss never rises along the path.
+
+    Args:
+        measured: A `LossLine` that leads from one model to another, as from
+            `evaluate_interpolation`, or the `LossBarriers` of several models.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        definition: `"chord"` (the default) or `"mean"`.
+        mode: As in Keras' callbacks: `"min"` (the default) if lower values of the metric
+            are better, `"max"` if higher ones are. For an accuracy `"max"` measures the
+            barrier of the error, which is 1 minus the accuracy.
+
+    Returns:
+        Float: the barrier, at the measured points between the models. It is inf if one
+        of them is not finite, and NaN if a model is not. A model between two points has
+        the value interpolated linearly. Of several models, a symmetric array of shape
+        `(models, models)`, 0 on its diagonal.
+
+    Raises:
+        TypeError: If `measured` is neither of these.
+        ValueError: If the line does not hold both models, or an argument is unknown.
+
+    Example:
+
+    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
+    >>> rise_of_loss = loss_barrier(line)
+    >>> rise_of_error = loss_barrier(line, "accuracy", mode="max")
+
+    Reference:
+        [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), definition 2.1;
+        [Frankle et al., 2020](https://arxiv.org/abs/1912.05671), section 2.
+    """
+    measured = value_of("measured", measured, (LossLine, LossBarriers))
+    check_choice("definition", definition, tuple(REFERENCES))
+    check_choice("mode", mode, tuple(SIGNS))
+    costs = SIGNS[mode] * _values(measured, metric)
+    if isinstance(measured, LossBarriers):
+        return _symmetric(measured, _barriers(measured.alphas, costs, definition))
+    start, end = _ends(measured)
+    inside = measured.alphas[(start < measured.alphas) & (measured.alphas < end)]
+    path = np.array([start, *inside, end])
+    shares = (path - start) / (end - start)
+    return float(_barriers(shares, np.interp(path, measured.alphas, costs[0]), definition))
+
+
 def convex_radius(measured, metric="loss"):
     """Measures the radius around the model within which the loss curves upwards.
 
@@ -510,6 +573,42 @@ def _crossing(distances, risen, rise):
 def _distances(measured):
     """The distance of each measured point from the model."""
     return np.hypot.reduce(np.abs(np.meshgrid(*measured.axes)))
+
+
+def _ends(line):
+    """The coordinates of both models of a line."""
+    positions = sorted(line.models[:, 0].tolist())
+    (rows,) = {len(values) for values in line.values.values()}
+    if rows != 1 or len(positions) != 2:
+        raise ValueError(
+            "`measured` must be one path between two models, as from `evaluate_interpolation`. "
+            f"Received {line!r} with models at {positions}."
+        )
+    if not line.alphas[0] <= positions[0] < positions[1] <= line.alphas[-1]:
+        raise ValueError(
+            f"`measured` must hold both models, at {positions[0]:g} and {positions[1]:g}. Received "
+            f"one with an extent of ({line.alphas[0]:g}, {line.alphas[-1]:g})."
+        )
+    return positions
+
+
+def _barriers(shares, costs, definition):
+    """The barrier on each path, a row of costs that begins and ends at a model."""
+    start, end = costs[..., :1], costs[..., -1:]
+    are_models_finite = np.isfinite(start + end)[..., 0]
+    with np.errstate(invalid="ignore"):
+        rises = costs - REFERENCES[definition](shares, start, end)
+    # Non-finite losses count as infinitely high.
+    highest = np.where(np.isfinite(costs), rises, np.inf).max(axis=-1)
+    return np.where(are_models_finite, highest, np.nan)
+
+
+def _symmetric(measured, barriers):
+    """The matrix with one of several numbers for each pair of models."""
+    matrix = np.zeros((len(measured.names), len(measured.names)))
+    for (first, second), barrier in zip(measured.pairs, barriers, strict=True):
+        matrix[first, second] = matrix[second, first] = barrier
+    return matrix
 
 
 def _box_distances(measured):

@@ -23,22 +23,27 @@ from losslandscape.layout import (
     color_bar,
     curve_style,
     finite_limits,
+    halo,
     label_contours,
     legend,
     letters_along,
     log_ticks,
+    name_cells,
     name_point,
     names_beyond,
     note,
+    number_cells,
     panel_size,
     plain,
     plane_ticks,
     round_levels,
     wrapped,
 )
+from losslandscape.measures import loss_barrier
 from losslandscape.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
 from losslandscape.surfaces import (
     LayerCurvature,
+    LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
@@ -51,12 +56,16 @@ SCALES = ("linear", "log")
 LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
 START_STYLE = {"marker": "s", "markersize": 5, "markerfacecolor": "white", "color": "black"}
+CURVE_STYLE = {"color": "black", "linewidth": 1.5, "path_effects": halo()}
+CHORD_STYLE = {"color": "black", "linewidth": 1, "linestyle": "--", "path_effects": halo()}
 MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
 MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
 # So few points are shown one by one: between them, nothing was measured.
 FEW_POINTS = 21
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
+# So many rows of a heat map have room for their names and numbers.
+MODELS_PER_PANEL = 5
 # Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
 _tolerant = np.errstate(all="ignore")
 
@@ -329,6 +338,63 @@ def plot_path(
 
 
 @_tolerant
+def plot_curve(
+    surface,
+    ax=None,
+    *,
+    metric="loss",
+    scale="linear",
+    levels=None,
+    cmap="viridis",
+    figsize=None,
+):
+    """Draws a curve between two models over the contours of its plane.
+
+    Beside the curve, the straight line between the models is dashed.
+
+    Args:
+        surface: A `LossSurface` from `evaluate_plane` of three models: both ends of the
+            curve, then its control point, as from `fit_curve`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: As in `plot_levels`.
+        levels: As in `plot_levels`.
+        cmap: As in `plot_levels`.
+        figsize: As in `plot_line`.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        TypeError: If `surface` is not a `LossSurface`.
+        ValueError: If it is not the plane of three models, or `metric` or `scale` is
+            unknown.
+
+    Example:
+
+    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
+    >>> ax = plot_curve(evaluate_plane([small_batch, large_batch, control], x_test, y_test))
+
+    Reference:
+        [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), figure 1.
+    """
+    surface = value_of("surface", surface, LossSurface)
+    if len(surface.models) != 3:
+        raise ValueError(
+            "`surface` must be the plane of both ends of a curve and its control point, as from "
+            f"`evaluate_plane`. Received {surface!r} with {len(surface.models)} models."
+        )
+    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap}
+    ax = plot_levels(surface, ax, figsize=figsize, **style)
+    start, end, control = surface.models
+    times = np.linspace(0, 1, 101)[:, np.newaxis]
+    curve = (1 - times) ** 2 * start + 2 * times * (1 - times) * control + times**2 * end
+    ax.plot(*np.stack([start, end]).T, **CHORD_STYLE)
+    ax.plot(*curve.T, **CURVE_STYLE)
+    return ax
+
+
+@_tolerant
 def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", figsize=None):
     """Draws how far the picture of a path can be trusted.
 
@@ -536,6 +602,70 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     _name_models(ax, surface, points)
     bar = color_bar(ax, cells, sides_of(surface)[0], extend="max")
     bar.set_label(plain("|λmin / λmax|"))
+    return ax
+
+
+@_tolerant
+def plot_barriers(
+    barriers,
+    ax=None,
+    *,
+    labels=None,
+    metric="loss",
+    definition="chord",
+    mode="min",
+    cmap="viridis",
+    figsize=None,
+):
+    """Draws the barriers between each two of several models as a heat map.
+
+    Each cell has its number in it, if the cells are large enough for all of them. Barriers
+    that are not finite have no color, and a note counts them.
+
+    Args:
+        barriers: A `LossBarriers`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        labels: One name per model. Defaults to `None`, the models' own names.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        definition: As in `loss_barrier`.
+        mode: As in `loss_barrier`: `"max"` for an accuracy.
+        cmap: Matplotlib colormap. Defaults to `"viridis"`.
+        figsize: As in `plot_line`, but larger by default for more than five models.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        TypeError: If `barriers` is not a `LossBarriers`.
+        ValueError: If there are not as many labels as models, or another argument is
+            unknown.
+
+    Example:
+
+    >>> barriers = evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
+    >>> ax = plot_barriers(barriers, labels=("32", "16", "100"))
+    """
+    barriers = value_of("barriers", barriers, LossBarriers)
+    labels = barriers.names if labels is None else _check_labels(labels, barriers.names)
+    heights = loss_barrier(barriers, metric, definition=definition, mode=mode)
+    if figsize is None:
+        figsize = [side * max(1, len(heights) / MODELS_PER_PANEL) for side in panel_size()]
+    (ax,) = axes_for(ax, figsize=figsize)
+    finite = np.ma.masked_invalid(heights)
+    numbers = np.arange(len(heights))
+    # Barriers are never negative, and those of two figures compare best from 0.
+    cells = ax.pcolormesh(numbers, numbers, finite, vmin=0, vmax=finite.max() or 1.0, cmap=cmap)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+    ax.grid(visible=False)
+    holes = np.count_nonzero(np.triu(finite.mask))
+    note(ax, [f"{holes} of {len(barriers.pairs)} barriers not finite"] if holes else [])
+    bar = color_bar(ax, cells, 1)
+    name_cells(ax, labels)
+    side = {"min": "above", "max": "below"}[mode]
+    name = f"{value_label(metric)} barrier, {side} the {definition}"
+    bar.set_label(wrapped(name, letters_along(ax, "y")), parse_math=False)
+    number_cells(ax, heights, cells)
     return ax
 
 

@@ -19,6 +19,7 @@ SIBLINGS = (
     "checks",
     "cli",
     "curvature",
+    "curves",
     "datasets",
     "derivatives",
     "directions",

@@ -6,6 +6,7 @@ unperturbed weights and a record of how they were computed, so they can be drawn
 again without model or data.
 """
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -270,6 +271,87 @@ class LossTrajectory(LossSurface):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LossBarriers(_Landscape):
+    """Losses on the straight lines between each two of several models.
+
+    Of the models θ_0, θ_1, …, `values["loss"][k, j]` is the loss at
+    `(1 - alphas[j])·θ_a + alphas[j]·θ_b`, where `(a, b) = pairs[k]`.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates between two models, from
+            0 to 1.
+        values: Dict of float arrays of shape `(number of pairs, n)`: `"loss"` and
+            every other value, as in `LossLine`.
+        center: Dict of floats, the same values at the first model.
+        metadata: Dict of how this was computed, as in `LossLine`. `"models"` lists the
+            names of the models.
+    """
+
+    alphas: np.ndarray
+    values: dict
+    center: dict
+    metadata: dict
+
+    def __post_init__(self):
+        _check_shapes(self.values, (len(self.pairs), len(self.alphas)))
+
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: `(alphas,)`."""
+        return (self.alphas,)
+
+    @property
+    def names(self):
+        """List of the names of the models."""
+        return self.metadata["models"]
+
+    @property
+    def pairs(self):
+        """List of the pairs of models, by number: `(0, 1), (0, 2), …, (1, 2), …`."""
+        return list(itertools.combinations(range(len(self.names)), 2))
+
+    def line(self, first, second):
+        """Returns the line from one model to another.
+
+        Args:
+            first: Number of the model at coordinate 0, counted from 0.
+            second: Number of the model at coordinate 1.
+
+        Returns:
+            A `LossLine`. In a checkpoint, the points not measured yet are missing.
+
+        Raises:
+            ValueError: If these are not two of the models.
+
+        Example:
+
+        >>> plot_line([barriers.line(0, 1), barriers.line(0, 2)], labels=("second", "third"))
+        """
+        pair = tuple(sorted((first, second)))
+        if pair not in self.pairs:
+            raise ValueError(
+                f"`first` and `second` must be two numbers from 0 to {len(self.names) - 1}. "
+                f"Received {first!r} and {second!r}."
+            )
+        # Backwards, the coordinates are the same: they lie evenly from 0 to 1.
+        row, step = self.pairs.index(pair), 1 if first < second else -1
+        values = {name: array[row : row + 1, ::step] for name, array in self.values.items()}
+        center = {name: float(array[0, 0]) for name, array in values.items()}
+        metadata = {key: entry for key, entry in self.metadata.items() if key != "missing"}
+        metadata |= {"models": [self.names[first], self.names[second]], "positions": [0.0, 1.0]}
+        missing = np.flatnonzero(self.missing[row, ::step])
+        if missing.size:
+            metadata["missing"] = missing.tolist()
+        return LossLine(self.alphas, values, center, metadata)
+
+    def __repr__(self):
+        return (
+            f"LossBarriers({', '.join(self.values)}; {len(self.names)} models, "
+            f"{_extent('alpha', self.alphas)})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectrum(_Saved):
     """Eigenvalues of a Hessian, estimated with random vectors.
 
@@ -357,6 +439,7 @@ PLOTS = {
     LossLine: "plot_line",
     LossSurface: "plot_levels",
     LossTrajectory: "plot_path",
+    LossBarriers: "plot_barriers",
     Spectrum: "plot_spectrum",
     LayerCurvature: "plot_layers",
 }

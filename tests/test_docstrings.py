@@ -18,6 +18,7 @@ import losslandscape
 from losslandscape import (
     LossDisplay,
     WeightHistory,
+    evaluate_barriers,
     evaluate_line,
     evaluate_surface,
     evaluate_trajectory,
@@ -174,6 +175,11 @@ def small_batch_line(small_batch, x_test, y_test):
 @pytest.fixture
 def large_batch_line(large_batch, x_test, y_test):
     return evaluate_line(large_batch, x_test, y_test, 5, seed=0)
+
+
+@pytest.fixture
+def barriers(model, small_batch, large_batch, x_test, y_test):
+    return evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ from keras import layers
 from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
+    LossBarriers,
     direction_between,
+    evaluate_barriers,
     evaluate_interpolation,
     evaluate_lines,
     evaluate_plane,
+    loss_barrier,
 )
 
 ONES = np.ones((4, 1), "float32")
@@ -581,3 +584,91 @@ def trained_pair():
         model.layers[1].moving_variance.assign(np.linspace(0.5, 2 + 3 * seed, 6))
         models.append(model)
     return models
+
+
+def test_barriers_of_a_quadratic_match_the_closed_form():
+    places = [(1, 2, 3), (0, -1, 2), (2, 0, -1)]
+    barriers = evaluate_barriers([quadratic_at(*place) for place in places], ONES, ONES, verbose=0)
+    assert barriers.pairs == [(0, 1), (0, 2), (1, 2)]
+    for (a, b), row in zip(barriers.pairs, barriers.values["loss"], strict=True):
+        start, end = np.array(places[a], float), np.array(places[b], float)
+        expected = [loss_at(start + alpha * (end - start)) for alpha in barriers.alphas]
+        np.testing.assert_allclose(row, expected, rtol=1e-5)
+    np.testing.assert_allclose(loss_barrier(barriers), np.zeros((3, 3)), atol=1e-5)
+    ends = [loss_at(np.array(place, float)) for place in places]
+    half = np.abs(np.subtract.outer(ends, ends)) / 2
+    np.testing.assert_allclose(loss_barrier(barriers, definition="mean"), half, rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["compiled", "evaluate"])
+def test_barriers_are_those_of_each_line_alone(engine, model, others, data):
+    models = [model, *others]
+    barriers = evaluate_barriers(models, *data, 5, engine=engine, verbose=0)
+    assert barriers.metadata["engine"] == engine
+    matrix = loss_barrier(barriers, "accuracy", mode="max")
+    np.testing.assert_array_equal(matrix, matrix.T)
+    for first, second in barriers.pairs:
+        (line,) = evaluate_interpolation(
+            models[first], models[second], data, 5, extent=(0, 1), verbose=0
+        )
+        for name, values in line.values.items():
+            found = barriers.line(first, second).values[name]
+            np.testing.assert_allclose(found, values, rtol=1e-5)
+        expected = loss_barrier(line, "accuracy", mode="max")
+        assert matrix[first, second] == pytest.approx(expected, abs=1e-6)
+
+
+def test_barriers_do_not_depend_on_the_other_models(data):
+    first, second, broken = (normalizing(seed=seed) for seed in range(3))
+    second.layers[0].moving_variance.assign(np.full(4, 1e-7))
+    broken.set_weights([np.full(weight.shape, np.nan) for weight in broken.get_weights()])
+    y = np.zeros((64, 3))
+    (line,) = evaluate_interpolation(first, second, (data[0], y), 5, extent=(0, 1), verbose=0)
+    for order in ([first, second, broken], [first, broken, second]):
+        barriers = evaluate_barriers(order, data[0], y, 5, verbose=0)
+        found = barriers.line(0, order.index(second)).values["loss"]
+        np.testing.assert_allclose(found, line.values["loss"], rtol=1e-5)
+    # Not even on the first one, though all weights are computed from its own.
+    broken.layers[1].kernel.assign(np.ones((4, 3)))
+    barriers = evaluate_barriers([broken, first, second], data[0], y, 5, verbose=0)
+    np.testing.assert_allclose(barriers.line(1, 2).values["loss"], line.values["loss"], rtol=1e-5)
+
+
+def test_statistics_are_estimated_for_barriers(model, others, data):
+    options = {"statistics": "estimate", "batch_size": 32, "verbose": 0}
+    barriers = evaluate_barriers([model, *others], *data, 3, **options)
+    (line,) = evaluate_interpolation(*others, data, 3, extent=(0, 1), **options)
+    np.testing.assert_allclose(barriers.line(1, 2).values["loss"], line.values["loss"], rtol=1e-5)
+
+
+def test_models_without_normalization_have_no_statistics_to_estimate():
+    models = [quadratic_at(1, 2, 3), quadratic_at(0, -1, 2)]
+    (line,) = evaluate_interpolation(*models, (ONES, ONES), 25, statistics="estimate", verbose=0)
+    assert line.metadata["engine"] == "compiled"
+
+
+def test_barriers_resume_from_a_checkpoint(model, others, data, tmp_path):
+    models, path = [model, *others], tmp_path / "barriers.h5"
+    whole = evaluate_barriers(models, *data, 3, checkpoint=path, verbose=0)
+    saved = LossBarriers.load(path)
+    for name, values in whole.values.items():
+        np.testing.assert_array_equal(saved.values[name], values)
+    resumed = evaluate_barriers(models, *data, 3, checkpoint=path, verbose=0)
+    np.testing.assert_array_equal(resumed.values["loss"], whole.values["loss"])
+
+
+def test_barriers_leave_the_models_alone(model, others, data):
+    before = [[weight.copy() for weight in each.get_weights()] for each in (model, *others)]
+    evaluate_barriers([model, *others], *data, 3, statistics="estimate", verbose=0)
+    for network, weights in zip((model, *others), before, strict=True):
+        for now, then in zip(network.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(now, then)
+
+
+def test_barriers_need_several_models_that_fit(model, others, data):
+    with pytest.raises(ValueError, match="`models` must be a list of at least two models"):
+        evaluate_barriers([model], *data)
+    with pytest.raises(ValueError, match="`number_of_points` must be at least 3. Received 2"):
+        evaluate_barriers([model, *others], *data, 2)
+    with pytest.raises(ValueError, match=r"`models\[1\]` must have the architecture"):
+        evaluate_barriers([model, quadratic_model()], *data)

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from losslandscape import (
+    LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
@@ -16,6 +17,7 @@ from losslandscape import (
     convex_radius,
     epsilon_sharpness,
     half_widths,
+    loss_barrier,
     loss_rise,
     non_convexity,
     quadratic_half_widths,
@@ -322,3 +324,106 @@ def test_a_report_measures_the_share_of_the_trace_in_the_plane():
     assert found.value == pytest.approx((6 + 10) / 100 / 300)
     other = report(surface, curvature=spectrum_of(1, 5, **kind, layers=["top"]))[-1]
     assert other.check == "smallest eigenvalue of the Hessian"
+
+
+def path_of(function, *, alphas=(0, 0.25, 0.5, 0.75, 1), positions=(0, 1)):
+    """A path between models at the given positions."""
+    line = line_of(function, alphas=alphas)
+    line.metadata["positions"] = list(positions)
+    return line
+
+
+def test_the_barrier_of_a_double_well_is_its_height():
+    path = path_of(lambda a: ((2 * a - 1) ** 2 - 1) ** 2, alphas=np.linspace(-0.5, 1.5, 41))
+    assert loss_barrier(path) == pytest.approx(1)
+    assert loss_barrier(path, definition="mean") == pytest.approx(1)
+
+
+def test_barriers_between_unequal_models():
+    # From 1 to 3 along 1 + 2α + 8α(1 - α), which is highest at α = 5/8: 4.125 there.
+    path = path_of(lambda a: 1 + 2 * a + 8 * a * (1 - a), alphas=np.linspace(0, 1, 9))
+    # Above the chord, it is highest in the middle.
+    assert loss_barrier(path) == pytest.approx(2)
+    assert loss_barrier(path, definition="mean") == pytest.approx(4.125 - 2)
+
+
+def test_a_path_that_never_rises_above_the_chord_has_no_barrier():
+    path = path_of(lambda a: 1 + 2 * a**2)
+    assert loss_barrier(path) == 0
+    # Half the difference of the models.
+    assert loss_barrier(path, definition="mean") == pytest.approx(1)
+
+
+def test_the_barrier_of_an_accuracy_is_that_of_its_error():
+    path = path_of(lambda a: 0.9 - 0.1 * a - 0.8 * a * (1 - a))
+    error = path_of(lambda a: 1 - (0.9 - 0.1 * a - 0.8 * a * (1 - a)))
+    for definition, expected in (("chord", 0.2), ("mean", 0.2)):
+        barrier = loss_barrier(path, mode="max", definition=definition)
+        assert barrier == pytest.approx(expected)
+        assert barrier == pytest.approx(loss_barrier(error, definition=definition))
+
+
+def test_only_the_path_between_the_models_counts():
+    path = path_of(lambda a: 100 * a**2, alphas=[-2, -1, 0, 1, 2, 3], positions=(-1, 2))
+    # The chord from 100 to 400 is above the parabola everywhere.
+    assert loss_barrier(path) == 0
+    assert loss_barrier(path, definition="mean") == pytest.approx(400 - 250)
+
+
+def test_models_between_points_have_interpolated_losses():
+    path = path_of(lambda a: np.abs(a - 0.5), alphas=[-0.25, 0.25, 0.5, 0.75, 1.25])
+    assert loss_barrier(path, definition="mean") == pytest.approx(0)
+    hill = path_of(lambda a: -np.abs(a - 0.5), alphas=[-0.25, 0.25, 0.5, 0.75, 1.25])
+    assert loss_barrier(hill) == pytest.approx(0.5)
+
+
+def test_non_finite_losses_are_infinite_barriers():
+    def broken(value, at):
+        return path_of(lambda a: np.where(a == at, value, 0.0 * a))
+
+    for mode in ("min", "max"):
+        assert loss_barrier(broken(np.nan, 0.5), mode=mode) == np.inf
+        assert loss_barrier(broken(np.inf, 0.25), mode=mode) == np.inf
+        # There is nothing to compare with.
+        assert np.isnan(loss_barrier(broken(np.inf, 1), mode=mode))
+
+
+def test_paths_without_both_models_are_refused():
+    with pytest.raises(ValueError, match="one path between two models.*with models at \\[0.0\\]"):
+        loss_barrier(line_of(lambda a: a**2))
+    with pytest.raises(ValueError, match="hold both models, at 0 and 1. .*extent of \\(-1, 0.5\\)"):
+        loss_barrier(path_of(lambda a: a**2, alphas=[-1, 0, 0.5]))
+    several = line_of(lambda a: a**2, lambda a: a**2, alphas=[0, 1])
+    several.metadata["positions"] = [0, 1]
+    with pytest.raises(ValueError, match="one path between two models.*2 directions"):
+        loss_barrier(several)
+    unfinished = path_of(lambda a: a**2)
+    unfinished.metadata["missing"] = [2]
+    with pytest.raises(ValueError, match="must be complete, but 1 points are missing"):
+        loss_barrier(unfinished)
+
+
+def test_unknown_kinds_of_barriers_are_refused():
+    path = path_of(lambda a: a**2)
+    with pytest.raises(ValueError, match="`definition` must be one of 'chord', 'mean'"):
+        loss_barrier(path, definition="max")
+    with pytest.raises(ValueError, match="`mode` must be one of 'min', 'max'"):
+        loss_barrier(path, mode="auto")
+    with pytest.raises(ValueError, match="`metric` must be one of 'loss'"):
+        loss_barrier(path, "accuracy")
+
+
+def test_barriers_of_several_models_are_a_symmetric_matrix():
+    # The lines from the first model to the others, and between these.
+    rows = [[0.0, 3, 2], [0, 1, 4], [2, 9, 4]]
+    metadata = {"models": ["a", "b", "c"]}
+    barriers = LossBarriers(np.array([0, 0.5, 1]), {"loss": np.array(rows)}, {}, metadata)
+    np.testing.assert_array_equal(loss_barrier(barriers), [[0, 2, 0], [2, 0, 6], [0, 6, 0]])
+    for first, second in barriers.pairs:
+        for definition in ("chord", "mean"):
+            alone = loss_barrier(barriers.line(second, first), definition=definition)
+            matrix = loss_barrier(barriers, definition=definition)
+            assert matrix[first, second] == alone
+    metadata["missing"] = [8]
+    with pytest.raises(ValueError, match="1 points are missing in LossBarriers"):
+        loss_barrier(barriers)

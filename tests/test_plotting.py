@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -11,12 +12,15 @@ from PIL import Image
 
 from losslandscape import (
     LayerCurvature,
+    LossBarriers,
     LossDisplay,
     LossLine,
     LossSurface,
     LossTrajectory,
     Spectrum,
     animate_path,
+    loss_barrier,
+    plot_barriers,
     plot_convexity,
     plot_layers,
     plot_levels,
@@ -922,6 +926,66 @@ def test_a_convexity_map_has_the_notes_and_marks_of_every_plane():
     assert ax.get_aspect() == 1
     beyond = dataclasses.replace(surface, alphas=ALPHAS + 3, metadata={})
     assert len(plot_convexity(beyond).collections) == 1
+
+
+def some_barriers(names, highest=8.0):
+    """Barriers of models of the same loss, 0, that are the higher the later the pair."""
+    number = len(names) * (len(names) - 1) // 2
+    rows = np.outer(np.linspace(0, highest, number), [0, 1, 0])
+    return LossBarriers(np.array([0, 0.5, 1]), {"loss": rows}, {}, {"models": names})
+
+
+def test_barriers_are_a_heat_map_with_its_numbers():
+    barriers = some_barriers(["first", "second", "third"])
+    ax = plot_barriers(barriers)
+    (cells,) = ax.collections
+    np.testing.assert_array_equal(cells.get_array(), loss_barrier(barriers))
+    assert cells.get_clim() == (0, 8)
+    # As a matrix is printed: the first model in the first row, at the top.
+    assert texts(ax) == ["0", "0", "4", "0", "0", "8", "4", "8", "0"]
+    assert ax.get_ylim()[0] > ax.get_ylim()[1]
+    for axis in (ax.xaxis, ax.yaxis):
+        assert [tick.get_text() for tick in axis.get_ticklabels()] == barriers.names
+    assert bar_of(ax).get_ylabel() == "loss barrier, above the chord"
+    # What is dark has light numbers.
+    assert [text.get_color() for text in ax.texts[4:6]] == ["white", "black"]
+
+
+def test_barriers_take_what_their_measure_takes():
+    barriers = some_barriers(["first", "second"])
+    ax = plot_barriers(barriers, labels=("1", "2"), definition="mean", mode="max")
+    assert bar_of(ax).get_ylabel() == "loss barrier, below the mean"
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["1", "2"]
+    with pytest.raises(ValueError, match="Received 3 labels for 2 values"):
+        plot_barriers(barriers, labels=("1", "2", "3"))
+    with pytest.raises(TypeError, match="must be a `LossBarriers`.*To draw it, call `plot_line`"):
+        plot_barriers(barriers.line(0, 1))
+
+
+def test_barriers_without_a_number_are_noted():
+    barriers = some_barriers(["first", "second", "third"])
+    barriers.values["loss"][1, 1] = np.nan
+    ax = plot_barriers(barriers)
+    assert texts(ax)[0] == "1 of 3 barriers not finite"
+    assert texts(ax).count("inf") == 2
+    assert np.ma.count_masked(ax.collections[0].get_array()) == 2
+
+
+@pytest.mark.parametrize("number", [4, 9])
+def test_numbers_and_names_of_barriers_fit(number):
+    ax = plot_barriers(some_barriers([f"residual_network_{k}" for k in range(number)], 1000))
+    ax.figure.draw_without_rendering()
+    cell = ax.get_window_extent().width / number
+    for text in ax.texts:
+        assert text.get_window_extent().width < cell
+    columns = [tick.get_window_extent() for tick in ax.get_xticklabels()]
+    assert all(one.x1 < other.x0 for one, other in pairwise(columns))
+    assert len(ax.texts) == number**2
+
+
+def test_barriers_too_small_for_numbers_have_none():
+    ax = plot_barriers(some_barriers(list("abcdefghi"), 1000), figsize=(2, 2))
+    assert not ax.texts
 
 
 def test_every_model_of_a_plane_or_line_is_marked():

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from losslandscape import LossLine, LossSurface, LossTrajectory, half_widths
+from losslandscape import LossBarriers, LossLine, LossSurface, LossTrajectory, half_widths
 
 # Any name a metric may have; some would collide in a format that truncates names.
 NAMES = [
@@ -313,3 +313,37 @@ def test_damaged_files_are_refused(damage, surface, tmp_path):
 def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"`path` must be .*surface.h5', which does not"):
         LossSurface.load(tmp_path / "surface.h5")
+
+
+@pytest.fixture
+def barriers():
+    values = {"loss": np.arange(9.0).reshape(3, 3)}
+    return LossBarriers(np.array([0, 0.5, 1]), values, {"loss": 0.0}, {"models": ["a", "b", "c"]})
+
+
+def test_barriers_have_a_line_for_each_two_models(barriers, tmp_path):
+    barriers.save(tmp_path / "barriers.h5")
+    line = LossBarriers.load(tmp_path / "barriers.h5").line(0, 2)
+    np.testing.assert_array_equal(line.values["loss"], [[3, 4, 5]])
+    assert line.center == {"loss": 3.0}
+    assert line.metadata == {"models": ["a", "c"], "positions": [0.0, 1.0]}
+    back = barriers.line(2, 0)
+    np.testing.assert_array_equal(back.values["loss"], [[5, 4, 3]])
+    assert (back.center, back.metadata["models"]) == ({"loss": 5.0}, ["c", "a"])
+    assert repr(barriers) == "LossBarriers(loss; 3 models, 3 points alpha 0…1)"
+
+
+def test_lines_of_unfinished_barriers_are_unfinished(barriers):
+    # The last point from the first model to the third one.
+    barriers.metadata["missing"] = [5]
+    assert barriers.line(0, 2).missing_numbers == [2]
+    assert barriers.line(2, 0).missing_numbers == [0]
+    assert barriers.line(0, 1).missing_numbers == []
+
+
+def test_lines_between_unknown_models_are_refused(barriers):
+    for pair in ((0, 3), (1, 1), (-1, 0)):
+        with pytest.raises(ValueError, match="must be two numbers from 0 to 2. Received"):
+            barriers.line(*pair)
+    with pytest.raises(ValueError, match=r"must have shape \(3, 3\). Received \(2, 3\)"):
+        LossBarriers(barriers.alphas, {"loss": np.zeros((2, 3))}, {}, barriers.metadata)
