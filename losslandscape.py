@@ -24,6 +24,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_interpolation",
     "evaluate_interpolation",
     "evaluate_plane",
+    "match_weights",
     # Measure without drawing
     "evaluate_line",
     "evaluate_lines",
@@ -93,6 +94,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
+from losslandscape.alignment import match_weights
 from losslandscape.checks import check_choice, check_path, numbered, warn
 from losslandscape.curvature import (
     evaluate_convexity,
