@@ -176,16 +176,27 @@ def _improved(matching, permutations):
     least = ROUNDING * sum(
         np.square(part[index]).sum() for index in matching.counted for part in both
     )
-    is_done = False
-    while not is_done:
-        is_done = True
-        for group in matching.free:
-            trial = permutations | {group: _assigned(matching, group, permutations)}
-            # A weight with the group on both axes may be made worse by what is best for each.
-            gain = matching.likeness(trial, group) - matching.likeness(permutations, group)
-            if gain > least:
-                permutations, is_done = trial, False
+    pending = list(matching.free)
+    while pending:
+        group = pending.pop(0)
+        trial = permutations | {group: _assigned(matching, group, permutations)}
+        # A weight with the group on both axes may be made worse by what is best for each.
+        gain = matching.likeness(trial, group) - matching.likeness(permutations, group)
+        if gain > least:
+            permutations = trial
+            # What is best for the others has changed.
+            beside = _beside(matching, group)
+            pending += [each for each in matching.free if each in beside and each not in pending]
     return permutations
+
+
+def _beside(matching, group):
+    """The groups along the other axes of the weights that follow a group, perhaps itself."""
+    beside = set()
+    for axes in (matching.axes[index] for index in matching.counted):
+        for one, other in itertools.permutations(axes.values(), 2):
+            beside.update(other if group in one else ())
+    return beside
 
 
 def _assigned(matching, group, permutations):

@@ -57,10 +57,17 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "hessian_product",
     "evaluate_convexity",
     "plot_convexity",
+    # Basins of a surface
+    "persistence",
+    "Basin",
+    "plot_persistence",
+    "number_of_basins",
+    "saddle_minimum_distance",
     # Single numbers
     "report",
     "Finding",
     "half_widths",
+    "asymmetry",
     "confidence_interval",
     "Estimate",
     "loss_rise",
@@ -123,6 +130,7 @@ from losslandscape.layout import check_axes
 from losslandscape.measures import (
     Estimate,
     Finding,
+    asymmetry,
     confidence_interval,
     convex_level,
     convex_radius,
@@ -143,11 +151,18 @@ from losslandscape.plotting import (
     plot_metrics,
     plot_path,
     plot_path_fidelity,
+    plot_persistence,
     plot_spectrum,
     plot_surface,
 )
 from losslandscape.state import preserved
 from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
+from losslandscape.topology import (
+    Basin,
+    number_of_basins,
+    persistence,
+    saddle_minimum_distance,
+)
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}

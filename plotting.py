@@ -11,7 +11,7 @@ from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from matplotlib import animation, colormaps, colors, tri
+from matplotlib import animation, colormaps, colors, ticker, tri
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -44,6 +44,7 @@ from losslandscape.surfaces import (
     value_of,
     values_of,
 )
+from losslandscape.topology import persistence
 
 SCALES = ("linear", "log")
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
@@ -490,6 +491,50 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     _name_models(ax, surface, points)
     bar = color_bar(ax, cells, _sides(surface)[0], extend="max")
     bar.set_label(plain("|λmin / λmax|"))
+    return ax
+
+
+@_tolerant
+def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
+    """Draws the barcode of a surface: a bar per basin, from its minimum to where it merges.
+
+    The deepest basin is at the top; an arrow marks those that never merge into a
+    deeper one. One long bar means a single basin, short ones are ripples.
+
+    Args:
+        surface: A `LossSurface`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        figsize: As in `plot_line`.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        TypeError: If `surface` is not a `LossSurface`.
+        ValueError: If `metric` was not measured.
+
+    Example:
+
+    >>> plot_persistence(surface)
+    """
+    basins = persistence(surface, metric)
+    values = value_of("surface", surface, LossSurface).values[metric]
+    low, high = finite_limits([values])
+    births, deaths = (np.array([basin[part] for basin in basins], float) for part in (0, 1))
+    numbers, last = np.arange(1, len(basins) + 1), np.minimum(deaths, high)
+    (ax,) = axes_for(ax, figsize=figsize)
+    color = curve_style(ax).get("color")
+    # Thin bars of numerous basins would fade to nothing without edges.
+    bars = ax.barh(numbers, last - births, left=births, height=0.6, color=color, linewidth=0.5)
+    for bar in bars:
+        bar.set_edgecolor(bar.get_facecolor())
+    endless = deaths == np.inf
+    ax.plot(last[endless], numbers[endless], ">", color=color, clip_on=False, markersize=6)
+    ax.set(ylim=(len(basins) + 0.6, 0.4), ylabel="basin, the deepest first")
+    ax.set_xlabel(value_label(metric), parse_math=False)
+    ax.set_xlim(low - 0.03 * (high - low), high)
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     return ax
 
 
