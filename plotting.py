@@ -525,16 +525,15 @@ def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
     numbers, last = np.arange(1, len(basins) + 1), np.minimum(deaths, high)
     (ax,) = axes_for(ax, figsize=figsize)
     color = curve_style(ax).get("color")
-    # Thin bars of numerous basins would fade to nothing without edges.
-    bars = ax.barh(numbers, last - births, left=births, height=0.6, color=color, linewidth=0.5)
-    for bar in bars:
-        bar.set_edgecolor(bar.get_facecolor())
+    ax.hlines(numbers, births, last, colors=color, linewidth=min(4, 1 + 30 / (len(basins) + 1)))
     endless = deaths == np.inf
     ax.plot(last[endless], numbers[endless], ">", color=color, clip_on=False, markersize=6)
-    ax.set(ylim=(len(basins) + 0.6, 0.4), ylabel="basin, the deepest first")
+    margin = 0.6 + 0.03 * len(basins)
+    ax.set(ylim=(len(basins) + margin, 1 - margin), ylabel="basin, the deepest first")
     ax.set_xlabel(value_label(metric), parse_math=False)
     ax.set_xlim(low - 0.03 * (high - low), high)
-    ax.yaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+    ticks = ticker.MaxNLocator(6, integer=True).tick_values(1, len(basins))
+    ax.set_yticks(ticks[(ticks >= 1) & (ticks <= len(basins))])
     return ax
 
 

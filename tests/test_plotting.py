@@ -869,8 +869,8 @@ def test_a_barcode_has_a_bar_from_each_minimum_to_where_its_basin_merges():
     # Wells at -1, 0 and 1 with values 2, 0 and 1, and ridges of 5 and 4 between them.
     curve = np.interp(ALPHAS, [-1, -0.5, 0, 0.5, 1], [2, 5, 0, 4, 1])
     ax = plot_persistence(a_surface(lambda a, b: np.interp(a, ALPHAS, curve) + b**2))
-    bars = [(bar.get_y() + 0.3, bar.get_x(), bar.get_width()) for bar in ax.patches]
-    np.testing.assert_allclose(bars, [(1, 0, 6), (2, 1, 3), (3, 2, 3)], atol=1e-9)
+    expected = [[(0, 1), (6, 1)], [(1, 2), (4, 2)], [(2, 3), (5, 3)]]
+    np.testing.assert_allclose(ax.collections[0].get_segments(), expected, atol=1e-9)
     # The first never merges: an arrow at the highest value.
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[6, 1]])
     assert (ax.lines[0].get_marker(), ax.get_xlabel()) == (">", "loss")
@@ -882,7 +882,7 @@ def test_a_barcode_of_holes_ends_at_the_highest_finite_value():
     ax = plot_persistence(TORN, metric="loss")
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[2.5, 1]])
     none = a_surface(lambda a, _: np.full_like(a, np.nan))
-    assert not plot_persistence(none).patches
+    assert not plot_persistence(none).collections[0].get_segments()
 
 
 def test_convexity_has_one_scale_for_all():
