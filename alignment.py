@@ -102,7 +102,7 @@ def _check(model, other):
 # How weights are matched
 
 
-class Matching(NamedTuple):
+class _Matching(NamedTuple):
     """Two lists of weights, and the axes of one that can be permuted together.
 
     Permutations are dicts of index arrays by group: channel `i` of the result is channel
@@ -155,7 +155,7 @@ def _matching(model, other):
     ]
     weights, others = ([_to_float(w) for w in part.get_weights()] for part in (model, other))
     free = [label for label in unpermuted if label not in held]
-    return Matching(weights, others, axes, counted, unpermuted, free)
+    return _Matching(weights, others, axes, counted, unpermuted, free)
 
 
 def _to_float(array):

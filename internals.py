@@ -42,6 +42,9 @@ def drop_global_seed_generator():
 
 def has_graph(model):
     """Whether all that a model does is what the graph of a Sequential or Functional one says."""
+    if getattr(model, "_functional", model) is None:
+        # Some layer of a Sequential model cannot be called without data.
+        return False
     return getattr(type(model), "call", None) in (Functional.call, Sequential.call)
 
 

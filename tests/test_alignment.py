@@ -195,6 +195,12 @@ def test_residual_branches_share_one_permutation():
         np.testing.assert_array_equal(found, original)
 
 
+def test_a_model_is_already_aligned_with_itself():
+    model = randomized(residual(), 1)
+    for found, original in zip(match_weights(model, model), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, original)
+
+
 def test_one_hidden_layer_is_matched_as_well_as_by_trying_all_orders():
     model, other = (
         randomized(sequential((3,), layers.Dense(5, activation="relu"), layers.Dense(2)), seed)

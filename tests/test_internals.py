@@ -61,6 +61,7 @@ def test_only_models_that_do_what_their_graph_says_have_one():
     assert internals.has_graph(WithOwnStep(inputs, outputs))
     assert not internals.has_graph(WithOwnCall(inputs, outputs))
     assert not internals.has_graph(layers.Dense(3))
+    assert not internals.has_graph(keras.Sequential([layers.Dense(3)]))
 
 
 def test_calls_come_in_order_each_with_the_tensors_it_joins():
