@@ -3,7 +3,9 @@
 They are all here, one function each, so that a new Keras breaks only one place, and loudly.
 """
 
+from keras import Sequential
 from keras.src.backend.common import global_state
+from keras.src.models.functional import Functional
 from keras.src.random import seed_generator
 
 
@@ -36,3 +38,19 @@ def has_global_seed_generator():
 def drop_global_seed_generator():
     """Removes the generator behind `keras.random`; the next use makes a new one."""
     global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+
+
+def has_graph(model):
+    """Whether all that a model does is what the graph of a Sequential or Functional one says."""
+    if getattr(model, "_functional", model) is None:
+        # Some layer of a Sequential model cannot be called without data.
+        return False
+    return getattr(type(model), "call", None) in (Functional.call, Sequential.call)
+
+
+def calls(model):
+    """Yields the operation, inputs and outputs of each call in a model's graph, in order."""
+    function = getattr(model, "_functional", model)
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        for node in function._nodes_by_depth[depth]:
+            yield node.operation, node.input_tensors, node.outputs

@@ -50,6 +50,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     # Directions
     "random_directions",
     "direction_between",
+    "match_weights",
     "filters",
     "print_filters",
     "register_filters",
@@ -66,10 +67,17 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "directional_curvature",
     "evaluate_convexity",
     "plot_convexity",
+    # Basins of a surface
+    "persistence",
+    "Basin",
+    "plot_persistence",
+    "number_of_basins",
+    "saddle_minimum_distance",
     # Single numbers
     "report",
     "Finding",
     "half_widths",
+    "asymmetry",
     "quadratic_half_widths",
     "confidence_interval",
     "Estimate",
@@ -105,6 +113,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
+from losslandscape.alignment import match_weights
 from losslandscape.checks import check_choice, check_path, numbered, warn
 from losslandscape.curvature import (
     directional_curvature,
@@ -136,6 +145,7 @@ from losslandscape.layout import check_axes
 from losslandscape.measures import (
     Estimate,
     Finding,
+    asymmetry,
     confidence_interval,
     convex_level,
     convex_radius,
@@ -161,6 +171,7 @@ from losslandscape.plotting import (
     plot_metrics,
     plot_path,
     plot_path_fidelity,
+    plot_persistence,
     plot_spectrum,
     plot_surface,
 )
@@ -173,6 +184,12 @@ from losslandscape.surfaces import (
     LossTrajectory,
     Spectrum,
     __version__,
+)
+from losslandscape.topology import (
+    Basin,
+    number_of_basins,
+    persistence,
+    saddle_minimum_distance,
 )
 from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
 

@@ -147,16 +147,43 @@ def half_widths(line, rise=1.0, metric="loss"):
     >>> print(confidence_interval(half_widths(line, rise=0.1)))
     0.413 [0.391, 0.435]
     """
-    line = value_of("line", line, LossLine)
-    values = _values(line, metric)
-    if not line.alphas[0] < 0 < line.alphas[-1]:
-        raise ValueError(
-            "`line` must extend to both sides of 0. Received one with an extent of "
-            f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
-        )
-    _check_rise(rise)
-    risen = np.where(np.isfinite(values), values - line.center[metric], np.inf)
-    return np.array([np.mean(_crossings(line.alphas, row, rise)) for row in risen])
+    return _half_widths_by_side(line, rise, metric).mean(axis=1)
+
+
+def asymmetry(line, rise=1.0, metric="loss"):
+    """Measures how much farther the loss stays low on one side of the model than on the other.
+
+    This is `(right − left) / (right + left)` of the two half-widths on each line. A
+    valley with slopes p and c·p has an asymmetry of ±(c − 1) / (c + 1). The sign of a
+    random direction says nothing, so take the mean of absolute values over several.
+
+    Args:
+        line: As in `half_widths`.
+        rise: As in `half_widths`.
+        metric: As in `half_widths`.
+
+    Returns:
+        Float array of shape `(k,)`, one per direction, from -1 to 1: 0 if both
+        sides are as wide, positive if the loss stays low farther on the right. It is
+        ±1 where the loss rises that far on one side only, and NaN where on neither.
+
+    Raises:
+        ValueError: As in `half_widths`.
+
+    Example:
+
+    >>> print(confidence_interval(abs(asymmetry(line, rise=0.1))))
+    0.127 [0.089, 0.165]
+
+    Reference:
+        [He et al., 2019](https://arxiv.org/abs/1902.00744), who compare the slopes of
+        both sides instead of half-widths.
+    """
+    left, right = _half_widths_by_side(line, rise, metric).T
+    with np.errstate(invalid="ignore"):
+        share = (right - left) / (right + left)
+    one_sided = np.isinf(left) != np.isinf(right)
+    return np.where(one_sided, np.where(np.isinf(right), 1.0, -1.0), share)
 
 
 def quadratic_half_widths(curvatures, rise=1.0):
@@ -420,6 +447,21 @@ def convex_radius(measured, metric="loss"):
     inner = distances[(slice(1, -1),) * distances.ndim]
     bent = np.where(_bends(measured, metric) == 1, inner, np.inf)
     return float(bent.min()) if inner.ndim == 2 else bent.min(axis=-1)
+
+
+def _half_widths_by_side(line, rise, metric):
+    """Array of shape `(k, 2)`: the distances, left and right, at which the loss has risen."""
+    line = value_of("line", line, LossLine)
+    values = _values(line, metric)
+    if not line.alphas[0] < 0 < line.alphas[-1]:
+        raise ValueError(
+            "`line` must extend to both sides of 0. Received one with an extent of "
+            f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
+        )
+    if not rise > 0:
+        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
+    risen = np.where(np.isfinite(values), values - line.center[metric], np.inf)
+    return np.array([_crossings(line.alphas, row, rise) for row in risen])
 
 
 def _find_holes(values):

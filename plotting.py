@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import animation, colormaps, colors, tri
+from matplotlib import animation, colormaps, colors, ticker, tri
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -51,6 +51,7 @@ from losslandscape.surfaces import (
     value_of,
     values_of,
 )
+from losslandscape.topology import persistence
 
 SCALES = ("linear", "log")
 LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
@@ -564,6 +565,49 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
     ax.set_ylim(len(rows) - 0.4, -0.6)
     matrix = "scale-free Hessian" if "normalize" in curvature.metadata else "Hessian"
     ax.set_xlabel(wrapped(f"{LAYER_METRICS[metric]} of the {matrix}", letters_along(ax)))
+    return ax
+
+
+@_tolerant
+def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
+    """Draws the barcode of a surface: a bar per basin, from its minimum to where it merges.
+
+    The deepest basin is at the top; an arrow marks those that never merge into a
+    deeper one. One long bar means a single basin, short ones are ripples.
+
+    Args:
+        surface: A `LossSurface`.
+        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        figsize: As in `plot_line`.
+
+    Returns:
+        The Matplotlib axes.
+
+    Raises:
+        TypeError: If `surface` is not a `LossSurface`.
+        ValueError: If `metric` was not measured.
+
+    Example:
+
+    >>> plot_persistence(surface)
+    """
+    basins = persistence(surface, metric)
+    values = value_of("surface", surface, LossSurface).values[metric]
+    low, high = finite_limits([values])
+    births, deaths = (np.array([basin[part] for basin in basins], float) for part in (0, 1))
+    numbers, last = np.arange(1, len(basins) + 1), np.minimum(deaths, high)
+    (ax,) = axes_for(ax, figsize=figsize)
+    color = curve_style(ax).get("color")
+    ax.hlines(numbers, births, last, colors=color, linewidth=min(4, 1 + 30 / (len(basins) + 1)))
+    endless = deaths == np.inf
+    ax.plot(last[endless], numbers[endless], ">", color=color, clip_on=False, markersize=6)
+    margin = 0.6 + 0.03 * len(basins)
+    ax.set(ylim=(len(basins) + margin, 1 - margin), ylabel="basin, the deepest first")
+    ax.set_xlabel(value_label(metric), parse_math=False)
+    ax.set_xlim(low - 0.03 * (high - low), high)
+    ticks = ticker.MaxNLocator(6, integer=True).tick_values(1, len(basins))
+    ax.set_yticks(ticks[(ticks >= 1) & (ticks <= len(basins))])
     return ax
 
 

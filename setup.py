@@ -15,6 +15,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 SIBLINGS = (
+    "alignment",
     "checkpoints",
     "checks",
     "cli",
@@ -38,6 +39,7 @@ SIBLINGS = (
     "space",
     "state",
     "surfaces",
+    "topology",
     "trajectory",
     "walks",
     "workers",

@@ -43,3 +43,43 @@ def test_the_global_generator_is_made_on_first_use_and_can_be_dropped():
     assert not np.array_equal(state, np.array(generator.state))
     internals.drop_global_seed_generator()
     assert not internals.has_global_seed_generator()
+
+
+def test_only_models_that_do_what_their_graph_says_have_one():
+    class WithOwnCall(keras.Model):
+        def call(self, inputs):
+            return -super().call(inputs)
+
+    class WithOwnStep(keras.Model):
+        def test_step(self, data):
+            raise NotImplementedError
+
+    inputs = keras.Input((2,))
+    outputs = layers.Dense(3)(inputs)
+    assert internals.has_graph(keras.Sequential([inputs, layers.Dense(3)]))
+    assert internals.has_graph(keras.Model(inputs, outputs))
+    assert internals.has_graph(WithOwnStep(inputs, outputs))
+    assert not internals.has_graph(WithOwnCall(inputs, outputs))
+    assert not internals.has_graph(layers.Dense(3))
+    assert not internals.has_graph(keras.Sequential([layers.Dense(3)]))
+
+
+def test_calls_come_in_order_each_with_the_tensors_it_joins():
+    inputs = keras.Input((2,), name="inputs")
+    dense = layers.Dense(2, name="shared")
+    outputs = layers.Add(name="sum")([dense(dense(inputs)), inputs])
+    # A call in another model is not one of this.
+    dense(keras.Input((2,)))
+    model = keras.Model(inputs, outputs)
+    found = list(internals.calls(model))
+    assert [operation.name for operation, _, _ in found] == ["inputs", "shared", "shared", "sum"]
+    (_, _, start), (_, first_in, first_out), (_, second_in, second_out), (_, ends, end) = found
+    assert [first_in[0], second_in[0], ends[1], end[0]] == [
+        start[0],
+        first_out[0],
+        start[0],
+        outputs,
+    ]
+    assert ends[0] is second_out[0]
+    names = [each.name for each, _, _ in internals.calls(keras.Sequential([inputs, dense]))]
+    assert names == ["inputs", "shared"]

@@ -12,6 +12,7 @@ from losslandscape import (
     LossSurface,
     LossTrajectory,
     Spectrum,
+    asymmetry,
     confidence_interval,
     convex_level,
     convex_radius,
@@ -427,3 +428,20 @@ def test_barriers_of_several_models_are_a_symmetric_matrix():
     metadata["missing"] = [8]
     with pytest.raises(ValueError, match="1 points are missing in LossBarriers"):
         loss_barrier(barriers)
+
+
+def test_asymmetry_of_valleys_with_two_slopes():
+    # Slopes 1 and 3: half-widths 0.3 and 0.1, and (3 - 1) / (3 + 1) = 0.5.
+    line = line_of(
+        lambda a: np.where(a > 0, a, -3 * a), lambda a: np.where(a < 0, -a, 3 * a), np.abs
+    )
+    np.testing.assert_allclose(asymmetry(line, rise=0.3), [0.5, -0.5, 0], atol=1e-9)
+
+
+def test_valleys_open_on_one_side_are_wholly_asymmetric():
+    line = line_of(
+        lambda a: np.maximum(-a, 0), lambda a: np.maximum(a, 0), lambda a: 0 * np.asarray(a)
+    )
+    np.testing.assert_array_equal(asymmetry(line, rise=0.5), [1, -1, np.nan])
+    with pytest.raises(ValueError, match="`rise` must be greater than 0"):
+        asymmetry(line, rise=0)

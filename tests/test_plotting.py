@@ -27,6 +27,7 @@ from losslandscape import (
     plot_line,
     plot_path,
     plot_path_fidelity,
+    plot_persistence,
     plot_spectrum,
     plot_surface,
 )
@@ -715,6 +716,7 @@ def test_the_view_can_be_given():
         (lambda: plot_levels(a_line(ALPHAS)), "`surfaces` must be a `LossSurface`.*`plot_line`"),
         (lambda: plot_path(BOWL), "`trajectory` must be a `LossTrajectory`.*`plot_levels`"),
         (lambda: plot_spectrum(BOWL), "`spectrum` must be a `Spectrum`"),
+        (lambda: plot_persistence(BOWL.slice(beta=0)), "`surface` must be a `LossSurface`"),
         (lambda: plot_convexity([1, 2]), "`surface` must be a `LossSurface`. Received 1"),
         (lambda: plot_line(a_line(ALPHAS), "ax"), "`ax` must be Matplotlib axes. Received str"),
     ],
@@ -901,6 +903,26 @@ def test_many_layers_make_a_higher_figure():
     ax.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
     assert not any(upper.overlaps(lower) for upper, lower in itertools.pairwise(boxes))
+
+
+def test_a_barcode_has_a_bar_from_each_minimum_to_where_its_basin_merges():
+    # Wells at -1, 0 and 1 with values 2, 0 and 1, and ridges of 5 and 4 between them.
+    curve = np.interp(ALPHAS, [-1, -0.5, 0, 0.5, 1], [2, 5, 0, 4, 1])
+    ax = plot_persistence(a_surface(lambda a, b: np.interp(a, ALPHAS, curve) + b**2))
+    expected = [[(0, 1), (6, 1)], [(1, 2), (4, 2)], [(2, 3), (5, 3)]]
+    np.testing.assert_allclose(ax.collections[0].get_segments(), expected, atol=1e-9)
+    # The first never merges: an arrow at the highest value.
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[6, 1]])
+    assert (ax.lines[0].get_marker(), ax.get_xlabel()) == (">", "loss")
+    low, high = ax.get_ylim()
+    assert low > high
+
+
+def test_a_barcode_of_holes_ends_at_the_highest_finite_value():
+    ax = plot_persistence(TORN, metric="loss")
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[2.5, 1]])
+    none = a_surface(lambda a, _: np.full_like(a, np.nan))
+    assert not plot_persistence(none).collections[0].get_segments()
 
 
 def test_convexity_has_one_scale_for_all():
