@@ -572,12 +572,14 @@ def plot_trajectory(
 
     A second figure shows how faithful the first one is: the loss at each record
     next to that on the plane, and the record's distance from the plane. The model
-    is left as it was.
+    is left as it was. Several runs are drawn on one plane, each in a color.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training.
         history: A `WeightHistory`; a folder with its records or with `.keras` or
-            `.weights.h5` checkpoints; or a list of such files or of models.
+            `.weights.h5` checkpoints; or a list of such files or of models. Of
+            several runs, a dict of these by name, with `model` at the center of
+            their plane; see `evaluate_trajectory`.
         x: Inputs, or a whole dataset if `y` is `None`, as in `plot_loss_3D`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2. Defaults to 21.

@@ -203,6 +203,18 @@ def trajectory(model, x_train, y_train, tmp_path):
     return evaluate_trajectory(model, history, x_train, y_train, 5)
 
 
+@pytest.fixture
+def small_history():
+    start = network()
+    return [start, trained(100), trained(16)]
+
+
+@pytest.fixture
+def large_history(small_history):
+    start, end, _ = small_history
+    return [start, end]
+
+
 class OutputFirstDenseLayer(layers.Layer):
     """A layer whose kernel has one row per output."""
 
