@@ -44,6 +44,8 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     # Directions
     "random_directions",
     "direction_between",
+    "gradient_direction",
+    "worst_direction",
     "filters",
     "print_filters",
     "register_filters",
@@ -116,6 +118,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.gradients import gradient_direction, worst_direction
 from losslandscape.interpolation import evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
 from losslandscape.measures import (

@@ -26,6 +26,7 @@ SIBLINGS = (
     "evaluation",
     "export",
     "files",
+    "gradients",
     "grids",
     "internals",
     "interpolation",
