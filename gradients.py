@@ -133,7 +133,7 @@ def worst_direction(
     ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
     ...     for directions in (random_directions(model, 10, seed=0), [gradient], [worst])
     ... ]
-    >>> plot_line(lines, labels=("random", "gradient", "worst"))
+    >>> plot_line(lines, labels=("random", "gradient", "worst"), scale="log")
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and

@@ -19,6 +19,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     # Training, and several models
     "plot_trajectory",
     "WeightHistory",
+    "LandscapeLogger",
     "read_history",
     "evaluate_trajectory",
     "plot_interpolation",
@@ -46,6 +47,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "direction_between",
     "gradient_direction",
     "worst_direction",
+    "last_step",
     "filters",
     "print_filters",
     "register_filters",
@@ -133,6 +135,7 @@ from losslandscape.measures import (
     non_convexity,
     report,
 )
+from losslandscape.monitoring import LandscapeLogger
 from losslandscape.plotting import (
     SCALES,
     animate_path,
@@ -149,7 +152,7 @@ from losslandscape.plotting import (
 )
 from losslandscape.state import preserved
 from losslandscape.surfaces import LossLine, LossSurface, LossTrajectory, Spectrum, __version__
-from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
+from losslandscape.trajectory import WeightHistory, evaluate_trajectory, last_step, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.

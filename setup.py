@@ -33,6 +33,7 @@ SIBLINGS = (
     "interrupts",
     "layout",
     "measures",
+    "monitoring",
     "plotting",
     "space",
     "state",

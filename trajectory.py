@@ -15,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.checks import check_choice, check_integer, import_extra
+from losslandscape.checks import check_choice, check_integer, check_model, import_extra
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
@@ -303,6 +303,44 @@ def evaluate_trajectory(
         origin["random_walk"] = random_walk_shares(len(records) - 1)[:2].tolist()
     (trajectory,) = call.along(legs, assemble, origin, order=order, walk=between_records)
     return trajectory
+
+
+def last_step(model, history):
+    """Returns the direction of the last step of a training.
+
+    Args:
+        model: A built `keras.Model` at the end of its training.
+        history: What `read_history` reads. With a `WeightHistory` of `every=1`, the
+            step is that of the optimizer.
+
+    Returns:
+        A direction: a list of float32 arrays with the shapes of
+        `model.trainable_variables`. The model is at the coordinate 0, and the last
+        record that differs from it at -1. It is not normalized.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If all records have the trainable weights of `model`, or for any
+            reason that `read_history` has.
+
+    Example:
+
+    >>> history = WeightHistory("steps", every=1)
+    >>> model.fit(x_train, y_train, epochs=1, callbacks=[history], verbose=0)
+    >>> step = last_step(model, history)
+    >>> plot_loss(model, (x_train, y_train), directions=[step], extent=(-5, 20))
+    """
+    check_model(model)
+    _, records = read_history(model, history)
+    trained, _ = _trained_positions(model)
+    steps = _steps_from(_arrays(model), records, trained)
+    moving = [step for step in steps if any(array.any() for array in step)]
+    if not moving:
+        raise ValueError(
+            f"`history` must hold a step, but all {len(records)} records have the trainable "
+            "weights of `model`."
+        )
+    return [-array.astype(np.float32) for array in moving[-1]]
 
 
 def random_walk_shares(number):

@@ -9,7 +9,13 @@ from keras import layers
 from quadratic import Quadratic, quadratic_model
 from sklearn.decomposition import PCA
 
-from losslandscape import LossTrajectory, WeightHistory, evaluate_trajectory, read_history
+from losslandscape import (
+    LossTrajectory,
+    WeightHistory,
+    evaluate_trajectory,
+    last_step,
+    read_history,
+)
 from losslandscape.trajectory import random_walk_shares
 
 DATA = np.zeros((4, 1), "float32"), np.zeros((4, 1), "float32")
@@ -542,6 +548,19 @@ def test_paths_of_fewer_dimensions_are_drawn_correctly(points, path, explained, 
     assert np.ptp(trajectory.betas) > 0
     # The loss varies along beta, even where that axis is random.
     assert np.ptp(trajectory.values["loss"], axis=0).min() > 0
+
+
+def test_the_last_step_is_that_of_the_optimizer(tmp_path):
+    model, truth = quadratic_model(), Truth()
+    history = WeightHistory(tmp_path / "history", every=1)
+    model.fit(*DATA, epochs=2, batch_size=2, callbacks=[history, truth], verbose=0)
+    # Gradient descent with a rate of 0.1; the last record is the model itself.
+    expected = -0.1 * (Quadratic.MATRIX @ truth.batches[-2] + Quadratic.SLOPE)
+    np.testing.assert_allclose(flat(last_step(model, history)), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="must hold a step, but all 2 records"):
+        last_step(model, [model, model])
+    with pytest.raises(TypeError, match="`model` must be a `keras.Model`"):
+        last_step("model", history)
 
 
 @pytest.mark.parametrize("center", [(1.0, -2, 0.5), (3.0, 0, 1)])
