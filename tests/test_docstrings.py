@@ -64,8 +64,10 @@ def test_example(example, request, tmp_path, monkeypatch):
 
 def missing_names(source, known):
     """Names that an example does not define itself: the fixtures below."""
-    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
     made = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     return {name.id for name in names} - made - set(known) - set(dir(builtins))
 
 
