@@ -19,6 +19,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     # Training, and several models
     "plot_trajectory",
     "WeightHistory",
+    "LandscapeLogger",
     "read_history",
     "evaluate_trajectory",
     "plot_interpolation",
@@ -51,6 +52,9 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "random_directions",
     "direction_between",
     "match_weights",
+    "gradient_direction",
+    "worst_direction",
+    "last_step",
     "filters",
     "print_filters",
     "register_filters",
@@ -140,6 +144,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.gradients import gradient_direction, worst_direction
 from losslandscape.interpolation import evaluate_barriers, evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
 from losslandscape.measures import (
@@ -157,6 +162,7 @@ from losslandscape.measures import (
     quadratic_half_widths,
     report,
 )
+from losslandscape.monitoring import LandscapeLogger
 from losslandscape.plotting import (
     SCALES,
     animate_path,
@@ -191,7 +197,7 @@ from losslandscape.topology import (
     persistence,
     saddle_minimum_distance,
 )
-from losslandscape.trajectory import WeightHistory, evaluate_trajectory, read_history
+from losslandscape.trajectory import WeightHistory, evaluate_trajectory, last_step, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.
@@ -624,12 +630,14 @@ def plot_trajectory(
 
     A second figure shows how faithful the first one is: the loss at each record
     next to that on the plane, and the record's distance from the plane. The model
-    is left as it was.
+    is left as it was. Several runs are drawn on one plane, each in a color.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training.
         history: A `WeightHistory`; a folder with its records or with `.keras` or
-            `.weights.h5` checkpoints; or a list of such files or of models.
+            `.weights.h5` checkpoints; or a list of such files or of models. Of
+            several runs, a dict of these by name, with `model` at the center of
+            their plane; see `evaluate_trajectory`.
         x: Inputs, or a whole dataset if `y` is `None`, as in `plot_loss_3D`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2. Defaults to 21.

@@ -37,6 +37,7 @@ from losslandscape.layout import (
     plain,
     plane_ticks,
     round_levels,
+    take_literally,
     wrapped,
 )
 from losslandscape.measures import loss_barrier
@@ -302,9 +303,11 @@ def plot_path(
 ):
     """Draws the path of training over the contours of its plane.
 
-    A square marks where training starts, the model's mark where it ends. The
-    axes are named after the share of the path's variance along them. Where the
-    path is straight, the second one is a random direction.
+    A square marks where training starts, the model's mark where it ends. Several
+    runs have a color each, and a point where they end. The axes are named after
+    the share of the paths' variance along them, beside that of a random walk; a
+    note says where it is no greater. Where the path is straight, the second axis
+    is a random direction.
 
     Args:
         trajectory: A `LossTrajectory`.
@@ -332,6 +335,9 @@ def plot_path(
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
     style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap}
     ax = plot_levels(trajectory, ax, figsize=figsize, **style)
+    if len(trajectory.runs) > 1:
+        _draw_runs(ax, trajectory, drawable_values(trajectory, metric, scale), scale)
+        return ax
     ax.plot(*trajectory.path.T, **PATH_STYLE)
     ax.plot(*trajectory.path[0], **START_STYLE)
     name_point(ax, "start", trajectory.path[0])
@@ -401,6 +407,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
 
     For each record the value at the recorded weights beside the one on the
     plane, where the path seems to be, and how far off the plane the record is.
+    Several runs have a color each.
 
     Args:
         trajectory: A `LossTrajectory`.
@@ -420,24 +427,23 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
     drawable_values(trajectory, metric, scale)
     (ax,) = axes_for(ax, figsize=figsize)
-    records = np.arange(len(trajectory.path))
     at_records, on_plane = (
         _on_scale(values[metric], scale)
         for values in (trajectory.true_values, trajectory.plane_values)
     )
-    (true,) = ax.plot(records, at_records, label="at the recorded weights")
-    (seen,) = ax.plot(records, on_plane, "--", label="on the plane")
-    beside = ax.twinx()
-    off_plane = "distance off the plane"
-    (distance,) = beside.plot(records, trajectory.distances, ":", color="0.4", label=off_plane)
+    beside, off_plane = ax.twinx(), "distance off the plane"
+    curves = [
+        (ax, at_records, {"linestyle": "-", "label": "at the recorded weights"}),
+        (ax, on_plane, {"linestyle": "--", "label": "on the plane"}),
+        (beside, trajectory.distances, {"linestyle": ":", "color": "0.4", "label": off_plane}),
+    ]
+    handles = _draw_fidelity(trajectory.runs, curves)
     beside.set_ylabel(off_plane)
     beside.set_ylim(bottom=0)
     ax.set(xlabel="record")
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    # Above the axes, since the curves may be anywhere.
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2}
-    ax.legend(handles=[true, seen, distance], frameon=False, fontsize="small", **place)
+    _legend_above(ax, handles)
     return ax
 
 
@@ -467,20 +473,22 @@ def animate_path(
         )
     ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
-    line, _ = ax.lines
-    last = len(trajectory.path) - 1
+    paths = [trajectory.path[records] for records in trajectory.runs.values()]
+    lines = ax.lines[: len(paths)]
+    last = max(map(len, paths)) - 1
     counter = ax.set_title("", loc="right", fontsize="small")
 
     def draw(number):
-        line.set_data(*trajectory.path[: number + 1].T)
+        for line, each in zip(lines, paths, strict=True):
+            line.set_data(*each[: number + 1].T)
         counter.set_text(f"record {number} of {last}")
-        return [line, counter]
+        return [*lines, counter]
 
     draw(last)
     # A layout made for each frame would make the picture tremble.
     ax.figure.draw_without_rendering()
     ax.figure.set_layout_engine("none")
-    film = animation.FuncAnimation(ax.figure, draw, frames=len(trajectory.path))
+    film = animation.FuncAnimation(ax.figure, draw, frames=last + 1)
     film.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps, dpi=150)
     plt.close(ax.figure)
 
@@ -851,6 +859,55 @@ def _draw_curve(ax, line, curves, label, scale):
     return from_axis(mean), curve.get_color()
 
 
+def _draw_runs(ax, trajectory, values, scale):
+    """Draws the paths of several runs, with the starts hollow and the ends full."""
+    style = {name: value for name, value in PATH_STYLE.items() if name != "color"}
+    drawn = []
+    for run, records in trajectory.runs.items():
+        drawn += ax.plot(*trajectory.path[records].T, **style | curve_style(ax) | {"label": run})
+    for line in drawn:
+        color, path = line.get_color(), line.get_xydata()
+        ax.plot(*path[0], **START_STYLE | {"color": color})
+        _mark(ax, path[-1:], facecolors=color, edgecolors="white")
+    name_point(ax, "start", trajectory.path[0])
+    _legend_above(ax, drawn, len(point_notes([trajectory], [values], scale)))
+
+
+def _legend_above(ax, handles, notes=0):
+    """Writes a legend above some axes and their notes, since curves may be anywhere in them."""
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2 + 1.5 * notes}
+    drawn = ax.legend(handles=handles, frameon=False, fontsize="small", **place)
+    for text in drawn.get_texts():
+        take_literally(text)
+
+
+def _draw_fidelity(runs, curves):
+    """Draws curves over the records of one or several runs; returns the handles of a legend."""
+    if len(runs) == 1:
+        return [ax.plot(values, **style)[0] for ax, values, style in curves]
+    (ax, first, _), *others = curves
+    # The first curves before all others, for the colors that `plot_path` has.
+    drawn = [
+        ax.plot(first[records], **curve_style(ax) | {"label": run, "linestyle": "-"})[0]
+        for run, records in runs.items()
+    ]
+    for beside, values, style in others:
+        for line, records in zip(drawn, runs.values(), strict=True):
+            beside.plot(values[records], **style | {"color": line.get_color()})
+    styles = [ax.plot([], **style | {"color": "0.4"})[0] for ax, _, style in curves]
+    return [*styles, *drawn]
+
+
+def _path_notes(surface):
+    """What a random walk would explain of itself, beside what the names of the axes say."""
+    if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
+        return []
+    null = surface.metadata["random_walk"]
+    # The second share is small, too, where the first one is large.
+    exceeds = (np.cumsum(surface.explained) > np.cumsum(null)).any()
+    return [f"{'' if exceeds else 'no more than '}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
+
+
 def _mark(ax, points, **style):
     """Marks points, one per row, that are models."""
     for point in points:
@@ -870,9 +927,13 @@ def _name_models(ax, value, points):
 
 def _along_path(surface):
     """Points close to each other along the path of a trajectory, if it is one."""
-    path = getattr(surface, "path", np.empty((0, 2)))
     shares = np.linspace(0, 1, 10, endpoint=False)[:, np.newaxis]
-    return [point for a, b in pairwise(path) for point in a + shares * (b - a)]
+    return [
+        point
+        for records in getattr(surface, "runs", {}).values()
+        for a, b in pairwise(surface.path[records])
+        for point in a + shares * (b - a)
+    ]
 
 
 def _levels(levels, values, scale, cmap):
@@ -909,7 +970,10 @@ def _dress_plane(ax, surface, values, scale, *, label=None):
         # The caller's grid would lie over the contours.
         ax.grid(visible=False)
     plane_ticks(ax, sides)
-    note(ax, point_notes([surface], [values], scale), label)
+    notes = point_notes([surface], [values], scale)
+    if ax.name != "3d":
+        notes += _path_notes(surface)
+    note(ax, notes, label)
 
 
 def _points_in_box(ax, points, scale):

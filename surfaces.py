@@ -234,11 +234,12 @@ class LossSurface(_Landscape):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossTrajectory(LossSurface):
-    """A loss surface with the path of training on it.
+    """A loss surface with the path of training on it, or those of several runs.
 
     Attributes:
         path: Float array of shape `(k, 2)`, alpha and beta of each record,
-            projected onto the plane; the last one is (0, 0).
+            projected onto the plane; the last one is (0, 0). Several runs
+            follow each other, and `runs` says where.
         explained: Float array of shape `(2,)`, the share of the path's variance
             along each axis.
         distances: Float array of shape `(k,)`, the distance of each record from
@@ -256,6 +257,14 @@ class LossTrajectory(LossSurface):
     distances: np.ndarray
     plane_values: dict
     true_values: dict
+
+    @property
+    def runs(self):
+        """Dict of slices by name: which of the records belong to which run."""
+        numbers = self.metadata.get("runs", {"training": len(self.path)})
+        ends = np.cumsum(list(numbers.values())).tolist()
+        pairs = zip(numbers.items(), ends, strict=True)
+        return {name: slice(end - number, end) for (name, number), end in pairs}
 
     @property
     def axis_names(self):

@@ -2,7 +2,8 @@
 
 Weights are recorded while a model trains, or read from its checkpoints. The two
 principal components of the steps to the final weights span the plane; the path is
-drawn on the loss of exactly that plane, and its distance from it is reported.
+drawn on the loss of exactly that plane, and its distance from it is reported. The
+paths of several runs may share a plane.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.checks import check_choice, check_integer, import_extra
+from losslandscape.checks import check_choice, check_integer, check_model, import_extra
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
@@ -192,11 +193,22 @@ def evaluate_trajectory(
     the end to that line or, if the line goes through the end, in a random
     direction, which the metadata note under `"second_axis"`.
 
+    Several runs share a plane: that of the principal components of all their
+    records, through the weights of `model`, usually where the first run ends.
+
+    How much of a path its plane holds says little by itself: even a random walk in
+    many dimensions lies close to a plane. Of its variance the k-th component
+    explains 6 / (π²k²), that is 60.8 % and 15.2 %, and more if there are few
+    records: of n, 6 / (4 (n² - 1) sin²(πk / 2n)). The metadata hold both shares
+    under `"random_walk"`; plots show them beside those of the path, and say so
+    where these are no greater.
+
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
             is left as it was.
         history: What `read_history` reads: a `WeightHistory`, a folder of
-            records or checkpoints, or a list of checkpoints or models.
+            records or checkpoints, or a list of checkpoints or models. Of several
+            runs, a dict of these by name; each run ends with its last record.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis; see `evaluate_surface`. Defaults to 21.
@@ -215,9 +227,11 @@ def evaluate_trajectory(
 
     Returns:
         A `LossTrajectory`: the surface, the path on it, and how faithful it is.
-        Distances are in the space of all trained weights, including those frozen
-        at the end: where these moved earlier, the path lies that far off the
-        plane. Moving statistics do not count.
+        Of several runs, the paths follow each other, and `runs` says where. They
+        have no `"random_walk"`: runs that start apart stay apart. Distances are in
+        the space of all trained weights, including those frozen at the end: where
+        these moved earlier, the path lies that far off the plane. Moving statistics
+        do not count.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -227,8 +241,16 @@ def evaluate_trajectory(
             such record) or are all the same, or if another argument has an
             unusable value; raised before any point is computed.
 
+    Example:
+
+    >>> trajectory = evaluate_trajectory(
+    ...     small_batch, {"16": small_history, "100": large_history}, x_train, y_train
+    ... )
+    >>> plot_path(trajectory, scale="log")
+
     Reference:
-        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2; for random
+        walks, [Antognini & Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805).
     """
     numbers = Grid.of(number_of_points, (-1, 1)).shape[::-1]
     check_choice("ignore", ignore, IGNORE_RULES)
@@ -245,11 +267,11 @@ def evaluate_trajectory(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    names, records = _until_the_end(model, *read_history(model, history))
     trained, frozen = _trained_positions(model)
-    _check_finite(names, records, [*trained, *frozen])
-    steps, frozen_steps = (_steps_to_the_end(records, part) for part in (trained, frozen))
-    directions, path, explained, origin = _principal_plane(model, steps, ignore)
+    names, records, runs = _read_runs(model, history, [*trained, *frozen])
+    center = _arrays(model)
+    steps, frozen_steps = (_steps_from(center, records, part) for part in (trained, frozen))
+    directions, path, explained, origin = _principal_plane(model, steps, runs, ignore)
     distances = _distances(steps, frozen_steps, directions, path)
     grid = _grid_around(path, margin, numbers)
     points = np.concatenate([grid.points, path])
@@ -274,8 +296,71 @@ def evaluate_trajectory(
     number = sum(len(points) for _, points in legs)
     order = np.append(grid.order, np.arange(len(grid.points), number))
     origin |= {"ignore": ignore, "records": names}
+    if isinstance(history, dict):
+        origin["runs"] = runs
+    else:
+        # Without the end, as in the components.
+        origin["random_walk"] = random_walk_shares(len(records) - 1)[:2].tolist()
     (trajectory,) = call.along(legs, assemble, origin, order=order, walk=between_records)
     return trajectory
+
+
+def last_step(model, history):
+    """Returns the direction of the last step of a training.
+
+    Args:
+        model: A built `keras.Model` at the end of its training.
+        history: What `read_history` reads. With a `WeightHistory` of `every=1`, the
+            step is that of the optimizer.
+
+    Returns:
+        A direction: a list of float32 arrays with the shapes of
+        `model.trainable_variables`. The model is at the coordinate 0, and the last
+        record that differs from it at -1. It is not normalized.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If all records have the trainable weights of `model`, or for any
+            reason that `read_history` has.
+
+    Example:
+
+    >>> history = WeightHistory("steps", every=1)
+    >>> model.fit(x_train, y_train, epochs=1, callbacks=[history], verbose=0)
+    >>> step = last_step(model, history)
+    >>> plot_loss(model, (x_train, y_train), directions=[step], extent=(-5, 20))
+    """
+    check_model(model)
+    _, records = read_history(model, history)
+    trained, _ = _trained_positions(model)
+    steps = _steps_from(_arrays(model), records, trained)
+    moving = [step for step in steps if any(array.any() for array in step)]
+    if not moving:
+        raise ValueError(
+            f"`history` must hold a step, but all {len(records)} records have the trainable "
+            "weights of `model`."
+        )
+    return [-array.astype(np.float32) for array in moving[-1]]
+
+
+def random_walk_shares(number):
+    """Returns the shares of the variance of a random walk along its principal components.
+
+    In many dimensions, with steps that are independent and equally long on average, the
+    covariance of n points is the inverse of a path's Laplacian, whose eigenvalues are
+    4 sin²(πk / 2n).
+
+    Args:
+        number: How many points the walk has, at least 2.
+
+    Returns:
+        Float array of shape `(number - 1,)`, the greatest share first.
+
+    Reference:
+        [Antognini & Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805), section 2.
+    """
+    angles = np.pi * np.arange(1, number) / (2 * number)
+    return 6 / (4 * (number**2 - 1) * np.sin(angles) ** 2)
 
 
 def between_records(model):
@@ -401,6 +486,36 @@ def _are_same(arrays, others):
     )
 
 
+def _read_runs(model, history, positions):
+    """The names and weights of all records, and the number of records by run."""
+    if isinstance(history, dict):
+        found = _read_several(model, history)
+    else:
+        found = {"training": _until_the_end(model, *read_history(model, history))}
+    for names, records in found.values():
+        _check_finite(names, records, positions)
+    names, records = ([each for pair in found.values() for each in pair[index]] for index in (0, 1))
+    return names, records, {run: len(records) for run, (_, records) in found.items()}
+
+
+def _read_several(model, histories):
+    """The names and weights of the records by run."""
+    found = {}
+    for run, history in histories.items():
+        if not isinstance(run, str):
+            raise TypeError(f"`history` must name its runs with strings. Received {run!r}.")
+        names, records = read_history(model, history)
+        if len(records) < 2:
+            raise ValueError(
+                f"`history` must hold at least 2 records of each run. Received {len(records)} of "
+                f"{run!r}."
+            )
+        found[run] = [f"{run}/{name}" for name in names], records
+    if not found:
+        raise ValueError("`history` is an empty dict. Pass a history for each run, by its name.")
+    return found
+
+
 def _until_the_end(model, names, records):
     """The records and, if training continued after the last of them, the model itself."""
     end = _arrays(model)
@@ -438,14 +553,13 @@ def _check_finite(names, records, positions):
             )
 
 
-def _steps_to_the_end(records, positions):
-    """Some weights of each record minus those at the end."""
-    end = records[-1]
-    return [[record[position] - end[position] for position in positions] for record in records]
+def _steps_from(center, records, positions):
+    """Some weights of each record minus those at the center."""
+    return [[record[position] - center[position] for position in positions] for record in records]
 
 
-def _principal_plane(model, steps, ignore):
-    """The two main directions of a path, its coordinates on them and the variance they explain.
+def _principal_plane(model, steps, runs, ignore):
+    """The two main directions of paths, their coordinates on them and the variance they explain.
 
     The fourth result is metadata: where the directions come from.
     """
@@ -459,8 +573,10 @@ def _principal_plane(model, steps, ignore):
     )
     is_moving = np.repeat(moves, [array.size for array in steps[0]])
     length = _check_path(matrix, is_moving, ignore)
-    # The components of the steps without the last one, of length 0, as in the paper.
-    centered = matrix[:-1] - matrix[:-1].mean(axis=0)
+    # The components of the steps without the end at the center, of length 0, as in the paper.
+    is_end = np.isin(np.arange(len(matrix)), np.cumsum(list(runs.values())) - 1)
+    centered = matrix[~is_end | matrix.any(axis=1)]
+    centered -= centered.mean(axis=0)
     _, lengths, components = linalg.svd(centered, full_matrices=False)
     squares = np.square(lengths, dtype=float)
     number = min(np.count_nonzero(lengths > ROUNDING * length), 2)

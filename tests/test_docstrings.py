@@ -65,8 +65,10 @@ def test_example(example, request, tmp_path, monkeypatch):
 
 def missing_names(source, known):
     """Names that an example does not define itself: the fixtures below."""
-    names = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)]
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
     made = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    made |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
     return {name.id for name in names} - made - set(known) - set(dir(builtins))
 
 
@@ -207,6 +209,18 @@ def trajectory(model, x_train, y_train, tmp_path):
     history = WeightHistory(tmp_path / "epochs")
     model.fit(x_train, y_train, epochs=3, callbacks=[history], verbose=0)
     return evaluate_trajectory(model, history, x_train, y_train, 5)
+
+
+@pytest.fixture
+def small_history():
+    start = network()
+    return [start, trained(100), trained(16)]
+
+
+@pytest.fixture
+def large_history(small_history):
+    start, end, _ = small_history
+    return [start, end]
 
 
 class OutputFirstDenseLayer(layers.Layer):

@@ -7,6 +7,7 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 import pytest
+from cycler import cycler
 from matplotlib import pyplot as plt
 from PIL import Image
 
@@ -809,6 +810,68 @@ def test_the_second_axis_of_a_straight_path_is_named_as_what_it_is():
     assert ax.get_ylabel().replace("\n", " ") == "random direction at right angles"
 
 
+RUNS = dataclasses.replace(TRAJECTORY, metadata={"runs": {"SGD": 3, "Adam_$": 1}})
+
+
+def test_several_runs_have_a_color_each():
+    ax = plot_path(RUNS)
+    first, second, *starts = ax.lines
+    np.testing.assert_array_equal(first.get_xydata(), PATH[:3])
+    np.testing.assert_array_equal(second.get_xydata(), PATH[3:])
+    assert first.get_color() != second.get_color()
+    for line, start in zip((first, second), starts, strict=True):
+        np.testing.assert_array_equal(start.get_xydata(), line.get_xydata()[:1])
+        assert start.get_color() == line.get_color()
+    ends = [collection.get_offsets().tolist() for collection in ax.collections[-2:]]
+    assert ends == [[PATH[2].tolist()], [PATH[3].tolist()]]
+    # Above the plane, since no place on it is free of contours.
+    drawn = ax.get_legend()
+    assert [text.get_text() for text in drawn.get_texts()] == ["SGD", "Adam_$"]
+    ax.figure.draw_without_rendering()
+    assert drawn.get_window_extent().y0 >= ax.bbox.y1
+
+
+def test_colors_of_runs_are_the_same_in_both_figures_and_of_the_callers_cycle():
+    with mpl.rc_context({"axes.prop_cycle": cycler(color=["red", "lime"])}):
+        path, fidelity = plot_path(RUNS), plot_path_fidelity(RUNS)
+    for ax in (path, fidelity):
+        assert [line.get_color() for line in ax.lines[:2]] == ["red", "lime"]
+
+
+def test_fidelity_of_several_runs_counts_the_records_of_each():
+    ax = plot_path_fidelity(RUNS)
+    beside = next(other for other in ax.figure.axes if other is not ax)
+    curves = {
+        "true_values": ax.lines[:2], "plane_values": ax.lines[2:4], "distances": beside.lines[:2]
+    }  # fmt: skip
+    for name, (first, second) in curves.items():
+        values = getattr(RUNS, name)
+        values = values["loss"] if isinstance(values, dict) else values
+        np.testing.assert_array_equal(first.get_xydata(), np.transpose([range(3), values[:3]]))
+        np.testing.assert_array_equal(second.get_xydata(), [[0, values[3]]])
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [
+        "at the recorded weights", "on the plane", "distance off the plane", "SGD", "Adam_$"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("explained", "expected"),
+    [
+        ([0.912, 0.05], "a random walk: 60.9% and 15.3%"),
+        ([0.5, 0.4], "a random walk: 60.9% and 15.3%"),
+        ([0.6, 0.15], "no more than a random walk: 60.9% and 15.3%"),
+        ([0.3, 0.3], "no more than a random walk: 60.9% and 15.3%"),
+    ],
+)
+def test_a_note_compares_a_path_with_a_random_walk(explained, expected):
+    metadata = {"random_walk": [0.609, 0.153]}
+    path = dataclasses.replace(TRAJECTORY, explained=np.array(explained), metadata=metadata)
+    assert expected in texts(plot_path(path))
+    # Its axes in space have no names to compare with.
+    assert expected not in texts(plot_surface(path))
+
+
 def test_levels_of_the_plane_of_a_path_are_named_as_the_path_is():
     ax, other = plot_levels([TRAJECTORY, BOWL])
     assert ax.get_xlabel() == "1st principal component (91.2%)"
@@ -845,6 +908,12 @@ def test_films_have_a_frame_per_record(tmp_path):
     # The black path grows.
     assert (last < 60).sum() > (first < 60).sum()
     assert not plt.get_fignums()
+
+
+def test_films_of_several_runs_last_as_long_as_the_longest(tmp_path):
+    animate_path(RUNS, tmp_path / "runs.gif")
+    with Image.open(tmp_path / "runs.gif") as film:
+        assert film.n_frames == 3
 
 
 def test_films_that_need_ffmpeg_say_so(tmp_path, monkeypatch):

@@ -9,7 +9,14 @@ from keras import layers
 from quadratic import Quadratic, quadratic_model
 from sklearn.decomposition import PCA
 
-from losslandscape import LossTrajectory, WeightHistory, evaluate_trajectory, read_history
+from losslandscape import (
+    LossTrajectory,
+    WeightHistory,
+    evaluate_trajectory,
+    last_step,
+    read_history,
+)
+from losslandscape.trajectory import random_walk_shares
 
 DATA = np.zeros((4, 1), "float32"), np.zeros((4, 1), "float32")
 
@@ -541,6 +548,97 @@ def test_paths_of_fewer_dimensions_are_drawn_correctly(points, path, explained, 
     assert np.ptp(trajectory.betas) > 0
     # The loss varies along beta, even where that axis is random.
     assert np.ptp(trajectory.values["loss"], axis=0).min() > 0
+
+
+def test_the_last_step_is_that_of_the_optimizer(tmp_path):
+    model, truth = quadratic_model(), Truth()
+    history = WeightHistory(tmp_path / "history", every=1)
+    model.fit(*DATA, epochs=2, batch_size=2, callbacks=[history, truth], verbose=0)
+    # Gradient descent with a rate of 0.1; the last record is the model itself.
+    expected = -0.1 * (Quadratic.MATRIX @ truth.batches[-2] + Quadratic.SLOPE)
+    np.testing.assert_allclose(flat(last_step(model, history)), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="must hold a step, but all 2 records"):
+        last_step(model, [model, model])
+    with pytest.raises(TypeError, match="`model` must be a `keras.Model`"):
+        last_step("model", history)
+
+
+@pytest.mark.parametrize("center", [(1.0, -2, 0.5), (3.0, 0, 1)])
+def test_several_runs_share_the_plane_of_all_their_records(center):
+    first = np.array([(4, 1, 0), (2, 1, 1), (1.5, -1, 1), (1, -2, 0.5)])
+    second = np.array([(4, 1, 0), (5, 3, 0), (5, 4, -1)])
+    (model,) = line_of(center)
+    runs = {"SGD": line_of(*first), "Adam": line_of(*second)}
+    trajectory = evaluate_trajectory(model, runs, *DATA, (4, 3), verbose=0)
+
+    points = np.concatenate([first, second])
+    # A run's end at the center is not among the components, as in a single run.
+    is_used = (points != center).any(axis=1)
+    reference = PCA(2, svd_solver="full").fit(points[is_used])
+    coordinates = (points - center) @ reference.components_.T
+    np.testing.assert_allclose(np.abs(trajectory.path), np.abs(coordinates), atol=1e-5)
+    np.testing.assert_allclose(trajectory.explained, reference.explained_variance_ratio_, atol=1e-5)
+    rest = points - center - coordinates @ reference.components_
+    np.testing.assert_allclose(trajectory.distances, np.linalg.norm(rest, axis=1), atol=1e-5)
+    losses = [w @ Quadratic.MATRIX @ w / 2 + Quadratic.SLOPE @ w for w in points]
+    np.testing.assert_allclose(trajectory.true_values["loss"], losses, rtol=1e-5)
+    assert trajectory.runs == {"SGD": slice(0, 4), "Adam": slice(4, 7)}
+    names = [f"{run}/{record.name}" for run, records in runs.items() for record in records]
+    assert trajectory.metadata["records"] == names
+    assert "random_walk" not in trajectory.metadata
+
+
+def test_a_single_run_by_name_has_the_plane_of_that_run(trained, data, tmp_path):
+    model, history = trained
+    alone = evaluate_trajectory(model, history, *data, 2, verbose=0)
+    named = evaluate_trajectory(model, {"Adam": history}, *data, 2, verbose=0)
+    for name in ("alphas", "betas", "path", "explained", "distances"):
+        np.testing.assert_array_equal(getattr(named, name), getattr(alone, name))
+    for name in ("values", "plane_values", "true_values"):
+        np.testing.assert_equal(getattr(named, name), getattr(alone, name))
+    assert alone.runs == {"training": slice(0, 7)}
+    named.save(tmp_path / "runs.h5")
+    assert LossTrajectory.load(tmp_path / "runs.h5").runs == {"Adam": slice(0, 7)}
+
+
+def test_runs_that_span_no_plane_are_refused():
+    model, *points = line_of((1, 1, 1), (0, 0, 0), (2, 0, 0), (np.nan, 0, 0))
+    with pytest.raises(ValueError, match="`history` is an empty dict"):
+        evaluate_trajectory(model, {}, *DATA)
+    with pytest.raises(ValueError, match="at least 2 records of each run.*Received 1 of 'b'"):
+        evaluate_trajectory(model, {"a": points[:2], "b": points[:1]}, *DATA)
+    with pytest.raises(TypeError, match="name its runs with strings. Received 3"):
+        evaluate_trajectory(model, {3: points[:2]}, *DATA)
+    with pytest.raises(ValueError, match=f"NaN or inf in 'b/{points[2].name}'.*the 1 records"):
+        evaluate_trajectory(model, {"a": points[:2], "b": points[1:]}, *DATA)
+
+
+def test_a_random_walk_explains_what_the_closed_form_says():
+    number, generator = 40, np.random.default_rng(0)
+    walk = np.cumsum(generator.normal(size=(number, 50_000)), axis=0)
+    reference = PCA(svd_solver="full").fit(walk).explained_variance_ratio_
+    shares = random_walk_shares(number)
+    assert shares.sum() == pytest.approx(1)
+    np.testing.assert_allclose(reference[: number - 1], shares, rtol=0.03)
+    # Of a long walk, those of the paper: 60.8 %, 15.2 %, …
+    long = random_walk_shares(10_000)[:5]
+    np.testing.assert_allclose(long, 6 / (np.pi * np.arange(1, 6)) ** 2, rtol=1e-5)
+    assert [f"{share:.1%}" for share in long[:2]] == ["60.8%", "15.2%"]
+
+
+def test_the_shares_of_a_random_walk_stand_beside_those_of_a_path(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(20_000, use_bias=False)])
+    model.compile("sgd", loss=lambda _, output: keras.ops.mean(output))
+    generator = np.random.default_rng(0)
+    walk = np.cumsum(generator.normal(size=(12, 1, 20_000)), axis=0).astype("float32")
+    for number, weights in enumerate(walk):
+        np.savez(tmp_path / f"step-{number}.npz", weights)
+    model.set_weights([walk[-1]])
+    trajectory = evaluate_trajectory(model, tmp_path, *DATA, 2, verbose=0)
+    # The end is not among the components.
+    expected = 6 / (4 * (11**2 - 1) * np.sin(np.pi * np.array([1, 2]) / 22) ** 2)
+    np.testing.assert_allclose(trajectory.metadata["random_walk"], expected)
+    np.testing.assert_allclose(trajectory.explained, expected, rtol=0.03)
 
 
 def test_layers_frozen_at_the_end_lie_off_the_plane(tmp_path):

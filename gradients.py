@@ -1,0 +1,256 @@
+"""Gradients: the directions in which the loss rises fastest, and farthest.
+
+Random directions nearly always miss these. Which ones they are depends on what counts as
+equally far; here that is what random directions of some normalization take for it.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from losslandscape.checks import check_choice, check_compiled, check_integer
+from losslandscape.datasets import one_dataset, read_dataset
+from losslandscape.derivatives import check_derivatives, check_loss, differentiator
+from losslandscape.directions import IGNORE_RULES, NORMALIZATIONS, filters, resolve_seed, to_numpy
+from losslandscape.engines import evaluator
+from losslandscape.state import evaluated, preserved
+from losslandscape.walks import precise_dtypes
+
+
+def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn", batch_size=None):
+    """Computes the direction in which the loss of a model rises fastest.
+
+    With the gradient g of the mean loss over all data, and the diagonal matrix T of
+    the scales of random directions, it is `d = √N · T²g / ‖Tg‖`: of all directions
+    with `‖T⁻¹d‖ = √N`, as random directions of the same normalization have it, the
+    one along which the loss rises fastest. N counts the entries that move. At the
+    same coordinate it is therefore as far away as a random direction, and both can
+    be drawn on the same axes.
+
+    Under `"filter"` the n entries of a filter have the scale `‖θ_f‖ / √n`, under
+    `"layer"` those of a weight array, and under `"weight"` each has `|θ|`, which is
+    how adaptive sharpness-aware minimization (ASAM) perturbs the weights. With
+    `None` all scales are 1: that is the gradient itself, along which
+    sharpness-aware minimization (SAM) looks for the worst loss. Their perturbation
+    of radius ρ, `ρ · T²g / ‖Tg‖`, is at the coordinate `ρ / √N`.
+
+    Args:
+        model: A compiled and built `keras.Model`, on the TensorFlow backend. It is
+            left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        normalize: How far a step counts, as in `random_directions`: relative to the
+            norm of each `"filter"` (the default) or `"layer"`, to each `"weight"`, or
+            as it is (`None`).
+        ignore: What stays put, as in `random_directions`. Under `None`, all weights
+            move in any case.
+        batch_size: Samples per batch, for arrays; it affects only memory and
+            speed. `None` (the default) chooses one.
+
+    Returns:
+        A direction: a list of float32 arrays with the shapes of
+        `model.trainable_variables`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the gradient is 0 or not
+            finite, or for any reason that `hessian_product` has: the derivatives
+            are checked as there.
+
+    Example:
+
+    >>> steepest = gradient_direction(model, x_train, y_train)
+    >>> random, worst = (
+    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
+    ...     for directions in (random_directions(model, 10, seed=0), [steepest])
+    ... )
+    >>> plot_line([random, worst], labels=("random", "steepest"))
+
+    Reference:
+        [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 2;
+        [Kwon et al., 2021](https://arxiv.org/abs/2102.11600), section 3.
+    """
+    data, scales = _prepared(model, (x, y), normalize, ignore, batch_size)
+    _, gradient = _differentiator(model, data)()
+    direction = _steepest(scales, gradient)
+    if direction is None:
+        raise ValueError(
+            "The gradient of `model` is 0 in the weights that move, so the loss rises fastest in "
+            "no direction. Use `worst_direction`."
+        )
+    return direction
+
+
+def worst_direction(
+    model,
+    x,
+    y=None,
+    radius=0.1,
+    steps=10,
+    *,
+    normalize="filter",
+    ignore="biasbn",
+    seed=None,
+    batch_size=None,
+):
+    """Searches for the direction in which the loss is highest at some distance.
+
+    Close to a minimum the gradient says little about the loss farther away. This starts
+    along `gradient_direction`, or a random direction where the gradient is 0, and
+    repeats `d ← √N · T²g / ‖Tg‖` with the gradient g at the coordinate `radius` along
+    d. At the minimum of a quadratic loss this is the power method: it ends along the
+    largest eigenvalue λ of THT, where the loss rises most, by `N · radius² · λ / 2`.
+
+    Args:
+        model: As in `gradient_direction`.
+        x: As in `gradient_direction`.
+        y: Targets. Defaults to `None`.
+        radius: The coordinate along the direction at which the loss is to be highest,
+            greater than 0. Defaults to 0.1; at 1, a filter-normalized direction is as
+            long as the weights themselves.
+        steps: How many directions to try, at least 1. Each takes about as long as a
+            product with the Hessian. Defaults to 10.
+        normalize: As in `gradient_direction`.
+        ignore: As in `gradient_direction`.
+        seed: Integer seed for the random direction. `None` (the default) draws one
+            from NumPy's global random state.
+        batch_size: As in `gradient_direction`.
+
+    Returns:
+        A direction, that of the highest loss of those tried, as `gradient_direction`
+        returns it. There may be even worse ones.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the gradient is not finite, or
+            for any reason that `hessian_product` has.
+
+    Example:
+
+    >>> worst = worst_direction(model, x_train, y_train, 0.2, seed=0)
+    >>> gradient = gradient_direction(model, x_train, y_train)
+    >>> lines = [
+    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
+    ...     for directions in (random_directions(model, 10, seed=0), [gradient], [worst])
+    ... ]
+    >>> plot_line(lines, labels=("random", "gradient", "worst"), scale="log")
+
+    Reference:
+        [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and
+        [Kwon et al., 2021](https://arxiv.org/abs/2102.11600), who take one step.
+    """
+    if not radius > 0:
+        raise ValueError(f"`radius` must be greater than 0. Received {radius}.")
+    check_integer("steps", steps, minimum=1)
+    generator = np.random.default_rng(resolve_seed(seed))
+    data, scales = _prepared(model, (x, y), normalize, ignore, batch_size)
+    differentiate = _differentiator(model, data)
+    found = []
+    with preserved(model):
+        origins = [weight.numpy() for weight in model.trainable_variables]
+        _, gradient = differentiate()
+        for _ in range(steps):
+            direction = _steepest(scales, gradient)
+            if direction is None:
+                noise = [generator.normal(size=scale.shape) for scale in scales]
+                direction = _steepest(scales, noise)
+            _move(model, origins, direction, radius)
+            loss, gradient = differentiate()
+            found.append((loss, direction))
+            if not _are_finite(loss, gradient):
+                # No loss is worse than that.
+                return direction
+    return max(found, key=lambda pair: pair[0])[1]
+
+
+def _check_backend():
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "Gradients need the TensorFlow backend, for its automatic differentiation. Received "
+            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
+        )
+
+
+def _prepared(model, dataset, normalize, ignore, batch_size):
+    """The data in batches, and the scale of each entry of a random direction."""
+    check_compiled(model)
+    _check_backend()
+    scales = _scales(model, normalize, ignore)
+    return read_dataset(model, one_dataset(*dataset), batch_size), scales
+
+
+def _differentiator(model, data):
+    """Makes the function that returns the loss on all data, and its gradient; refuses others'."""
+    differentiate = differentiator(model, data.batches.element_spec)
+    weights = model.trainable_variables
+    still = [
+        tf.zeros(weight.shape, dtype)
+        for weight, dtype in zip(weights, precise_dtypes(weights), strict=True)
+    ]
+
+    def loss_and_gradient():
+        loss, count, gradient = 0.0, 0.0, [np.zeros(weight.shape) for weight in weights]
+        with evaluated(model):
+            for batch in data.batches:
+                found = differentiate(batch, still)
+                loss += float(found.count * found.loss)
+                count += float(found.count)
+                parts = zip(gradient, found.gradient, strict=True)
+                gradient = [whole + float(found.count) * part.numpy() for whole, part in parts]
+        return loss / count, [whole / count for whole in gradient]
+
+    with evaluated(model):
+        reported = evaluator(model, lambda *_, **__: None)(data)["loss"]
+    check_derivatives(model, differentiate, next(iter(data.batches)))
+    loss, gradient = loss_and_gradient()
+    if not _are_finite(loss, gradient):
+        raise ValueError(
+            "The loss or its gradient is not finite at the weights of `model`. Check the loss with "
+            "`model.evaluate`; half precision overflows above 65504."
+        )
+    check_loss(model, loss, reported)
+    return loss_and_gradient
+
+
+def _are_finite(loss, gradient):
+    return np.isfinite(loss) and all(np.isfinite(part).all() for part in gradient)
+
+
+def _steepest(scales, gradient):
+    """The direction `√N · T²g / ‖Tg‖`, or `None` where the gradient is 0."""
+    scaled = [scale * part for scale, part in zip(scales, gradient, strict=True)]
+    length = np.sqrt(sum(np.sum(np.square(part)) for part in scaled))
+    if length == 0:
+        return None
+    factor = np.sqrt(sum(map(np.count_nonzero, scales))) / length
+    pairs = zip(scales, scaled, strict=True)
+    return [(factor * scale * part).astype(np.float32) for scale, part in pairs]
+
+
+def _move(model, origins, direction, coordinate):
+    for weight, origin, step in zip(model.trainable_variables, origins, direction, strict=True):
+        weight.assign(tf.cast(origin + coordinate * step, weight.dtype))
+
+
+def _scales(model, normalize, ignore):
+    """The root mean square of each entry of a random direction, 0 where nothing moves."""
+    check_choice("normalize", normalize, NORMALIZATIONS)
+    check_choice("ignore", ignore, IGNORE_RULES)
+    if normalize is None:
+        return [np.ones(weight.shape) for weight in model.trainable_variables]
+    pairs = zip(model.trainable_variables, filters(model), strict=True)
+    scales = [_scale(to_numpy(weight), entry.axes, normalize, ignore) for weight, entry in pairs]
+    if not any(scale.any() for scale in scales):
+        raise ValueError(
+            f"`model` has no filter to move: all {len(scales)} trainable weights are biases or "
+            "normalization parameters, or zero. Pass `ignore=None` to move the former, too."
+        )
+    return scales
+
+
+def _scale(weight, axes, normalize, ignore):
+    if axes is None and ignore == "biasbn":
+        return np.zeros(weight.shape)
+    over = {"layer": tuple(range(weight.ndim)), "filter": axes or (), "weight": ()}[normalize]
+    squares = np.mean(np.square(weight, dtype=float), axis=over, keepdims=True)
+    return np.broadcast_to(np.sqrt(squares), weight.shape)
