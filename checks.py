@@ -91,6 +91,15 @@ def check_directions(model, directions, number=None):
             raise ValueError(f"`directions[{index}]` must be finite. It holds NaN or inf.")
 
 
+def check_tensorflow(subject):
+    """Refuses other backends for what differentiates; `subject` begins the error."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"{subject} needs the TensorFlow backend, for its automatic differentiation. Received "
+            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
+        )
+
+
 def check_choice(name, value, choices):
     """Refuses a value that is not among the accepted ones."""
     if value not in choices:

@@ -8,7 +8,6 @@ that does is refused.
 
 import functools
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -17,6 +16,7 @@ from losslandscape.checks import (
     check_compiled,
     check_directions,
     check_integer,
+    check_tensorflow,
     import_extra,
 )
 from losslandscape.datasets import one_dataset, read_dataset
@@ -452,7 +452,7 @@ def evaluate_convexity(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    _check_backend()
+    check_tensorflow("Curvature")
     directions, origin = call.choose(directions, 2, seed, exactly=True)
     call.identify(directions=directions, coordinates=grid.axes)
     engine = functools.partial(_convexity_engine, tolerance=tolerance, seed=origin.get("seed", 0))
@@ -492,7 +492,7 @@ class _Operator:
 
 def _units(model, normalize, ignore, layers):
     check_compiled(model)
-    _check_backend()
+    check_tensorflow("Curvature")
     return scales(model, normalize, ignore, layers)
 
 
@@ -531,14 +531,6 @@ def _trace_samples(operator, number, seed):
         samples.append([np.vdot(part, moved) for part, moved in pairs])
         _check_finite(samples[-1])
     return np.array(samples, dtype=float)
-
-
-def _check_backend():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Curvature needs the TensorFlow backend, for its automatic differentiation. Received "
-            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
-        )
 
 
 def _product(model, data):

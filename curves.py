@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.checks import check_choice, check_compiled, check_integer
+from losslandscape.checks import check_choice, check_compiled, check_integer, check_tensorflow
 from losslandscape.datasets import map_arrays, one_dataset, read_dataset
 from losslandscape.directions import resolve_seed
 from losslandscape.engines import evaluator
@@ -96,7 +96,7 @@ def fit_curve(
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), equations 2 and 4.
     """
-    _check_backend()
+    check_tensorflow("`fit_curve`")
     check_compiled(model)
     check_same_architecture([model, other], ["model", "other"])
     check_integer("epochs", epochs, minimum=1)
@@ -208,14 +208,6 @@ def evaluate_curve(
         "positions": [0, 1],
     }
     return measure_mixtures(call, models, shares, functools.partial(line, times), origin)
-
-
-def _check_backend():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "`fit_curve` needs the TensorFlow backend, for its automatic differentiation. Received "
-            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
-        )
 
 
 def _check_finite(loss, epoch):

@@ -4,14 +4,13 @@ Random directions nearly always miss these. Which ones they are depends on what 
 equally far; here that is what random directions of some normalization take for it.
 """
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from losslandscape.checks import check_choice, check_compiled, check_integer
+from losslandscape.checks import check_compiled, check_integer, check_tensorflow
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, differentiator
-from losslandscape.directions import IGNORE_RULES, NORMALIZATIONS, filters, resolve_seed, to_numpy
+from losslandscape.directions import resolve_seed, scales
 from losslandscape.engines import evaluator
 from losslandscape.state import evaluated, preserved
 from losslandscape.walks import precise_dtypes
@@ -70,9 +69,9 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 2;
         [Kwon et al., 2021](https://arxiv.org/abs/2102.11600), section 3.
     """
-    data, scales = _prepared(model, (x, y), normalize, ignore, batch_size)
+    data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
     _, gradient = _differentiator(model, data)()
-    direction = _steepest(scales, gradient)
+    direction = _steepest(units, gradient)
     if direction is None:
         raise ValueError(
             "The gradient of `model` is 0 in the weights that move, so the loss rises fastest in "
@@ -143,17 +142,17 @@ def worst_direction(
         raise ValueError(f"`radius` must be greater than 0. Received {radius}.")
     check_integer("steps", steps, minimum=1)
     generator = np.random.default_rng(resolve_seed(seed))
-    data, scales = _prepared(model, (x, y), normalize, ignore, batch_size)
+    data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
     differentiate = _differentiator(model, data)
     found = []
     with preserved(model):
         origins = [weight.numpy() for weight in model.trainable_variables]
         _, gradient = differentiate()
         for _ in range(steps):
-            direction = _steepest(scales, gradient)
+            direction = _steepest(units, gradient)
             if direction is None:
-                noise = [generator.normal(size=scale.shape) for scale in scales]
-                direction = _steepest(scales, noise)
+                noise = [generator.normal(size=scale.shape) for scale in units]
+                direction = _steepest(units, noise)
             _move(model, origins, direction, radius)
             loss, gradient = differentiate()
             found.append((loss, direction))
@@ -163,20 +162,12 @@ def worst_direction(
     return max(found, key=lambda pair: pair[0])[1]
 
 
-def _check_backend():
-    if keras.backend.backend() != "tensorflow":
-        raise ValueError(
-            "Gradients need the TensorFlow backend, for its automatic differentiation. Received "
-            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
-        )
-
-
 def _prepared(model, dataset, normalize, ignore, batch_size):
     """The data in batches, and the scale of each entry of a random direction."""
     check_compiled(model)
-    _check_backend()
-    scales = _scales(model, normalize, ignore)
-    return read_dataset(model, one_dataset(*dataset), batch_size), scales
+    check_tensorflow("A gradient")
+    units = scales(model, normalize, ignore)
+    return read_dataset(model, one_dataset(*dataset), batch_size), units
 
 
 def _differentiator(model, data):
@@ -216,41 +207,17 @@ def _are_finite(loss, gradient):
     return np.isfinite(loss) and all(np.isfinite(part).all() for part in gradient)
 
 
-def _steepest(scales, gradient):
+def _steepest(units, gradient):
     """The direction `√N · T²g / ‖Tg‖`, or `None` where the gradient is 0."""
-    scaled = [scale * part for scale, part in zip(scales, gradient, strict=True)]
+    scaled = [scale * part for scale, part in zip(units, gradient, strict=True)]
     length = np.sqrt(sum(np.sum(np.square(part)) for part in scaled))
     if length == 0:
         return None
-    factor = np.sqrt(sum(map(np.count_nonzero, scales))) / length
-    pairs = zip(scales, scaled, strict=True)
+    factor = np.sqrt(sum(map(np.count_nonzero, units))) / length
+    pairs = zip(units, scaled, strict=True)
     return [(factor * scale * part).astype(np.float32) for scale, part in pairs]
 
 
 def _move(model, origins, direction, coordinate):
     for weight, origin, step in zip(model.trainable_variables, origins, direction, strict=True):
         weight.assign(tf.cast(origin + coordinate * step, weight.dtype))
-
-
-def _scales(model, normalize, ignore):
-    """The root mean square of each entry of a random direction, 0 where nothing moves."""
-    check_choice("normalize", normalize, NORMALIZATIONS)
-    check_choice("ignore", ignore, IGNORE_RULES)
-    if normalize is None:
-        return [np.ones(weight.shape) for weight in model.trainable_variables]
-    pairs = zip(model.trainable_variables, filters(model), strict=True)
-    scales = [_scale(to_numpy(weight), entry.axes, normalize, ignore) for weight, entry in pairs]
-    if not any(scale.any() for scale in scales):
-        raise ValueError(
-            f"`model` has no filter to move: all {len(scales)} trainable weights are biases or "
-            "normalization parameters, or zero. Pass `ignore=None` to move the former, too."
-        )
-    return scales
-
-
-def _scale(weight, axes, normalize, ignore):
-    if axes is None and ignore == "biasbn":
-        return np.zeros(weight.shape)
-    over = {"layer": tuple(range(weight.ndim)), "filter": axes or (), "weight": ()}[normalize]
-    squares = np.mean(np.square(weight, dtype=float), axis=over, keepdims=True)
-    return np.broadcast_to(np.sqrt(squares), weight.shape)

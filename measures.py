@@ -9,7 +9,14 @@ from typing import NamedTuple
 import numpy as np
 
 from losslandscape.checks import check_choice, import_extra
-from losslandscape.surfaces import LossBarriers, LossLine, LossSurface, Spectrum, value_of
+from losslandscape.surfaces import (
+    LossBarriers,
+    LossLine,
+    LossSurface,
+    Spectrum,
+    complete_values,
+    value_of,
+)
 
 
 class Estimate(NamedTuple):
@@ -96,7 +103,7 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
         random planes with those of eigenvectors.
     """
     measured = value_of("measured", measured, LANDSCAPES)
-    values = _values(measured, metric)
+    values = complete_values(measured, metric)
     findings = [
         _find_holes(values),
         _find_lower(values, measured.center[metric]),
@@ -299,7 +306,7 @@ def convex_level(surface, metric="loss"):
     """
     ndimage = import_extra("scipy.ndimage", "analysis")
     surface = value_of("surface", surface, LossSurface)
-    values = _values(surface, metric)
+    values = complete_values(surface, metric)
     for name, axis in zip(("alpha", "beta"), surface.axes, strict=True):
         if not axis[0] <= 0 <= axis[-1]:
             raise ValueError(
@@ -416,7 +423,7 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
     measured = value_of("measured", measured, (LossLine, LossBarriers))
     check_choice("definition", definition, tuple(REFERENCES))
     check_choice("mode", mode, tuple(SIGNS))
-    costs = SIGNS[mode] * _values(measured, metric)
+    costs = SIGNS[mode] * complete_values(measured, metric)
     if isinstance(measured, LossBarriers):
         return _symmetric(measured, _barriers(measured.alphas, costs, definition))
     start, end = _ends(measured)
@@ -452,7 +459,7 @@ def convex_radius(measured, metric="loss"):
 def _half_widths_by_side(line, rise, metric):
     """Array of shape `(k, 2)`: the distances, left and right, at which the loss has risen."""
     line = value_of("line", line, LossLine)
-    values = _values(line, metric)
+    values = complete_values(line, metric)
     if not line.alphas[0] < 0 < line.alphas[-1]:
         raise ValueError(
             "`line` must extend to both sides of 0. Received one with an extent of "
@@ -496,7 +503,7 @@ def _find_coarseness(measured, metric):
     """The rise of the loss to the nearest points, as a share of its whole rise."""
     distances = _distances(measured)
     nearest = distances[distances > 0].min()
-    values, center = _values(measured, metric), measured.center[metric]
+    values, center = complete_values(measured, metric), measured.center[metric]
     rise = np.where(np.isfinite(values), values, np.nan) - center
     highest = np.nanmax(rise, initial=0)
     step = np.nanmax(rise[..., distances <= 1.001 * nearest], initial=0)
@@ -541,7 +548,8 @@ def _find_hidden_saddle(measured, metric, spectrum):
 def _find_share_of_trace(measured, metric, spectrum, gram):
     steps = [np.diff(axis).mean() for axis in measured.axes]
     along_a, along_b, mixed = (
-        _at_model(measured, part) for part in _second_differences(_values(measured, metric), *steps)
+        _at_model(measured, part)
+        for part in _second_differences(complete_values(measured, metric), *steps)
     )
     in_plane = np.trace(np.linalg.solve(gram, [[along_a, mixed], [mixed, along_b]]))
     means = np.sum(spectrum.shares * spectrum.eigenvalues, axis=1)
@@ -573,19 +581,6 @@ def _at_model(measured, inner):
     distances = _distances(measured)
     distances = distances[(slice(1, -1),) * distances.ndim]
     return inner[(..., *np.unravel_index(distances.argmin(), distances.shape))]
-
-
-def _values(measured, metric):
-    if metric not in measured.values:
-        accepted = ", ".join(map(repr, measured.values))
-        raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
-    missing = np.count_nonzero(measured.missing)
-    if missing:
-        raise ValueError(
-            f"The values must be complete, but {missing} points are missing in {measured!r}. "
-            "Repeat the call that began this checkpoint, to resume it."
-        )
-    return measured.values[metric]
 
 
 def _check_rise(rise):
@@ -659,7 +654,7 @@ def _box_distances(measured):
 
 
 def _highest_rise(measured, distances, name, limit, metric):
-    values = _values(measured, metric)
+    values = complete_values(measured, metric)
     near = (distances <= limit) & (distances > 0)
     if not near.any():
         nearest = distances[distances > 0].min()
@@ -675,7 +670,7 @@ def _highest_rise(measured, distances, name, limit, metric):
 
 def _bends(measured, metric):
     """Whether the loss curves downwards at each inner point: 1, 0, or NaN next to a hole."""
-    values = _values(measured, metric)
+    values = complete_values(measured, metric)
     if min(map(len, measured.axes)) < 3:
         raise ValueError(
             f"There must be at least 3 points per axis. Received values of shape {values.shape}."

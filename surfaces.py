@@ -404,6 +404,20 @@ class LayerCurvature(_Saved):
         return f"LayerCurvature({layers})"
 
 
+def complete_values(measured, metric):
+    """Returns the values of a metric; refuses those of an unfinished checkpoint."""
+    if metric not in measured.values:
+        accepted = ", ".join(map(repr, measured.values))
+        raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
+    missing = np.count_nonzero(measured.missing)
+    if missing:
+        raise ValueError(
+            f"The values must be complete, but {missing} points are missing in {measured!r}. "
+            "Repeat the call that began this checkpoint, to resume it."
+        )
+    return measured.values[metric]
+
+
 def values_of(name, value, kind):
     """Returns the values that were given, as a list.
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from losslandscape.surfaces import LossSurface, value_of
+from losslandscape.surfaces import LossSurface, complete_values, value_of
 
 
 class Basin(NamedTuple):
@@ -63,7 +63,7 @@ def persistence(surface, metric="loss"):
         [Edelsbrunner & Harer, 2010](https://doi.org/10.1090/mbk/069), section VII.1.
     """
     surface = value_of("surface", surface, LossSurface)
-    values = _complete_values(surface, metric)
+    values = complete_values(surface, metric)
     basins = [_basin(surface, values, minimum, *levels) for minimum, levels in _merges(values)]
     return sorted(basins, key=lambda basin: (-basin.depth, basin.birth))
 
@@ -118,19 +118,6 @@ def saddle_minimum_distance(surface, metric="loss"):
     basins = persistence(surface, metric)
     heights = [basin.saddle - basin.birth for basin in basins if np.isfinite(basin.saddle)]
     return float(np.mean(heights)) if heights else 0.0
-
-
-def _complete_values(surface, metric):
-    if metric not in surface.values:
-        accepted = ", ".join(map(repr, surface.values))
-        raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
-    missing = np.count_nonzero(surface.missing)
-    if missing:
-        raise ValueError(
-            f"The values must be complete, but {missing} points are missing in {surface!r}. "
-            "Repeat the call that began this checkpoint, to resume it."
-        )
-    return surface.values[metric]
 
 
 def _basin(surface, values, minimum, death, saddle):

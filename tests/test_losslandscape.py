@@ -353,9 +353,9 @@ def test_no_other_drawing_loses_the_values_either(model, data, tmp_path, monkeyp
     model.fit(*data, epochs=3, callbacks=[history], verbose=0)
     with pytest.warns(UserWarning, match=r"'line'.*plot_line\(display"):
         line = plot_loss(model, data, number_of_points=3).lines[0]
-    with pytest.warns(UserWarning, match=r"'loss'.*plot_metrics\(display.lines"):
+    with pytest.warns(UserWarning, match=r"'loss'.*plot_metrics\(display"):
         way = plot_interpolation(model, model, data, number_of_points=3).lines[0]
-    with pytest.warns(UserWarning, match=r"'(trajectory|fidelity)'.*plot_path\w*\(display.surface"):
+    with pytest.warns(UserWarning, match=r"'(trajectory|fidelity)'.*plot_path\w*\(display"):
         path = plot_trajectory(model, history, *data, number_of_points=3).surface
     assert all(np.isfinite(value.values["loss"]).all() for value in (line, way, path))
     assert not plt.get_fignums()
