@@ -460,7 +460,7 @@ def test_convexity_is_the_ratio_of_the_extreme_eigenvalues(network):
 
 
 def test_workers_measure_convexity(network):
-    options = {"number_of_points": 3, "seed": 0, "verbose": 0}
+    options = {"number_of_points": 2, "seed": 0, "verbose": 0}
     with ThreadPoolExecutor(1) as executor:
         shared = evaluate_convexity(network, X, Y, executor=executor, **options)
     serial = evaluate_convexity(network, X, Y, **options)

@@ -16,6 +16,7 @@ from losslandscape import (
     hessian_trace,
     random_directions,
 )
+from losslandscape.evaluation import Progress
 
 
 def dense(kind=keras.Sequential, **options):
@@ -282,16 +283,18 @@ def test_an_interrupt_between_chunks_leaves_the_model_alone(monkeypatch):
     model = compiled(dense())
     before = model.get_weights()
     monkeypatch.setattr("losslandscape.engines.CHUNK", 4)
-    update = keras.utils.Progbar.update
+    advance, counts = Progress.advance, []
 
-    def interrupt_once(bar, current, *arguments):
-        if 0 < current < 5:
+    def interrupt_once(progress, number, value):
+        advance(progress, number, value)
+        counts.append(number)
+        if len(counts) == 2:
             signal.raise_signal(signal.SIGINT)
-        update(bar, current, *arguments)
 
-    monkeypatch.setattr(keras.utils.Progbar, "update", interrupt_once)
+    monkeypatch.setattr(Progress, "advance", interrupt_once)
     with pytest.raises(KeyboardInterrupt):
         evaluate_line(model, X, Y, 100, engine="compiled")
+    assert sum(counts) < 100
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
