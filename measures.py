@@ -259,29 +259,39 @@ def confidence_interval(values, confidence=0.95):
     return Estimate(values.mean(), values.mean() - reach, values.mean() + reach)
 
 
-def non_convexity(surface, metric="loss"):
-    """Measures the share of a surface that curves downwards in some direction.
+def non_convexity(measured, metric="loss", *, below=float("inf")):
+    """Measures the share of points at which the loss curves downwards.
 
     Args:
-        surface: A `LossSurface` of at least 3 points per axis.
+        measured: A `LossLine` or `LossSurface` of at least 3 points per axis.
         metric: Which of the measured values to use. Defaults to `"loss"`.
+        below: Float, the level above which points do not count. Far away, where
+            losses are huge, they are huge in every direction, and say little
+            about the basin around the model. Defaults to inf: all points.
 
     Returns:
-        Float from 0 to 1: the share of inner grid points at which the discrete
-        2-D Hessian, from central differences, has a negative eigenvalue. Points
-        next to a non-finite value are left out; NaN if none remain.
+        From 0 to 1: the share of inner points at which the discrete second
+        derivative (for a surface, an eigenvalue of the 2-D Hessian), from
+        central differences, is negative. Points next to a non-finite value are
+        left out; NaN if none remain. A float for a surface, an array of shape
+        `(k,)` for a line.
 
     Raises:
-        ValueError: If the surface has fewer points, or `metric` was not measured.
+        ValueError: If there are fewer points, or `metric` was not measured.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, argues
         from the same eigenvalues of the full Hessian: if a plane curves
         downwards, so does the loss.
     """
-    bends = _bends(value_of("surface", surface, LossSurface), metric)
-    known = bends[~np.isnan(bends)]
-    return float(known.mean()) if known.size else float("nan")
+    measured = value_of("measured", measured, LANDSCAPES)
+    bends = _bends(measured, metric)
+    axes = tuple(range(-len(measured.axes), 0))
+    inner = complete_values(measured, metric)[(..., *[slice(1, -1)] * len(axes))]
+    is_counted = ~np.isnan(bends) & (inner <= below)
+    with np.errstate(invalid="ignore"):
+        shares = np.sum(bends, axes, where=is_counted) / np.sum(is_counted, axes)
+    return float(shares) if shares.ndim == 0 else shares
 
 
 def convex_level(surface, metric="loss"):

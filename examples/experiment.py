@@ -1,9 +1,15 @@
-"""Shared by the experiments: flags, training that survives interruptions, saved measurements."""
+"""Shared by the experiments: flags, training that survives interruptions, saved measurements.
+
+A network has two folders of the same name: one for its weights, too large for git, and one
+for what was measured, small enough. It is trained only if a measurement is missing.
+"""
 
 import argparse
 import csv
+import functools
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +19,13 @@ import tensorflow as tf
 from images import DATASETS, load_images
 from keras import layers
 
+from losslandscape import LossLine, evaluate_line, half_widths, random_directions
+
 ROOT = Path(__file__).parent.parent
+# How far lines reach for each normalization: raw directions are much longer than the weights.
+EXTENTS = {"filter": 1, None: 0.1}
+# How far the loss rises within a half-width. Guessing among ten classes has a loss of 2.3.
+RISE = 1.0
 
 
 class Setting(NamedTuple):
@@ -30,9 +42,13 @@ class Setting(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """A trained network, its accuracies and training time, and its folder."""
+    """A trained network, which is loaded when first needed, and what is known of it.
 
-    model: keras.Model
+    `results` are its number of parameters, its accuracies (without augmentation), and the
+    steps and seconds of its training. `folder` is the folder of its measurements.
+    """
+
+    load: Callable[[], keras.Model]
     results: dict
     folder: Path
 
@@ -57,9 +73,14 @@ def flags(description):
         metavar="PART",
         help="fractions of the epochs after which the learning rate is divided by 10",
     )
-    add("--points", type=int, default=51, help="points per axis")
+    add("--warmup", type=int, default=0, help="epochs of linearly growing learning rate")
+    add("--no-augmentation", action="store_true", help="train on the images as they are")
+    add("--points", type=int, default=51, help="points per axis of a plane")
+    add("--line-points", type=int, default=31, help="points of a line")
+    add("--directions", type=int, default=10, help="lines through each network")
     add("--measured", type=int, default=1000, help="training images measured at each point")
     add("--models", type=Path, default=ROOT / "models", help="folder for networks")
+    add("--measurements", type=Path, default=ROOT / "examples/measured", help="folder for values")
     add("--output", type=Path, default=ROOT / "readme_files", help="folder for figures, tables")
     return parser
 
@@ -73,7 +94,7 @@ def prepare(arguments):
 
 
 def train(build, setting, data, arguments):
-    """Trains a network, resumes an interrupted training, or loads a finished network.
+    """Finds the results of a network, or trains it, or resumes an interrupted training.
 
     Args:
         build: Function of `input_shape` and `weight_decay` that makes the
@@ -83,51 +104,63 @@ def train(build, setting, data, arguments):
         arguments: The parsed `flags`.
 
     Returns:
-        A `Trained` whose `results` are `train_accuracy` (without augmentation),
-        `test_accuracy` and `seconds`.
+        A `Trained`.
     """
-    (x_train, y_train), _ = data
+    (x_train, _), _ = data
     keras.utils.set_random_seed(setting.seed)
     model = build(input_shape=x_train.shape[1:], weight_decay=setting.weight_decay)
-    folder = _folder(model, setting, x_train, arguments)
-    finished, summary, history = (
-        folder / name for name in ("model.keras", "summary.json", "history.csv")
+    name = _folder(model, setting, x_train, arguments)
+    load = functools.cache(
+        functools.partial(_fit, model, setting, data, arguments, arguments.models / name)
     )
-    if summary.exists():
-        return Trained(keras.saving.load_model(finished), json.loads(summary.read_text()), folder)
-    print(f"Training {folder}", flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.compile(
-        _optimizer(setting, arguments), "sparse_categorical_crossentropy", metrics=["accuracy"]
+    folder = arguments.measurements / name
+    results = measured_numbers(
+        folder / "results.json",
+        lambda: _summarize(load(), data, arguments.models / name / "history.csv"),
     )
-    drops = [round(part * arguments.epochs) for part in arguments.drops]
-    callbacks = [
-        keras.callbacks.LearningRateScheduler(
-            lambda epoch, rate: rate / 10 if epoch in drops else rate
-        ),
-        EpochTimer(),
-        keras.callbacks.CSVLogger(history, append=True),
-        keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
-    ]
-    batches = _augmented(x_train, y_train, setting, flip=arguments.dataset != "digits")
-    # The batches are shuffled already.
-    options = {"shuffle": False, "callbacks": callbacks, "verbose": 2}
-    model.fit(batches, epochs=arguments.epochs, **options)
-    model.save(finished)
-    results = _summarize(model, data, history)
-    summary.write_text(json.dumps(results))
-    return Trained(model, results, folder)
+    return Trained(load, results, folder)
 
 
 def measured(path, kind, measure):
     """Loads a measured line or surface, or measures and saves it, with the seconds it took."""
     if path.exists():
         return kind.load(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     value = measure()
     value.metadata["seconds"] = time.perf_counter() - started
     value.save(path)
     return value
+
+
+def measured_numbers(path, measure):
+    """Loads a dict of numbers, or measures and saves it."""
+    if not path.exists():
+        numbers = measure()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(numbers))
+    return json.loads(path.read_text())
+
+
+def measure_lines(trained, data, arguments, normalize="filter"):
+    """Measures the training loss along random directions, from the same seed for all networks."""
+    x, y = (part[: arguments.measured] for part in data[0])
+    number, points, extent = arguments.directions, arguments.line_points, EXTENTS[normalize]
+    file = f"lines-{normalize or 'raw'}-{extent}-{points}-{len(x)}-{number}.h5"
+
+    def evaluate():
+        model = trained.load()
+        directions = random_directions(model, number, normalize=normalize, seed=0)
+        return evaluate_line(
+            model, x, y, points, directions=directions, extent=(-extent, extent), verbose=2
+        )
+
+    return measured(trained.folder / file, LossLine, evaluate)
+
+
+def widths_of(line):
+    """The half-width along each direction: where the loss without penalty has risen by `RISE`."""
+    return half_widths(line, RISE, "data_loss")
 
 
 def describe(arguments, data):
@@ -161,34 +194,78 @@ class EpochTimer(keras.callbacks.Callback):
 
 
 def _folder(model, setting, x_train, arguments):
-    """A folder per setting: no setting may find the network of another."""
+    """The name of a folder per setting: no setting may find the network of another."""
     images = f"{arguments.dataset}-{x_train.shape[1]}px-{len(x_train)}"
     drops = ",".join(f"{part:.3g}" for part in arguments.drops)
     schedule = f"{arguments.epochs}epochs-rate{arguments.learning_rate:g}-drops{drops}"
+    schedule += f"-warmup{arguments.warmup}" * bool(arguments.warmup)
+    schedule += "-plain" * arguments.no_augmentation
     name = "-".join([model.name, setting.optimizer, str(setting.batch_size)])
-    return (
-        arguments.models
-        / f"{images}-{schedule}"
-        / f"{name}-decay{setting.weight_decay:g}-seed{setting.seed}"
+    return Path(f"{images}-{schedule}", f"{name}-decay{setting.weight_decay:g}-seed{setting.seed}")
+
+
+def _fit(model, setting, data, arguments, folder):
+    """Trains a new network, resumes an interrupted training, or loads a finished network."""
+    finished = folder / "model.keras"
+    if finished.exists():
+        return keras.saving.load_model(finished)
+    print(f"Training {folder}", flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.compile(
+        _optimizer(setting, arguments), "sparse_categorical_crossentropy", metrics=["accuracy"]
     )
+    callbacks = [
+        keras.callbacks.LearningRateScheduler(_schedule(setting, arguments)),
+        EpochTimer(),
+        keras.callbacks.CSVLogger(folder / "history.csv", append=True),
+        keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
+    ]
+    batches = _batches(*data[0], setting)
+    if not arguments.no_augmentation:
+        batches = _augmented(batches, setting, flip=arguments.dataset != "digits")
+    # The batches are shuffled already.
+    options = {"shuffle": False, "callbacks": callbacks, "verbose": 2}
+    model.fit(batches, epochs=arguments.epochs, **options)
+    model.save(finished)
+    return model
 
 
 def _optimizer(setting, arguments):
+    rate = _first_rate(setting, arguments)
     if setting.optimizer == "Adam":
-        return keras.optimizers.Adam(arguments.learning_rate / 100)
-    return keras.optimizers.SGD(arguments.learning_rate, momentum=0.9, nesterov=True)
+        return keras.optimizers.Adam(rate)
+    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
 
 
-def _augmented(x, y, setting, flip):
-    """Shuffled batches of shifted images, flipped as well unless they are digits."""
+def _first_rate(setting, arguments):
+    return arguments.learning_rate / (100 if setting.optimizer == "Adam" else 1)
+
+
+def _schedule(setting, arguments):
+    """The learning rate of each epoch: it grows to the first rate, then drops in steps."""
+    first = _first_rate(setting, arguments)
+    drops = [round(part * arguments.epochs) for part in arguments.drops]
+
+    def rate(epoch):
+        passed = sum(epoch >= drop for drop in drops)
+        return first * min(1, (epoch + 1) / (arguments.warmup + 1)) / 10**passed
+
+    return rate
+
+
+def _batches(x, y, setting):
+    samples = tf.data.Dataset.from_tensor_slices((x, y))
+    return samples.shuffle(len(x), seed=setting.seed).batch(setting.batch_size).prefetch(1)
+
+
+def _augmented(batches, setting, flip):
+    """Batches of shifted images, flipped as well unless they are digits."""
     seed = setting.seed
     shift = layers.RandomTranslation(
         1 / 8, 1 / 8, fill_mode="constant", interpolation="nearest", seed=seed
     )
     steps = [shift, layers.RandomFlip("horizontal", seed=seed)] if flip else [shift]
     augment = keras.Sequential(steps)
-    samples = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(len(x), seed=seed)
-    batches = samples.batch(setting.batch_size)
     augmented = batches.map(lambda images, labels: (augment(images, training=True), labels))
     return augmented.prefetch(1)
 
@@ -201,4 +278,8 @@ def _summarize(model, data, history):
     with history.open() as file:
         # An epoch interrupted after it was logged appears twice.
         seconds = {row["epoch"]: float(row["seconds"]) for row in csv.DictReader(file)}
-    return accuracies | {"seconds": sum(seconds.values())}
+    return accuracies | {
+        "parameters": model.count_params(),
+        "steps": int(model.optimizer.iterations),
+        "seconds": sum(seconds.values()),
+    }

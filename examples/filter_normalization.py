@@ -10,7 +10,7 @@ function. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 30 --points 31
+        --samples 10000 --epochs 30 --warmup 3 --no-augmentation --measured 500
 
 An interrupted run resumes where it stopped. The networks are those of
 `healthchecks.py`, except one.
@@ -20,36 +20,36 @@ import functools
 
 import keras
 import numpy as np
-from experiment import Setting, describe, flags, measured, prepare, train, write_table
+from experiment import (
+    RISE,
+    Setting,
+    describe,
+    flags,
+    measure_lines,
+    prepare,
+    train,
+    widths_of,
+    write_table,
+)
 from keras import layers
 from matplotlib import pyplot as plt
-from networks import vgg_like
+from networks import resnet
 
-from losslandscape import (
-    LossLine,
-    confidence_interval,
-    evaluate_line,
-    half_widths,
-    plot_line,
-    random_directions,
-)
+from losslandscape import confidence_interval, plot_line
 
-# The normalization and the extent of each: raw directions are much longer than the weights.
-DIRECTIONS = {"raw directions": (None, 0.1), "filter-normalized": ("filter", 1)}
+DIRECTIONS = {"raw directions": None, "filter-normalized": "filter"}
 BATCHES = (128, 2048)
 DECAYS = {"no weight decay": 0.0, "weight decay 5e-4": 5e-4}
 FACTOR = 3.0
-RISE = 1.0
 HEADER = ("networks", "half-width along raw directions", "along filter-normalized ones")
 
 
 def main():
     parser = flags(__doc__)
-    parser.add_argument("--depth", type=int, default=8, help="of the VGG-like network")
-    parser.add_argument("--directions", type=int, default=10)
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
     arguments = parser.parse_args()
     data = prepare(arguments)
-    build = functools.partial(vgg_like, arguments.depth)
+    build = functools.partial(resnet, arguments.depth)
     columns = {
         title: {
             f"batch {batch_size}": train(build, Setting(batch_size, decay), data, arguments)
@@ -58,22 +58,25 @@ def main():
         for title, decay in DECAYS.items()
     }
     original = train(build, Setting(), data, arguments)
-    rescaled = original._replace(model=rescale(original.model, FACTOR))
+    rescaled = original._replace(
+        load=lambda: rescale(original.load(), FACTOR), folder=original.folder / "rescaled"
+    )
     columns["the same function"] = {"as trained": original, f"kernels x {FACTOR:g}": rescaled}
     lines = {
-        (name, title, label): measure(name, label, trained, data, arguments)
-        for name in DIRECTIONS
+        (name, title, label): measure_lines(trained, data, arguments, normalize)
+        for name, normalize in DIRECTIONS.items()
         for title, networks in columns.items()
         for label, trained in networks.items()
     }
     draw(lines, columns, arguments.output / "filter-normalization.png")
     rows = [
-        (f"{title}, {label}", *(width(lines[name, title, label]) for name in DIRECTIONS))
+        (f"{title}, {label}", *(confidence_interval(widths_of(line)) for line in pair))
         for title, networks in columns.items()
         for label in networks
+        for pair in [[lines[name, title, label] for name in DIRECTIONS]]
     ]
     caption = (
-        f"VGG-like network of {arguments.depth} layers, SGD, seed 0; {describe(arguments, data)} "
+        f"ResNet of {arguments.depth} layers, SGD, seed 0; {describe(arguments, data)} "
         f"Half-width: where the loss has risen by {RISE:g}, with the 95 % interval over "
         f"{arguments.directions} directions."
     )
@@ -98,26 +101,6 @@ def rescale(model, factor):
     return other
 
 
-def measure(name, label, trained, data, arguments):
-    normalize, extent = DIRECTIONS[name]
-    x, y = (part[: arguments.measured] for part in data[0])
-    number = arguments.directions
-    file = f"{normalize}-{extent}-{label.replace(' ', '-')}-{arguments.points}-{len(x)}-{number}.h5"
-    return measured(
-        trained.folder / file,
-        LossLine,
-        lambda: evaluate_line(
-            trained.model,
-            x,
-            y,
-            arguments.points,
-            directions=random_directions(trained.model, number, normalize=normalize, seed=0),
-            extent=(-extent, extent),
-            verbose=2,
-        ),
-    )
-
-
 def draw(lines, columns, path):
     """A row per kind of direction, a column per pair of networks."""
     figure, axes = plt.subplots(
@@ -136,10 +119,6 @@ def draw(lines, columns, path):
             if ax is not row[0]:
                 ax.set_ylabel("")
     figure.savefig(path, dpi=200)
-
-
-def width(line):
-    return confidence_interval(half_widths(line, RISE, "data_loss"))
 
 
 if __name__ == "__main__":

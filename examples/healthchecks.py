@@ -9,7 +9,7 @@ settings. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/healthchecks.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 30 --points 31
+        --samples 10000 --epochs 30 --warmup 3 --no-augmentation --measured 500
 
 An interrupted run resumes where it stopped.
 """
@@ -17,20 +17,27 @@ An interrupted run resumes where it stopped.
 import functools
 
 import numpy as np
-from experiment import Setting, describe, flags, measured, prepare, train, write_table
+from experiment import (
+    RISE,
+    Setting,
+    describe,
+    flags,
+    measure_lines,
+    prepare,
+    train,
+    widths_of,
+    write_table,
+)
 from matplotlib import pyplot as plt
-from networks import vgg_like
+from networks import resnet
 
-from losslandscape import LossLine, confidence_interval, evaluate_line, half_widths, plot_line
+from losslandscape import confidence_interval, plot_line
 
 CHECKS = {
     "batch size": {"128": Setting(), "2048": Setting(batch_size=2048)},
     "weight decay": {"5e-4": Setting(), "none": Setting(weight_decay=0.0)},
     "optimizer": {"SGD": Setting(), "Adam": Setting(optimizer="Adam")},
 }
-# How far the loss rises within a half-width. Guessing among ten classes has a loss of 2.3.
-RISE = 1.0
-EXTENT = (-1, 1)
 HEADER = ("network", "seed", "training accuracy", "test accuracy", "half-width", "minutes")
 VERDICT_HEADER = (
     "check",
@@ -42,8 +49,7 @@ VERDICT_HEADER = (
 
 def main():
     parser = flags(__doc__)
-    parser.add_argument("--depth", type=int, default=8, help="of the VGG-like network")
-    parser.add_argument("--directions", type=int, default=10)
+    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
     parser.add_argument("--seeds", type=int, default=3, help="trainings per setting, at least 2")
     arguments = parser.parse_args()
     data = prepare(arguments)
@@ -56,7 +62,7 @@ def main():
     }
     draw(networks, arguments.output / "healthchecks.png")
     caption = (
-        f"VGG-like network of {arguments.depth} layers; {describe(arguments, data)} Half-width: "
+        f"ResNet of {arguments.depth} layers; {describe(arguments, data)} Half-width: "
         f"where the loss has risen by {RISE:g}, with the 95 % interval over "
         f"{arguments.directions} directions."
     )
@@ -72,25 +78,8 @@ def main():
 
 
 def measure(setting, data, arguments):
-    """Trains a network and measures its loss, along directions from the same seed for all."""
-    trained = train(functools.partial(vgg_like, arguments.depth), setting, data, arguments)
-    x, y = (part[: arguments.measured] for part in data[0])
-    number = arguments.directions
-    line = measured(
-        trained.folder / f"line-{EXTENT[1]}-{arguments.points}-{len(x)}-{number}.h5",
-        LossLine,
-        lambda: evaluate_line(
-            trained.model,
-            x,
-            y,
-            arguments.points,
-            number_of_directions=number,
-            extent=EXTENT,
-            verbose=2,
-            seed=0,
-        ),
-    )
-    return setting, trained.results, line
+    trained = train(functools.partial(resnet, arguments.depth), setting, data, arguments)
+    return setting, trained.results, measure_lines(trained, data, arguments)
 
 
 def draw(networks, path):
@@ -113,7 +102,7 @@ def table_row(network):
         setting.seed,
         f"{results['train_accuracy']:.3f}",
         f"{results['test_accuracy']:.3f}",
-        confidence_interval(half_widths(line, RISE, "data_loss")),
+        confidence_interval(widths_of(line)),
         f"{results['seconds'] / 60:.1f}",
     )
 
@@ -122,7 +111,7 @@ def verdict(name, pair, networks):
     """How the second setting differs from the first, and whether flatter means better."""
     widths, accuracies = [], []
     for seeds in (networks[setting] for setting in pair.values()):
-        widths.append([half_widths(line, RISE, "data_loss").mean() for _, _, line in seeds])
+        widths.append([widths_of(line).mean() for _, _, line in seeds])
         accuracies.append([results["test_accuracy"] for _, results, _ in seeds])
     wider, better = np.diff(widths, axis=0)[0], np.diff(accuracies, axis=0)[0]
     agreeing = np.count_nonzero(wider * better > 0)

@@ -1,31 +1,49 @@
-"""Draws the loss landscapes of ResNets and of the same networks without shortcuts.
+"""Draws and measures the landscapes of ResNets and of the same networks without shortcuts.
 
-The depth experiment of Li et al. (2018), section 5: without shortcuts the
-landscape turns from nearly convex to chaotic as networks become deeper; with
-shortcuts it does not. At the paper's size, on a GPU:
+The experiments of Li et al. (2018), sections 5 and 6: without shortcuts the landscape
+turns from nearly convex to chaotic as networks become deeper; with shortcuts, or with
+wider layers, it does not. At the paper's size, on a GPU:
 
     python examples/paper.py --dataset cifar10
 
 At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
-        --epochs 15 --points 25
+        --epochs 30 --warmup 3 --no-augmentation --measured 500
 
-An interrupted run resumes where it stopped.
+An interrupted run resumes where it stopped. What `examples/measured` holds is drawn
+without training.
 """
 
 import functools
+import itertools
+from typing import NamedTuple
 
 import numpy as np
-from experiment import Setting, describe, flags, measured, prepare, train, write_table
+from experiment import (
+    RISE,
+    Setting,
+    describe,
+    flags,
+    measure_lines,
+    measured,
+    measured_numbers,
+    prepare,
+    train,
+    widths_of,
+    write_table,
+)
 from matplotlib import pyplot as plt
 from networks import resnet, vgg_like
 
 from losslandscape import (
     LossSurface,
+    confidence_interval,
     convex_level,
     evaluate_surface,
+    hessian_eigenvalues,
     non_convexity,
+    number_of_basins,
     plot_levels,
     plot_surface,
 )
@@ -34,83 +52,217 @@ FAMILIES = {"ResNet": resnet, "VGG-like": vgg_like}
 # Losses beyond are cut off: they would use up the colors needed for the comparison.
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
+# The loss of guessing among ten classes. Beyond, losses are huge in every direction.
+GUESSING = np.log(10)
+# A dent in the surface counts as a basin if it is at least this deep.
+DEPTH = 0.1
 HEADER = (
     "network",
+    "seed",
     "parameters",
     "training accuracy",
     "test accuracy",
-    "loss at the center",
-    "share of points that curve downwards",
+    "half-width",
+    "share that curves downwards",
+    "same, on the plane",
     "convex up to a loss of",
+    "basins",
+    "λmax",
+    "\\|λmin / λmax\\|",
     "training, minutes",
-    "surface, minutes",
 )
+CLAIMS_HEADER = ("claim of the paper", "measured by", "first", "second", "verdict")
+
+
+class Network(NamedTuple):
+    """One of the networks compared."""
+
+    family: str
+    depth: int
+    width: int = 1
+    seed: int = 0
+
+    def __str__(self):
+        return f"{self.family} {self.depth}" + f", k = {self.width}" * (self.width > 1)
+
+
+class Measured(NamedTuple):
+    """What is known of a network; `surface` only for the first seed."""
+
+    results: dict
+    line: object
+    curvature: dict
+    surface: LossSurface | None
 
 
 def main():
     parser = flags(__doc__)
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 56, 110])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 2, 1], help="for each depth")
+    parser.add_argument("--widths", type=int, nargs="*", default=[2], help="k, at the first depth")
     arguments = parser.parse_args()
     data = prepare(arguments)
-    surfaces, rows = {}, []
-    for depth in arguments.depths:
-        for family, build in FAMILIES.items():
-            name = f"{family} {depth}"
-            trained = train(functools.partial(build, depth), Setting(), data, arguments)
-            surfaces[name] = measure(trained, data, arguments)
-            rows.append(table_row(name, trained, surfaces[name]))
-            draw_one(name, surfaces[name], arguments.output)
-    draw_all(surfaces, arguments.output)
+    networks = {network: measure(network, data, arguments) for network in choose(arguments)}
+    draw(networks, arguments.output)
     caption = (
-        f"{Setting()}, seed 0. {describe(arguments, data)} {arguments.points} points per axis from "
-        "-1 to 1."
+        f"{Setting()}. {describe(arguments, data)} Half-width: where the loss has risen by "
+        f"{RISE:g}; share that curves downwards: of the points below the loss of guessing. Both "
+        f"with the 95 % interval over {arguments.directions} directions. Planes of "
+        f"{arguments.points} points per axis from -1 to 1; basins at least {DEPTH:g} deep. λmax "
+        "and λmin: of the Hessian of the loss with penalty, at the minimum, between "
+        "filter-normalized directions."
     )
+    rows = [table_row(*pair) for pair in networks.items()]
     write_table(arguments.output / "paper.md", caption, HEADER, rows)
+    caption = (
+        "Means with 95 % intervals over all directions and seeds. Confirmed: the intervals lie in "
+        "the order claimed and do not overlap. Contradicted: in the opposite order."
+    )
+    write_table(arguments.output / "paper-claims.md", caption, CLAIMS_HEADER, claims(networks))
 
 
-def measure(trained, data, arguments):
+def choose(arguments):
+    networks = [
+        Network(family, depth, seed=seed)
+        for depth, seeds in zip(arguments.depths, arguments.seeds, strict=True)
+        for seed in range(seeds)
+        for family in FAMILIES
+    ]
+    wide = [
+        Network(family, arguments.depths[0], width)
+        for width in arguments.widths
+        for family in FAMILIES
+    ]
+    return networks + wide
+
+
+def measure(network, data, arguments):
+    build = functools.partial(FAMILIES[network.family], network.depth, width=network.width)
+    trained = train(build, Setting(seed=network.seed), data, arguments)
+    line = measure_lines(trained, data, arguments)
+    # For the comparison of both kinds of directions over all networks.
+    measure_lines(trained, data, arguments, normalize=None)
     x, y = (part[: arguments.measured] for part in data[0])
-    path = trained.folder / f"surface-{arguments.points}-{len(x)}.h5"
-    return measured(
-        path,
-        LossSurface,
-        lambda: evaluate_surface(trained.model, x, y, arguments.points, seed=0, verbose=2),
+    curvature = measured_numbers(
+        trained.folder / f"curvature-{len(x)}.json", lambda: extremes(trained.load(), x, y)
     )
+    surface = None
+    if network.seed == 0:
+        surface = measured(
+            trained.folder / f"surface-{arguments.points}-{len(x)}.h5",
+            LossSurface,
+            lambda: evaluate_surface(
+                trained.load(), x, y, arguments.points, tolerance=0.01, seed=0, verbose=2
+            ),
+        )
+    return Measured(trained.results, line, curvature, surface)
 
 
-def table_row(name, trained, surface):
-    results = trained.results
+def extremes(model, x, y):
+    """The largest and the smallest eigenvalue, which show whether the minimum is one."""
+    eigenvalues, _ = hessian_eigenvalues(
+        model, x, y, which="both", normalize="filter", tolerance=0.01, seed=0
+    )
+    return dict(zip(("largest", "smallest"), map(float, eigenvalues), strict=True))
+
+
+def shares_of(line):
+    return non_convexity(line, "data_loss", below=GUESSING)
+
+
+def table_row(network, of):
+    plane = ("", "", "")
+    if of.surface is not None:
+        plane = (
+            f"{non_convexity(of.surface, 'data_loss', below=GUESSING):.2f}",
+            f"{convex_level(of.surface, 'data_loss'):.3g}",
+            number_of_basins(of.surface, DEPTH, "data_loss"),
+        )
     return (
-        name,
-        f"{trained.model.count_params():,}",
-        f"{results['train_accuracy']:.3f}",
-        f"{results['test_accuracy']:.3f}",
-        f"{surface.center['data_loss']:.3f}",
-        f"{non_convexity(surface, 'data_loss'):.2f}",
-        f"{convex_level(surface, 'data_loss'):.3g}",
-        f"{results['seconds'] / 60:.1f}",
-        f"{surface.metadata['seconds'] / 60:.1f}",
+        network,
+        network.seed,
+        f"{of.results['parameters']:,}",
+        f"{of.results['train_accuracy']:.3f}",
+        f"{of.results['test_accuracy']:.3f}",
+        confidence_interval(widths_of(of.line)),
+        confidence_interval(shares_of(of.line)),
+        *plane,
+        f"{of.curvature['largest']:.3g}",
+        f"{abs(of.curvature['smallest'] / of.curvature['largest']):.2g}",
+        f"{of.results['seconds'] / 60:.1f}",
     )
+
+
+def claims(networks):
+    """Rows of what the paper's section 5 says, as pairs of networks of which the first has less."""
+    sizes = {(network.depth, network.width) for network in networks}
+    depths = sorted(depth for depth, width in sizes if width == 1)
+    plain = [("VGG-like", depth, 1) for depth in depths]
+    rows = [
+        ("without shortcuts, deeper is less convex", shares_of, *pair)
+        for pair in itertools.pairwise(plain)
+    ]
+    for size in [(depth, 1) for depth in depths[1:]]:
+        twins = [("ResNet", *size), ("VGG-like", *size)]
+        rows.append(("shortcuts keep the landscape convex", shares_of, *twins))
+        rows.append(("shortcuts keep minima wide", widths_of, *reversed(twins)))
+    for width in sorted(width for _, width in sizes if width > 1):
+        for family in FAMILIES:
+            pair = [(family, depths[0], 1), (family, depths[0], width)]
+            rows.append(("wider layers make minima wider", widths_of, *pair))
+    return [claim_row(networks, *row) for row in rows]
+
+
+def claim_row(networks, claim, quantity, lower, higher):
+    """Whether a quantity is lower for the first group of networks than for the second."""
+    estimates = [
+        confidence_interval(
+            np.concatenate(
+                [quantity(of.line) for network, of in networks.items() if network[:3] == group]
+            )
+        )
+        for group in (lower, higher)
+    ]
+    first, second = estimates
+    verdict = "not confirmed"
+    if first.high < second.low:
+        verdict = "confirmed"
+    elif second.high < first.low:
+        verdict = "contradicted"
+    name = {shares_of: "share that curves downwards", widths_of: "half-width"}[quantity]
+    cells = (
+        f"{Network(*group)}: {estimate}"
+        for group, estimate in zip((lower, higher), estimates, strict=True)
+    )
+    return (claim, name, *cells, verdict)
+
+
+def draw(networks, folder):
+    surfaces = {network: of.surface for network, of in networks.items() if of.surface is not None}
+    for network, surface in surfaces.items():
+        draw_one(str(network), surface, folder)
+    draw_all({n: surface for n, surface in surfaces.items() if n.width == 1}, folder)
 
 
 def draw_one(name, surface, folder):
-    stem = f"paper-{name.lower().replace(' ', '-')}"
+    stem = f"paper-{name.lower().replace(', k = ', 'x').replace(' ', '-')}"
     save(plot_levels(surface, labels=name, **STYLE).figure, folder / f"{stem}-levels.png")
     save(plot_surface(surface, labels=name, **STYLE).figure, folder / f"{stem}-3d.png")
 
 
 def draw_all(surfaces, folder):
     """One figure per plot type: a row per family, a column per depth, one scale for all."""
-    names = sorted(surfaces, key=lambda name: name.split()[0])
+    names = sorted(surfaces, key=lambda network: network.family)
     ordered = [surfaces[name] for name in names]
     # Start just below the model with the lowest loss.
     lowest = np.nanmin([surface.center["data_loss"] for surface in ordered])
     levels = LEVELS[max(0, np.searchsorted(LEVELS, lowest) - 1) :]
+    labels = list(map(str, names))
     figure, axes = panels(len(names), None)
-    plot_levels(ordered, axes, labels=names, levels=levels, **STYLE)
+    plot_levels(ordered, axes, labels=labels, levels=levels, **STYLE)
     save(figure, folder / "paper-levels.png")
     figure, axes = panels(len(names), "3d")
-    plot_surface(ordered, axes, labels=names, limits=(levels[0], levels[-1]), **STYLE)
+    plot_surface(ordered, axes, labels=labels, limits=(levels[0], levels[-1]), **STYLE)
     save(figure, folder / "paper-3d.png")
 
 

@@ -4,6 +4,7 @@ import csv
 import gc
 import gzip
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,22 +14,24 @@ import numpy as np
 import pytest
 from keras import layers
 
-from losslandscape import evaluate_line, random_directions
+from losslandscape import LossLine, evaluate_line, random_directions
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.append(str(EXAMPLES))
 
 import experiment  # noqa: E402
+import paper  # noqa: E402
 from experiment import Setting, train  # noqa: E402
 from filter_normalization import FACTOR, rescale  # noqa: E402
 from images import load_images  # noqa: E402
 from networks import resnet, vgg_like  # noqa: E402
 
 SMALL = ("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "2")
+LINES = ("--line-points", "21", "--directions", "2")
 
 
 def run(script, folder, *flags):
-    folders = ["--models", folder / "models", "--output", folder / "output"]
+    folders = [f"--{name}={folder / name}" for name in ("models", "measurements", "output")]
     done = subprocess.run(
         [sys.executable, EXAMPLES / f"{script}.py", *SMALL, *folders, *flags],
         env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
@@ -45,20 +48,65 @@ def rows_of(path):
 
 
 def test_paper_draws_every_network_and_a_comparison(tmp_path):
-    flags = ("--depths", "8", "--points", "5")
+    flags = (*LINES, "--points", "5", "--depths", "8", "--seeds", "2", "--widths")
     files = run("paper", tmp_path, *flags)
     names = ("resnet-8", "vgg-like-8")
     singles = {f"paper-{name}-{kind}.png" for name in names for kind in ("levels", "3d")}
-    assert set(files) == singles | {"paper-levels.png", "paper-3d.png", "paper.md"}
+    both = {"paper-levels.png", "paper-3d.png", "paper.md", "paper-claims.md"}
+    assert set(files) == singles | both
     header, _, *rows = rows_of(files["paper.md"])
-    assert [row[0] for row in rows] == ["ResNet 8", "VGG-like 8"]
+    assert [row[:2] for row in rows] == [
+        [name, seed] for seed in "01" for name in ("ResNet 8", "VGG-like 8")
+    ]
     assert all(len(row) == len(header) for row in rows)
-    # A second run loads networks and surfaces, and reports the same, even the minutes.
+    # The values alone are enough to draw everything again, and report the same.
+    shutil.rmtree(tmp_path / "models")
     assert rows_of(run("paper", tmp_path, *flags)["paper.md"]) == [header, _, *rows]
+    assert not (tmp_path / "models").exists()
+    flatness = rows_of(run("flatness", tmp_path)["flatness.md"])
+    assert [row[:2] for row in flatness[2:]] == [
+        ["filter-normalized directions", "4"],
+        ["raw directions", "4"],
+    ]
+
+
+def of(*widths):
+    """What `paper.py` measures, of parabolas that rise by 1 at these distances."""
+    alphas = np.linspace(-1, 1, 201)
+    values = np.array([(alphas / width) ** 2 for width in widths])
+    return paper.Measured(
+        {}, LossLine(alphas, {"data_loss": values}, {"data_loss": 0.0}, {}), {}, None
+    )
+
+
+def test_claims_are_confirmed_only_by_intervals_apart():
+    network = paper.Network
+    rows = paper.claims(
+        {
+            network("ResNet", 20): of(0.5, 0.51),
+            network("VGG-like", 20): of(0.5, 0.52),
+            network("ResNet", 56): of(0.5, 0.51),
+            network("VGG-like", 56): of(0.3, 0.31),
+            network("ResNet", 20, 2): of(0.3, 0.31),
+            network("VGG-like", 20, 2): of(0.5, 0.51),
+        }
+    )
+    verdicts = [(claim, first.split(":")[0], verdict) for claim, _, first, _, verdict in rows]
+    assert verdicts == [
+        ("without shortcuts, deeper is less convex", "VGG-like 20", "not confirmed"),
+        ("shortcuts keep the landscape convex", "ResNet 56", "not confirmed"),
+        ("shortcuts keep minima wide", "VGG-like 56", "confirmed"),
+        ("wider layers make minima wider", "ResNet 20", "contradicted"),
+        ("wider layers make minima wider", "VGG-like 20", "not confirmed"),
+    ]
+    assert rows[2][2:4] == (
+        "VGG-like 56: 0.305 [0.241, 0.369]",
+        "ResNet 56: 0.505 [0.441, 0.569]",
+    )
 
 
 def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
-    files = run("healthchecks", tmp_path, "--points", "21", "--directions", "2", "--seeds", "2")
+    files = run("healthchecks", tmp_path, *LINES, "--depth", "8", "--seeds", "2")
     assert set(files) == {"healthchecks.png", "healthchecks.md", "healthchecks-verdict.md"}
     _, _, *rows = rows_of(files["healthchecks.md"])
     assert [row[:2] for row in rows[:2]] == [
@@ -79,7 +127,7 @@ def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
 
 
 def test_filter_normalization_compares_three_pairs(tmp_path):
-    files = run("filter_normalization", tmp_path, "--points", "21", "--directions", "2")
+    files = run("filter_normalization", tmp_path, *LINES, "--depth", "8")
     assert set(files) == {"filter-normalization.png", "filter-normalization.md"}
     _, _, *rows = rows_of(files["filter-normalization.md"])
     (_, raw, normalized), (_, raw_rescaled, normalized_rescaled) = rows[-2:]
@@ -131,6 +179,13 @@ def test_networks_are_as_large_as_published(depth, millions):
     assert vgg_like(depth).count_params() == network.count_params() - shortcuts
 
 
+@pytest.mark.parametrize(("depth", "width", "millions"), [(40, 1, 0.6), (40, 4, 8.9), (16, 8, 11)])
+def test_wide_networks_are_as_large_as_published(depth, width, millions):
+    # Zagoruyko & Komodakis (2016), table 5, who count two of the shortcuts as layers.
+    network = resnet(depth - 2, width=width)
+    assert network.count_params() / 1e6 == pytest.approx(millions, rel=0.07)
+
+
 def test_invalid_depths_are_refused():
     with pytest.raises(ValueError, match="6n \\+ 2.*Received 21"):
         resnet(21)
@@ -139,7 +194,8 @@ def test_invalid_depths_are_refused():
 @pytest.fixture
 def arguments(tmp_path):
     names = ["--dataset", "digits", "--epochs", "12", "--samples", "64"]
-    return experiment.flags("").parse_args([*names, "--models", str(tmp_path)])
+    folders = [f"--{name}={tmp_path / name}" for name in ("models", "measurements")]
+    return experiment.flags("").parse_args([*names, *folders])
 
 
 def build(input_shape, weight_decay):
@@ -151,16 +207,24 @@ def build(input_shape, weight_decay):
     return network
 
 
-def history_of(folder):
+def history_of(trained, arguments):
+    folder = arguments.models / trained.folder.relative_to(arguments.measurements)
     with (folder / "history.csv").open() as file:
         return list(csv.DictReader(file))
 
 
 def test_the_learning_rate_drops_as_in_the_paper(arguments):
     trained = train(build, Setting(), load_images("digits", samples=64), arguments)
-    rates = [float(row["learning_rate"]) for row in history_of(trained.folder)]
+    rates = [float(row["learning_rate"]) for row in history_of(trained, arguments)]
     # After 1/2, 3/4 and 11/12 of the epochs: 150, 225 and 275 of the paper's 300.
     np.testing.assert_allclose(rates, 6 * [0.1] + 3 * [0.01] + 2 * [0.001] + [0.0001], rtol=1e-5)
+
+
+def test_the_learning_rate_warms_up(arguments):
+    arguments.warmup, arguments.no_augmentation = 3, True
+    trained = train(build, Setting(), load_images("digits", samples=64), arguments)
+    rates = [float(row["learning_rate"]) for row in history_of(trained, arguments)]
+    np.testing.assert_allclose(rates[:7], [0.025, 0.05, 0.075, 0.1, 0.1, 0.1, 0.01], rtol=1e-5)
 
 
 # Keras' CSVLogger leaves its file open after an exception.
@@ -180,15 +244,15 @@ def test_training_resumes_where_it_stopped(arguments, monkeypatch):
             train(build, Setting(), data, arguments)
     gc.collect()
     trained = train(build, Setting(), data, arguments)
-    rows = history_of(trained.folder)
+    rows = history_of(trained, arguments)
     assert [int(row["epoch"]) for row in rows] == list(range(12))
     # The optimizer is restored as well: its rate had dropped once before the crash.
     np.testing.assert_allclose(float(rows[7]["learning_rate"]), 0.01, rtol=1e-5)
     seconds = sum(float(row["seconds"]) for row in rows)
     assert trained.results["seconds"] == pytest.approx(seconds)
     again = train(build, Setting(), data, arguments)
-    np.testing.assert_array_equal(again.model.get_weights()[0], trained.model.get_weights()[0])
-    assert len(history_of(again.folder)) == 12
+    np.testing.assert_array_equal(again.load().get_weights()[0], trained.load().get_weights()[0])
+    assert len(history_of(again, arguments)) == 12
 
 
 def test_settings_do_not_find_each_others_networks(arguments):

@@ -145,6 +145,18 @@ def test_non_convexity_counts_points_that_curve_downwards():
     np.testing.assert_allclose(non_convexity(surface), expected)
 
 
+def test_non_convexity_below_a_level_counts_only_the_basin():
+    # The cosine curves downwards where it is positive, at any step.
+    line = line_of(np.cos, lambda a: -(a**2), lambda a: a**2, alphas=np.linspace(-3, 3, 61))
+    np.testing.assert_allclose(non_convexity(line), [(np.cos(line.alphas[1:-1]) > 0).mean(), 1, 0])
+    np.testing.assert_allclose(non_convexity(line, below=-0.01), [0, 1, np.nan])
+    surface = surface_of(lambda a, b: np.cos(a) + b**2, 61, extent=3)
+    values = surface.values["loss"][1:-1, 1:-1]
+    inner = np.cos(surface.alphas[1:-1]) > 0
+    expected = np.broadcast_to(inner, values.shape)[values <= 0.5].mean()
+    np.testing.assert_allclose(non_convexity(surface, below=0.5), expected)
+
+
 def test_non_convexity_leaves_out_non_finite_values():
     surface = surface_of(lambda a, b: np.where(a > 0.5, np.inf, -(a**2) - b**2))
     assert non_convexity(surface) == 1
