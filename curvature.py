@@ -26,6 +26,7 @@ from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
 from losslandscape.measures import confidence_interval
+from losslandscape.progress import Progress, announce, check_verbose, tracked
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
 from losslandscape.walks import mover, precise_dtypes
@@ -98,7 +99,7 @@ def hessian_product(
     return scaled_product
 
 
-def directional_curvature(model, x, y=None, *, directions, batch_size=None):
+def directional_curvature(model, x, y=None, *, directions, batch_size=None, verbose="auto"):
     """Computes the second derivative of the loss along directions, dᵀHd.
 
     It forecasts how wide a minimum is; see `quadratic_half_widths`.
@@ -109,6 +110,7 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None):
         y: Targets. Defaults to `None`.
         directions: List of directions, for example of `random_directions`.
         batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the directions.
 
     Returns:
         Float array of shape `(k,)`, one number per direction. Its mean over many
@@ -128,8 +130,10 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None):
     """
     check_compiled(model)
     check_directions(model, directions)
+    _prepare(verbose)
     product = hessian_product(model, x, y, batch_size=batch_size)
-    curvatures = np.array([_dot(direction, product(direction)) for direction in directions])
+    tracked_directions = tracked(directions, verbose, "direction")
+    curvatures = np.array([_dot(direction, product(direction)) for direction in tracked_directions])
     _check_finite(curvatures)
     return curvatures
 
@@ -147,6 +151,7 @@ def hessian_eigenvalues(
     tolerance=1e-4,
     seed=None,
     batch_size=None,
+    verbose="auto",
 ):
     """Finds the extreme eigenvalues of the Hessian and their directions.
 
@@ -168,6 +173,8 @@ def hessian_eigenvalues(
         seed: Integer seed for the starting vector. `None` (the default) draws
             one from NumPy's global random state.
         batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the products with the
+            Hessian, whose number is not known before.
 
     Returns:
         A float array of shape `(number,)`, the most extreme value first (of
@@ -193,11 +200,15 @@ def hessian_eigenvalues(
     check_choice("which", which, tuple(ENDS))
     import_extra("scipy.sparse.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
+    _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     total = 2 * number if which == "both" else number
+    progress = Progress(None, verbose, unit="product")
+    counted = _counted(operator, progress)
     values, directions = _eigenpairs(
-        operator, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
+        counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
     )
+    progress.finish()
     _check_finite(values)
     return values, directions
 
@@ -213,6 +224,7 @@ def hessian_trace(
     layers=None,
     seed=None,
     batch_size=None,
+    verbose="auto",
 ):
     """Estimates the trace of the Hessian, the sum of all its eigenvalues.
 
@@ -229,6 +241,7 @@ def hessian_trace(
         seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the random vectors.
 
     Returns:
         An `Estimate(mean, low, high)` with the 95% confidence interval.
@@ -245,8 +258,9 @@ def hessian_trace(
     check_integer("number_of_probes", number_of_probes, minimum=2)
     import_extra("scipy.stats", "analysis")
     units = _units(model, normalize, ignore, layers)
+    _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
-    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed))
+    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), verbose)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -262,6 +276,7 @@ def hessian_spectrum(
     layers=None,
     seed=None,
     batch_size=None,
+    verbose="auto",
 ):
     """Estimates the distribution of the eigenvalues of the Hessian.
 
@@ -282,6 +297,8 @@ def hessian_spectrum(
         seed: Integer seed for the vectors. `None` (the default) draws one from
             NumPy's global random state.
         batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the products with the
+            Hessian.
 
     Returns:
         A `Spectrum`, to be drawn with `plot_spectrum`.
@@ -302,10 +319,13 @@ def hessian_spectrum(
     check_integer("steps", steps, minimum=1)
     linalg = import_extra("scipy.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
+    _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
     steps = min(steps, operator.size)
+    progress = Progress(number_of_probes * steps, verbose, unit="product")
+    operator = _counted(operator, progress)
     eigenvalues, shares = [], []
     for _ in range(number_of_probes):
         diagonal, beside = _lanczos(operator, steps, generator)
@@ -315,6 +335,7 @@ def hessian_spectrum(
         missing = (0, steps - len(values))
         eigenvalues.append(np.pad(values, missing, mode="edge"))
         shares.append(np.pad(vectors[0] ** 2, missing))
+    progress.finish()
     metadata = {"model": model.name, "parameters": operator.size, "seed": seed}
     metadata |= _describe(normalize, ignore, layers)
     return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
@@ -332,6 +353,7 @@ def layer_curvature(
     tolerance=1e-3,
     seed=None,
     batch_size=None,
+    verbose="auto",
 ) -> LayerCurvature:
     """Measures the curvature of the loss in each layer, while all others stay put.
 
@@ -348,6 +370,8 @@ def layer_curvature(
         seed: Integer seed for the random vectors. `None` (the default) draws one
             from NumPy's global random state.
         batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; one bar counts the random vectors,
+            another one the layers.
 
     Returns:
         A `LayerCurvature`, to be drawn with `plot_layers`.
@@ -372,12 +396,13 @@ def layer_curvature(
     for module in ("scipy.stats", "scipy.sparse.linalg"):
         import_extra(module, "analysis")
     units = _units(model, normalize, ignore, layers)
+    _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
-    samples = _trace_samples(operator, number_of_probes, seed)
+    samples = _trace_samples(operator, number_of_probes, seed, verbose)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
-    for _, members in groups:
+    for _, members in tracked(groups, verbose, "layer"):
         kept = [unit * (index in members) for index, unit in enumerate(units)]
         layer = _Operator(operator.product, kept)
         values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
@@ -490,6 +515,12 @@ class _Operator:
         return [unit * part.reshape(unit.shape) for unit, part in parts]
 
 
+def _prepare(verbose):
+    """Checks `verbose`, and says what the first product takes long for."""
+    check_verbose(verbose)
+    announce("Preparing the Hessian", verbose)
+
+
 def _units(model, normalize, ignore, layers):
     check_compiled(model)
     check_tensorflow("Curvature")
@@ -498,6 +529,17 @@ def _units(model, normalize, ignore, layers):
 
 def _operator(model, data, batch_size, units):
     return _Operator(_product(model, read_dataset(model, data, batch_size)), units)
+
+
+def _counted(operator, progress):
+    """The same matrix, whose products are counted."""
+
+    def product(direction):
+        moved = operator.product(direction)
+        progress.advance(1)
+        return moved
+
+    return _Operator(product, operator.units)
 
 
 def _describe(normalize, ignore, layers):
@@ -520,11 +562,11 @@ def _by_layer(model, units):
     ]
 
 
-def _trace_samples(operator, number, seed):
+def _trace_samples(operator, number, seed, verbose):
     """What each weight adds to an unbiased estimate of the trace: a row per random vector."""
     generator = np.random.default_rng(seed)
     samples = []
-    for _ in range(number):
+    for _ in tracked(range(number), verbose, "vector"):
         signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
         probe = _times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.checks import check_choice, check_compiled, check_integer, check_tensorflow
+from losslandscape.checks import check_compiled, check_integer, check_tensorflow
 from losslandscape.datasets import map_arrays, one_dataset, read_dataset
 from losslandscape.directions import resolve_seed
 from losslandscape.engines import evaluator
@@ -30,6 +30,7 @@ from losslandscape.interpolation import (
     mixed_weights,
 )
 from losslandscape.interrupts import patient_interrupts
+from losslandscape.progress import Progress, check_verbose
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine
 from losslandscape.walks import locator
@@ -100,16 +101,11 @@ def fit_curve(
     check_compiled(model)
     check_same_architecture([model, other], ["model", "other"])
     check_integer("epochs", epochs, minimum=1)
-    check_choice("verbose", verbose, ("auto", 0, 1, 2))
+    check_verbose(verbose)
     optimizer = _copy(optimizer)
     generator = np.random.default_rng(resolve_seed(seed))
     data = _read(model, one_dataset(x, y), batch_size)
-    bar = keras.utils.Progbar(
-        epochs,
-        verbose=1 if verbose == "auto" else verbose,
-        stateful_metrics=["loss"],
-        unit_name="epoch",
-    )
+    progress = Progress(epochs, verbose, "loss", unit="epoch")
     with patient_interrupts() as interrupt, evaluated(model, between_models) as state:
         # Builds the loss, and fails if the model does not fit the data.
         evaluator(model, interrupt)(data._replace(batches=data.batches.take(1)))
@@ -127,7 +123,7 @@ def fit_curve(
                 interrupt()
             loss = float(np.mean(losses))
             _check_finite(loss, epoch)
-            bar.update(epoch + 1, [("loss", loss)])
+            progress.advance(1, loss)
     # With `use_ema`, these are the means that the optimizer kept.
     optimizer.finalize_variable_values(trained)
     return control

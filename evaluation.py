@@ -6,8 +6,6 @@ is restored to the last bit.
 
 import dataclasses
 import functools
-import sys
-import time
 
 import keras
 import numpy as np
@@ -35,6 +33,7 @@ from losslandscape.engines import (
 )
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.interrupts import patient_interrupts
+from losslandscape.progress import Progress, announce, check_verbose
 from losslandscape.refinement import Refinement, check_tolerance
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
@@ -45,8 +44,6 @@ from losslandscape.workers import check_executor, distribute
 # of these exponents.
 RISE = 10
 EXPONENTS = (-10, 4)
-# Seconds between two lines of progress in a file.
-PLAIN_INTERVAL = 30
 # The relative difference allowed between two evaluations at the same weights.
 CENTER_TOLERANCE = 1e-5
 
@@ -374,7 +371,7 @@ class Evaluation:
         if self.executor is not None:
             check_executor(self.executor)
         check_choice("engine", self.engine, ("auto", *ENGINES))
-        check_choice("verbose", self.verbose, ("auto", 0, 1, 2))
+        check_verbose(self.verbose)
 
     @functools.cached_property
     def data(self):
@@ -431,6 +428,7 @@ class Evaluation:
 
     def radius(self, directions):
         """Finds how far the loss stays low along all directions, rounded down to two digits."""
+        announce("Looking for the extent", self.verbose)
         with patient_interrupts() as interrupt, evaluated(self.model) as state:
             measure = evaluate_engine(state, self.data[:1], interrupt)
             ((loss,),) = _losses(measure, directions[:1], [0.0])
@@ -491,7 +489,7 @@ class Evaluation:
             if engines is None:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.engine, number)
-            self._announce(number)
+            announce(f"Preparing {number} points", self.verbose)
             options = {"directions": directions, "interrupt": interrupt}
             if self.executor is None:
                 measure, centers, how = start(engines, state, self.data, **options)
@@ -531,11 +529,6 @@ class Evaluation:
                 )
             check_choice("metric", metric, tuple(values))
 
-    def _announce(self, number):
-        """Says that something happens while a graph is made, where the bar will stand."""
-        if self.verbose in ("auto", 1) and _is_interactive():
-            print(f"Preparing {number} points …", end="\r", flush=True)
-
     def _collect(self, measure, number, centers, assemble, origin, *, order=None):
         """Measures what the checkpoint does not hold yet, and saves it there.
 
@@ -560,7 +553,7 @@ class Evaluation:
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
         order = np.arange(number) if order is None else order
         first, *_ = self.metrics
-        progress = Progress(np.count_nonzero(is_missing), first, self.verbose)
+        progress = Progress(np.count_nonzero(is_missing), self.verbose, first)
         errors = {}
 
         def values():
@@ -694,46 +687,3 @@ def _along(measure, legs, centers, missing):
             for positions, results in measure(directions, points[away - first]):
                 yield away[positions], results
         first += len(points)
-
-
-def _is_interactive():
-    """Whether there is a terminal or notebook, in which a bar can move."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
-
-
-class Progress:
-    """A Keras progress bar over points that shows the last value of one metric.
-
-    Written to a file, it is a plain line twice a minute.
-    """
-
-    def __init__(self, number_of_points, metric, verbose):
-        self._is_plain = verbose == "auto" and not _is_interactive()
-        self._bar = keras.utils.Progbar(
-            number_of_points,
-            verbose=2 if self._is_plain else 1 if verbose == "auto" else verbose,
-            stateful_metrics=[metric],
-            unit_name="point",
-        )
-        self._number, self._metric = number_of_points, metric
-        self._done, self._shown = 0, time.monotonic()
-
-    def advance(self, number, value):
-        """Counts points, and shows the metric's value at the last one."""
-        is_first = self._done == 0
-        self._done += number
-        is_last = self._done == self._number
-        if is_first and not is_last:
-            # The center takes no time, and would promise an end in 0 seconds.
-            return
-        if self._is_plain:
-            now = time.monotonic()
-            if not is_last and now - self._shown < PLAIN_INTERVAL:
-                return
-            self._shown = now
-        self._bar.update(self._done, [(self._metric, value)], finalize=self._is_plain or None)
-
-    def finish(self):
-        """Ends the line of the bar where fewer points were measured than there are."""
-        if 0 < self._done < self._number:
-            self._bar.update(self._done, finalize=True)

@@ -12,6 +12,7 @@ from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, differentiator
 from losslandscape.directions import resolve_seed, scales
 from losslandscape.engines import evaluator
+from losslandscape.progress import announce, check_verbose, tracked
 from losslandscape.state import evaluated, preserved
 from losslandscape.walks import precise_dtypes
 
@@ -91,6 +92,7 @@ def worst_direction(
     ignore="biasbn",
     seed=None,
     batch_size=None,
+    verbose="auto",
 ):
     """Searches for the direction in which the loss is highest at some distance.
 
@@ -114,6 +116,7 @@ def worst_direction(
         seed: Integer seed for the random direction. `None` (the default) draws one
             from NumPy's global random state.
         batch_size: As in `gradient_direction`.
+        verbose: As in `evaluate_lines`; the bar counts the steps.
 
     Returns:
         A direction, that of the highest loss of those tried, as `gradient_direction`
@@ -141,14 +144,16 @@ def worst_direction(
     if not radius > 0:
         raise ValueError(f"`radius` must be greater than 0. Received {radius}.")
     check_integer("steps", steps, minimum=1)
+    check_verbose(verbose)
     generator = np.random.default_rng(resolve_seed(seed))
     data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
+    announce("Preparing gradients", verbose)
     differentiate = _differentiator(model, data)
     found = []
     with preserved(model):
         origins = [weight.numpy() for weight in model.trainable_variables]
         _, gradient = differentiate()
-        for _ in range(steps):
+        for _ in tracked(range(steps), verbose, "step"):
             direction = _steepest(units, gradient)
             if direction is None:
                 noise = [generator.normal(size=scale.shape) for scale in units]

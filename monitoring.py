@@ -38,7 +38,7 @@ class LandscapeLogger(keras.callbacks.Callback):
     Example:
 
     >>> def largest_eigenvalue(model):
-    ...     return hessian_eigenvalues(model, x_train, y_train, seed=0)[0][0]
+    ...     return hessian_eigenvalues(model, x_train, y_train, seed=0, verbose=0)[0][0]
     >>> def half_width(model):
     ...     return half_widths(evaluate_line(model, x_train, y_train, seed=0, verbose=0))[0]
     >>> measures = {"largest_eigenvalue": largest_eigenvalue, "half_width": half_width}

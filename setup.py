@@ -37,6 +37,7 @@ SIBLINGS = (
     "measures",
     "monitoring",
     "plotting",
+    "progress",
     "refinement",
     "space",
     "state",

@@ -547,13 +547,6 @@ def test_the_metadata_suffice_to_repeat_a_line(model, data):
     np.testing.assert_array_equal(line.values["loss"], again.values["loss"])
 
 
-def test_progress_is_shown_in_keras_style(model, data, capsys):
-    evaluate_surface(model, *data, 3, metric="accuracy", verbose=1)
-    assert re.search(r"9/9.*/point - accuracy: 0\.\d+", capsys.readouterr().out)
-    evaluate_line(model, *data, 3, verbose=0)
-    assert capsys.readouterr().out == ""
-
-
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -720,17 +713,6 @@ def test_many_random_directions_are_drawn_one_at_a_time(model, data, monkeypatch
     for index, direction in enumerate(random_directions(model, 10, seed=0)):
         alone = evaluate_line(model, *data, 5, directions=[direction], verbose=0)
         np.testing.assert_allclose(line.values["loss"][index], alone.values["loss"][0], rtol=1e-6)
-
-
-def test_progress_in_a_file_is_plain_lines(model, data, capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
-    monkeypatch.setattr("losslandscape.evaluation.PLAIN_INTERVAL", 0)
-    evaluate_line(model, *data, 5)
-    printed = capsys.readouterr().out
-    assert not set(printed) & set("\r\b\x1b━")
-    lines = printed.splitlines()
-    assert lines[-1].startswith("5/5 - ")
-    assert "loss: " in lines[-1]
 
 
 def test_an_interrupted_call_says_what_was_measured_and_where_it_is(
