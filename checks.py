@@ -91,12 +91,14 @@ def check_directions(model, directions, number=None):
             raise ValueError(f"`directions[{index}]` must be finite. It holds NaN or inf.")
 
 
-def check_tensorflow(subject):
-    """Refuses other backends for what differentiates; `subject` begins the error."""
-    if keras.backend.backend() != "tensorflow":
+def check_backend(subject, backends):
+    """Refuses other backends than these for what differentiates; `subject` begins the error."""
+    if keras.backend.backend() not in backends:
+        *others, last = map(repr, backends)
+        accepted = f"{', '.join(others)} or {last}" if others else last
         raise ValueError(
-            f"{subject} needs the TensorFlow backend, for its automatic differentiation. Received "
-            f"{keras.backend.backend()!r}. Set `KERAS_BACKEND=tensorflow`."
+            f"{subject} needs a backend for its automatic differentiation: {accepted}. Received "
+            f"{keras.backend.backend()!r}. Set the environment variable `KERAS_BACKEND`."
         )
 
 

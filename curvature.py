@@ -9,18 +9,18 @@ that does is refused.
 import functools
 
 import numpy as np
-import tensorflow as tf
 
+from losslandscape.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.checks import (
+    check_backend,
     check_choice,
     check_compiled,
     check_directions,
     check_integer,
-    check_tensorflow,
     import_extra,
 )
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import check_derivatives, check_loss, differentiator
+from losslandscape.derivatives import check_derivatives, check_loss, mean_derivatives
 from losslandscape.directions import layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
@@ -29,7 +29,7 @@ from losslandscape.measures import confidence_interval
 from losslandscape.progress import Progress, announce, check_verbose, tracked
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
-from losslandscape.walks import mover, precise_dtypes
+from losslandscape.walks import mover
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM", "both": "BE"}
 # Up to this many parameters the Hessian itself is small, and all its eigenvalues are cheap.
@@ -42,8 +42,8 @@ def hessian_product(
     """Makes a function that multiplies the Hessian of the loss by a direction.
 
     Args:
-        model: A compiled and built `keras.Model`, on the TensorFlow backend.
-            The Hessian is taken at the weights it has when that function is called.
+        model: A compiled and built `keras.Model`. The Hessian is taken at the weights
+            it has when that function is called.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         normalize: `None` (the default) for the Hessian H itself. `"filter"`,
@@ -73,7 +73,7 @@ def hessian_product(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If the model is not compiled or built, or the backend is not
-            TensorFlow; from the first call, if a check fails, an operation has
+            TensorFlow, JAX or Torch; from the first call, if a check fails, an operation has
             no second derivative, state passes from batch to batch, or the loss
             is not a mean over samples, for example with `reduction="sum"`.
 
@@ -477,7 +477,7 @@ def evaluate_convexity(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    check_tensorflow("Curvature")
+    check_backend("Curvature", DIFFERENTIATORS)
     directions, origin = call.choose(directions, 2, seed, exactly=True)
     call.identify(directions=directions, coordinates=grid.axes)
     engine = functools.partial(_convexity_engine, tolerance=tolerance, seed=origin.get("seed", 0))
@@ -523,7 +523,7 @@ def _prepare(verbose):
 
 def _units(model, normalize, ignore, layers):
     check_compiled(model)
-    check_tensorflow("Curvature")
+    check_backend("Curvature", DIFFERENTIATORS)
     return scales(model, normalize, ignore, layers)
 
 
@@ -577,23 +577,21 @@ def _trace_samples(operator, number, seed, verbose):
 
 def _product(model, data):
     """The function that `hessian_product` returns."""
-    differentiate = differentiator(model, data.batches.element_spec)
+    differentiate, batches = differentiator(model, data)
     is_checked = False
 
     def product(direction):
         nonlocal is_checked
-        dtypes = precise_dtypes(model.trainable_variables)
-        vector = [tf.cast(array, dtype) for array, dtype in zip(direction, dtypes, strict=True)]
         # If derivatives are not finite, the checks cannot decide, so a later product repeats them.
         if is_checked:
-            return _mean_product(model, differentiate, data, vector)[1]
+            return mean_derivatives(model, differentiate, batches, direction).product
         reported = _evaluate(model, data)
-        is_decided = check_derivatives(model, differentiate, next(iter(data.batches)))
-        loss, products = _mean_product(model, differentiate, data, vector)
-        if np.isfinite([loss, reported]).all():
-            check_loss(model, loss, reported)
+        is_decided = check_derivatives(model, differentiate, next(iter(batches)))
+        found = mean_derivatives(model, differentiate, batches, direction)
+        if np.isfinite([found.loss, reported]).all():
+            check_loss(model, found.loss, reported)
             is_checked = is_decided
-        return products
+        return found.product
 
     return product
 
@@ -631,21 +629,6 @@ def _evaluate(model, data):
     """The loss that `model.evaluate` reports."""
     with evaluated(model):
         return evaluator(model, lambda *_, **__: None)(data)["loss"]
-
-
-def _mean_product(model, differentiate, data, vector):
-    """The loss on all data, and its Hessian times a vector: arrays like the weights."""
-    loss, count, products = 0.0, 0.0, [tf.zeros_like(part) for part in vector]
-    with evaluated(model):
-        for batch in data.batches:
-            found = differentiate(batch, vector)
-            loss += found.count * found.loss
-            count += found.count
-            products = [
-                whole + tf.cast(found.count, part.dtype) * part
-                for whole, part in zip(products, found.product, strict=True)
-            ]
-    return float(loss / count), [(part / tf.cast(count, part.dtype)).numpy() for part in products]
 
 
 def _eigenpairs(operator, number, end, *, tolerance, seed):

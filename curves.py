@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.checks import check_compiled, check_integer, check_tensorflow
+from losslandscape.checks import check_backend, check_compiled, check_integer
 from losslandscape.datasets import map_arrays, one_dataset, read_dataset
 from losslandscape.directions import resolve_seed
 from losslandscape.engines import evaluator
@@ -97,7 +97,7 @@ def fit_curve(
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), equations 2 and 4.
     """
-    check_tensorflow("`fit_curve`")
+    check_backend("`fit_curve`", ["tensorflow"])
     check_compiled(model)
     check_same_architecture([model, other], ["model", "other"])
     check_integer("epochs", epochs, minimum=1)

@@ -169,6 +169,20 @@ def one_dataset(x, y=None):
     return parts[0]
 
 
+def handed_over(dataset):
+    """Returns the batches of a `Dataset` as Keras hands them to a step of this backend.
+
+    Args:
+        dataset: A `Dataset`.
+
+    Returns:
+        A `tf.data.Dataset` on TensorFlow, otherwise a list.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return dataset.batches
+    return _recorded(dataset.batches)
+
+
 def batch_size_of(batch):
     """Returns the number of samples in a batch, or `None` if its arrays disagree."""
     sizes = {part.shape[0] if len(part.shape) else None for part in arrays_of(batch)}
@@ -248,19 +262,25 @@ class _Recorder(keras.Model):
         return (logs, *state) if state else logs
 
 
+def _recorded(*data, **options):
+    """The batches that a test step gets from `model.evaluate`."""
+    recorder = _Recorder()
+    recorder.evaluate(*data, verbose=0, **options)
+    return recorder.batches
+
+
 def _handed_over(x, y=None, sample_weight=None, *, batch_size=None, name):
     """The batches that Keras makes from data, in its own structure."""
-    recorder = _Recorder()
     # Keras drops weights without targets, but a custom loss of the model may need them.
     has_weights_only = y is None and sample_weight is not None
     targets, weights = (sample_weight, None) if has_weights_only else (y, sample_weight)
     try:
-        recorder.evaluate(x, targets, sample_weight=weights, batch_size=batch_size, verbose=0)
+        recorded = _recorded(x, targets, sample_weight=weights, batch_size=batch_size)
     except (TypeError, ValueError) as error:
         raise type(error)(
             f"`{name}` must be data that `model.evaluate` can read. {error}"
         ) from error
-    batches = [_to_tensors(batch) for batch in recorder.batches]
+    batches = [_to_tensors(batch) for batch in recorded]
     return [(x, None, weights) for x, weights in batches] if has_weights_only else batches
 
 

@@ -5,16 +5,15 @@ equally far; here that is what random directions of some normalization take for 
 """
 
 import numpy as np
-import tensorflow as tf
 
-from losslandscape.checks import check_compiled, check_integer, check_tensorflow
+from losslandscape.autodiff import DIFFERENTIATORS, differentiator
+from losslandscape.checks import check_backend, check_compiled, check_integer
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import check_derivatives, check_loss, differentiator
+from losslandscape.derivatives import check_derivatives, check_loss, mean_derivatives
 from losslandscape.directions import resolve_seed, scales
 from losslandscape.engines import evaluator
 from losslandscape.progress import announce, check_verbose, tracked
 from losslandscape.state import evaluated, preserved
-from losslandscape.walks import precise_dtypes
 
 
 def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn", batch_size=None):
@@ -35,8 +34,7 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
     of radius ρ, `ρ · T²g / ‖Tg‖`, is at the coordinate `ρ / √N`.
 
     Args:
-        model: A compiled and built `keras.Model`, on the TensorFlow backend. It is
-            left as it was.
+        model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         normalize: How far a step counts, as in `random_directions`: relative to the
@@ -170,34 +168,23 @@ def worst_direction(
 def _prepared(model, dataset, normalize, ignore, batch_size):
     """The data in batches, and the scale of each entry of a random direction."""
     check_compiled(model)
-    check_tensorflow("A gradient")
+    check_backend("A gradient", DIFFERENTIATORS)
     units = scales(model, normalize, ignore)
     return read_dataset(model, one_dataset(*dataset), batch_size), units
 
 
 def _differentiator(model, data):
     """Makes the function that returns the loss on all data, and its gradient; refuses others'."""
-    differentiate = differentiator(model, data.batches.element_spec)
-    weights = model.trainable_variables
-    still = [
-        tf.zeros(weight.shape, dtype)
-        for weight, dtype in zip(weights, precise_dtypes(weights), strict=True)
-    ]
+    differentiate, batches = differentiator(model, data)
+    still = [np.zeros(weight.shape) for weight in model.trainable_variables]
 
     def loss_and_gradient():
-        loss, count, gradient = 0.0, 0.0, [np.zeros(weight.shape) for weight in weights]
-        with evaluated(model):
-            for batch in data.batches:
-                found = differentiate(batch, still)
-                loss += float(found.count * found.loss)
-                count += float(found.count)
-                parts = zip(gradient, found.gradient, strict=True)
-                gradient = [whole + float(found.count) * part.numpy() for whole, part in parts]
-        return loss / count, [whole / count for whole in gradient]
+        found = mean_derivatives(model, differentiate, batches, still)
+        return found.loss, found.gradient
 
     with evaluated(model):
         reported = evaluator(model, lambda *_, **__: None)(data)["loss"]
-    check_derivatives(model, differentiate, next(iter(data.batches)))
+    check_derivatives(model, differentiate, next(iter(batches)))
     loss, gradient = loss_and_gradient()
     if not _are_finite(loss, gradient):
         raise ValueError(
@@ -225,4 +212,4 @@ def _steepest(units, gradient):
 
 def _move(model, origins, direction, coordinate):
     for weight, origin, step in zip(model.trainable_variables, origins, direction, strict=True):
-        weight.assign(tf.cast(origin + coordinate * step, weight.dtype))
+        weight.assign(origin + coordinate * step)

@@ -1,5 +1,8 @@
-"""Backends other than TensorFlow: the same landscape, and both engines agree on JAX."""
+"""Backends other than TensorFlow: the same landscape and curvature, and both engines on JAX."""
 
+import contextlib
+import functools
+import io
 import os
 import subprocess
 import sys
@@ -115,6 +118,89 @@ for name, model in models.items():
 """
 
 
+# What differentiates, on a network small enough for a closed form of its loss.
+CURVATURE_SCRIPT = """
+import keras, numpy as np
+from keras import layers, ops
+import losslandscape as ll
+
+class Halved(keras.Model):
+    def test_step(self, *arguments):
+        result = super().test_step(*arguments)
+        logs, *state = result if keras.backend.backend() == "jax" else (result,)
+        logs = {name: logs["loss"] / 2 for name in ("loss", "half")}
+        return (logs, *state) if state else logs
+
+class Penalized(keras.Model):
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, **options):
+        loss = super().compute_loss(x, y, y_pred, sample_weight, **options)
+        return loss + 0.1 * ops.mean(ops.square(y_pred))
+
+class Memory(layers.Layer):
+    def build(self, shape):
+        self.last = self.add_weight(name="last", trainable=False)
+
+    def call(self, x):
+        self.last.assign(ops.mean(x))
+        return x
+
+def compiled(model):
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    values = np.random.default_rng(1)
+    for weight in model.weights:
+        if keras.backend.is_float_dtype(weight.dtype):
+            weight.assign(values.uniform(0.2, 0.8, weight.shape))
+    return model
+
+def network(kind=keras.Model):
+    inputs = keras.Input((4,))
+    hidden = layers.Dense(3, "tanh", kernel_regularizer=keras.regularizers.L2(0.01))(inputs)
+    return compiled(kind(inputs, layers.Dense(3, "softmax")(hidden)))
+
+def norms():
+    inputs = keras.Input((4,))
+    hidden = layers.Dropout(0.5)(layers.Dense(4, "tanh", activity_regularizer="l2")(inputs))
+    hidden = layers.LayerNormalization()(layers.BatchNormalization()(hidden))
+    return compiled(Penalized(inputs, layers.Dense(3, "softmax")(hidden)))
+
+def show(name, values):
+    print(name, *np.ravel(values))
+
+def flat(direction):
+    return np.concatenate([np.ravel(part) for part in direction])
+
+generator = np.random.default_rng(0)
+x, y = generator.normal(size=(50, 4)), generator.integers(0, 3, 50)
+data = x, y, generator.uniform(size=50)
+model = network()
+before = [ops.convert_to_numpy(variable) for variable in model.variables]
+directions = ll.random_directions(model, 2, ignore=None, seed=0)
+show("direction", flat(directions[0]))
+# The last of the batches of 20 is smaller.
+show("product", flat(ll.hessian_product(model, data, batch_size=20)(directions[0])))
+values, vectors = ll.hessian_eigenvalues(model, data, which="both", seed=0)
+show("eigenvalues", values)
+show("eigenvector", flat(vectors[0]) * np.sign(flat(vectors[0])[0]))
+options = {"number_of_points": 2, "extent": (0, 0.5), "directions": directions, "verbose": 0}
+convexity = ll.evaluate_convexity(model, data, **options)
+show("convexity", [convexity.values[name] for name in ("largest", "smallest", "loss")])
+show("gradient", flat(ll.gradient_direction(model, data, normalize=None)))
+for now, then in zip(model.variables, before, strict=True):
+    np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
+show("halved", 2 * flat(ll.hessian_product(network(Halved), data, batch_size=50)(directions[0])))
+other = norms()
+(direction,) = ll.random_directions(other, ignore=None, seed=0)
+show("norms", flat(ll.hessian_product(other, data)(direction)))
+state = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax"), Memory()]))
+try:
+    ll.hessian_trace(state, data)
+except ValueError as error:
+    assert "passes from batch to batch" in str(error) and "last" in str(error), error
+else:
+    raise AssertionError
+"""
+
+
 def run_on(backend, script):
     environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg"}
     command = [sys.executable, "-c", script]
@@ -144,3 +230,70 @@ def test_both_engines_agree_on_jax():
     assert any(line.startswith("own test step loss accuracy") and "half" in line for line in shown)
     assert any(line.startswith("half loss") for line in shown)
     assert any(line.startswith("two outputs loss") for line in shown)
+
+
+@functools.cache
+def curvature(backend):
+    """What the script shows, by name; this process is on TensorFlow already."""
+    if backend == "tensorflow":
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(CURVATURE_SCRIPT, {"__name__": "script"})  # noqa: S102
+        lines = output.getvalue().splitlines()
+    else:
+        lines = run_on(backend, CURVATURE_SCRIPT)
+    return {name: np.array(values, float) for name, *values in map(str.split, lines)}
+
+
+def loss_in_closed_form(vector):
+    """The loss of the script's network on its data, written out in double precision."""
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(50, 4)), generator.integers(0, 3, 50)
+    weight = generator.uniform(size=50)
+    kernel, bias, top, offset = np.split(vector, np.cumsum([12, 3, 9]))
+    hidden = np.tanh(x @ kernel.reshape(4, 3) + bias)
+    scores = hidden @ top.reshape(3, 3) + offset
+    losses = np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(50), y]
+    return np.mean(weight * losses) + 0.01 * np.sum(kernel**2)
+
+
+def hessian_by_differences(function, point, step=1e-3):
+    ends = [(i, j, i * j) for i in (step, -step) for j in (step, -step)]
+    units = np.eye(len(point))
+    values = [
+        [sum(ij * function(point + i * one + j * other) for i, j, ij in ends) for other in units]
+        for one in units
+    ]
+    return np.array(values) / (4 * step**4)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_curvature_on_other_backends_is_that_on_tensorflow(backend):
+    shown, expected = curvature(backend), curvature("tensorflow")
+    assert shown.keys() == expected.keys()
+    for name, values in expected.items():
+        scale = np.abs(values).max()
+        np.testing.assert_allclose(shown[name], values, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", *BACKENDS])
+def test_curvature_on_each_backend_is_that_of_the_closed_form(backend):
+    shown, generator = curvature(backend), np.random.default_rng(1)
+    shapes = (4, 3), (3,), (3, 3), (3,)
+    point = np.concatenate([generator.uniform(0.2, 0.8, shape).ravel() for shape in shapes])
+    hessian = hessian_by_differences(loss_in_closed_form, point)
+    product = hessian @ shown["direction"]
+    np.testing.assert_allclose(shown["product"], product, rtol=1e-3, atol=1e-5)
+    # The same product, of half the loss.
+    np.testing.assert_allclose(shown["halved"], product, rtol=1e-3, atol=1e-5)
+    values, vectors = np.linalg.eigh(hessian)
+    np.testing.assert_allclose(shown["eigenvalues"], values[[-1, 0]], rtol=1e-3)
+    assert abs(shown["eigenvector"] @ vectors[:, -1]) > 0.9999
+    # The first point of the plane is the model itself.
+    np.testing.assert_allclose(shown["convexity"][:5:4], values[[-1, 0]], rtol=1e-3)
+    units = 1e-5 * np.eye(len(point))
+    slopes = np.array(
+        [loss_in_closed_form(point + unit) - loss_in_closed_form(point - unit) for unit in units]
+    )
+    expected = np.sqrt(len(point)) * slopes / np.linalg.norm(slopes)
+    np.testing.assert_allclose(shown["gradient"], expected, rtol=1e-3, atol=1e-4)

@@ -325,5 +325,5 @@ def test_curves_that_cannot_be_fitted_are_refused(data, monkeypatch):
     with pytest.raises(ValueError, match="`control` must have the architecture of `model`"):
         evaluate_curve(*ends, quadratic_model(), data)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(ValueError, match="needs the TensorFlow backend.*Received 'jax'"):
+    with pytest.raises(ValueError, match="needs a backend.*'tensorflow'. Received 'jax'"):
         fit_curve(*ends, *data)
