@@ -247,6 +247,7 @@ def hessian_trace(
     units = _units(model, normalize, ignore, layers)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     samples = _trace_samples(operator, number_of_probes, resolve_seed(seed))
+    _check_finite(samples)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -375,6 +376,7 @@ def layer_curvature(
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     samples = _trace_samples(operator, number_of_probes, seed)
+    _check_finite(samples)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
     for _, members in groups:
@@ -388,6 +390,45 @@ def layer_curvature(
     metadata = {"model": model.name, "parameters": sizes, "seed": seed}
     metadata |= _describe(normalize, ignore, None) | {"layers": [name for name, _ in groups]}
     return LayerCurvature(np.array(largest), np.array(traces), metadata)
+
+
+def meters(model, data, *, number_of_probes, tolerance, seed):
+    """Makes functions that measure the curvature at whatever weights a model then has.
+
+    They share one graph, which often takes longer to make than to use.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        data: A `Dataset`.
+        number_of_probes: As in `hessian_trace`.
+        tolerance: As in `hessian_eigenvalues`.
+        seed: Integer seed, the same each time.
+
+    Returns:
+        Dict of functions without arguments, by name. They return a float, or an
+        `Estimate`: NaN where the Hessian is not finite, or all filters are zero.
+    """
+    product = _product(model, data)
+
+    def largest(normalize):
+        try:
+            units = scales(model, normalize)
+        except ValueError:
+            # All filters are zero, as they may be before training.
+            return float("nan")
+        operator = _Operator(product, units)
+        values, _ = _eigenpairs(operator, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        return float(values[0])
+
+    def trace():
+        samples = _trace_samples(_Operator(product, scales(model)), number_of_probes, seed)
+        return confidence_interval(samples.sum(axis=1))
+
+    return {
+        "largest_eigenvalue": functools.partial(largest, None),
+        "scale_free_eigenvalue": functools.partial(largest, "filter"),
+        "trace": trace,
+    }
 
 
 def evaluate_convexity(
@@ -529,7 +570,6 @@ def _trace_samples(operator, number, seed):
         probe = _times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)
         samples.append([np.vdot(part, moved) for part, moved in pairs])
-        _check_finite(samples[-1])
     return np.array(samples, dtype=float)
 
 

@@ -20,6 +20,9 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_trajectory",
     "WeightHistory",
     "LandscapeLogger",
+    "training_curvature",
+    "TrainingCurvature",
+    "plot_training_curvature",
     "read_history",
     "evaluate_trajectory",
     "plot_interpolation",
@@ -162,7 +165,7 @@ from losslandscape.measures import (
     quadratic_half_widths,
     report,
 )
-from losslandscape.monitoring import LandscapeLogger
+from losslandscape.monitoring import LandscapeLogger, training_curvature
 from losslandscape.plotting import (
     SCALES,
     animate_path,
@@ -180,6 +183,7 @@ from losslandscape.plotting import (
     plot_persistence,
     plot_spectrum,
     plot_surface,
+    plot_training_curvature,
 )
 from losslandscape.state import preserved
 from losslandscape.surfaces import (
@@ -189,6 +193,7 @@ from losslandscape.surfaces import (
     LossSurface,
     LossTrajectory,
     Spectrum,
+    TrainingCurvature,
     __version__,
 )
 from losslandscape.topology import (
