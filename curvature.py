@@ -21,7 +21,7 @@ from losslandscape.checks import (
 )
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, differentiator
-from losslandscape.directions import layer_names, owners, resolve_seed, scales
+from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
@@ -438,6 +438,7 @@ def evaluate_convexity(
     number_of_points=11,
     *,
     directions=None,
+    layers=None,
     extent=(-1.0, 1.0),
     seed=None,
     tolerance=1e-2,
@@ -458,6 +459,8 @@ def evaluate_convexity(
         number_of_points: Points per axis; see `evaluate_surface`. Each takes
             dozens of passes over the data. Defaults to 11.
         directions: As in `evaluate_surface`.
+        layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
+            of these layers.
         extent: As in `evaluate_surface`.
         seed: As in `evaluate_surface`; also for the starting vectors.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
@@ -494,9 +497,11 @@ def evaluate_convexity(
         verbose=verbose,
     )
     check_tensorflow("Curvature")
-    directions, origin = call.choose(directions, 2, seed, exactly=True)
+    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
     call.identify(directions=directions, coordinates=grid.axes)
-    engine = functools.partial(_convexity_engine, tolerance=tolerance, seed=origin.get("seed", 0))
+    # Weight by weight, since the layers of workers are others.
+    options = {"chosen": choose_weights(model, layers), "seed": origin.get("seed", 0)}
+    engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
     (surface,) = call.along(
         [(directions, grid.points)],
         grid.surface,
@@ -596,11 +601,12 @@ def _product(model, data):
     return product
 
 
-def _convexity_engine(state, data, interrupt, *, tolerance, seed):
+def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
     (dataset,), move = data, mover(state)
     evaluate = evaluator(state.model, interrupt)
-    operator = _Operator(_product(state.model, dataset), scales(state.model))
+    units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
+    operator = _Operator(_product(state.model, dataset), units)
 
     def measure(directions, points):
         tensors = to_tensors(directions)

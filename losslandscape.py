@@ -291,6 +291,7 @@ def plot_loss(
     *,
     directions=None,
     number_of_directions=1,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     scale="linear",
@@ -324,6 +325,8 @@ def plot_loss(
             `None` (the default) draws `number_of_directions` random ones.
         number_of_directions: How many random directions; several are drawn as
             their mean and one standard deviation. Defaults to 1.
+        layers: The layers that random directions move, while all others stay put;
+            see `random_directions`. Defaults to `None`, all of them.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
             `"auto"` extends it as far as the loss on the first dataset stays
@@ -387,6 +390,7 @@ def plot_loss(
         number_of_points,
         directions=directions,
         number_of_directions=number_of_directions,
+        layers=layers,
         extent=extent,
         metric=metric,
         seed=seed,
@@ -409,6 +413,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     *,
     dataset_labels=None,
     directions=None,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     scale="linear",
@@ -442,6 +447,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             `None`: no title for one dataset, numbers for several.
         directions: List of two directions, for alpha and beta. `None` (the
             default) draws them at random.
+        layers: As in `plot_loss`.
         extent: First and last coordinate on both axes, or a pair of such pairs
             for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` extends both
             as far as the loss along both stays below ten times that of the model.
@@ -513,6 +519,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         datasets,
         number_of_points,
         directions=directions,
+        layers=layers,
         extent=extent,
         metric=metric,
         seed=seed,

@@ -111,6 +111,15 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
 
     >>> lines = [small_batch_line, large_batch_line]
     >>> ax = plot_line(lines, labels=("128", "2048"), metric="data_loss")
+    >>> # One layer at a time, while all others stay put.
+    >>> names = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
+    >>> lines = [evaluate_line(model, x_test, y_test, layers=name, seed=0) for name in names]
+    >>> ax = plot_line(lines, labels=names)
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 3; for single
+        layers, [Zhang et al., 2019](https://arxiv.org/abs/1902.01996) and [Chatterji et
+        al., 2020](https://arxiv.org/abs/1912.00528).
     """
     lines = values_of("lines", lines, LossLine)
     labels = _check_labels(labels, lines)
