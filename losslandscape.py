@@ -86,6 +86,8 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "half_widths",
     "asymmetry",
     "quadratic_half_widths",
+    "expected_sigma",
+    "worst_sigma",
     "confidence_interval",
     "Estimate",
     "loss_rise",
@@ -158,12 +160,14 @@ from losslandscape.measures import (
     convex_level,
     convex_radius,
     epsilon_sharpness,
+    expected_sigma,
     half_widths,
     loss_barrier,
     loss_rise,
     non_convexity,
     quadratic_half_widths,
     report,
+    worst_sigma,
 )
 from losslandscape.monitoring import LandscapeLogger, training_curvature
 from losslandscape.plotting import (

@@ -42,7 +42,7 @@ from losslandscape.layout import (
     take_literally,
     wrapped,
 )
-from losslandscape.measures import loss_barrier
+from losslandscape.measures import exceeds_random_walk, loss_barrier
 from losslandscape.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
 from losslandscape.surfaces import (
     LayerCurvature,
@@ -1011,9 +1011,8 @@ def _path_notes(surface):
     if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
         return []
     null = surface.metadata["random_walk"]
-    # The second share is small, too, where the first one is large.
-    exceeds = (np.cumsum(surface.explained) > np.cumsum(null)).any()
-    return [f"{'' if exceeds else 'no more than '}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
+    relation = "" if exceeds_random_walk(surface) else "no more than "
+    return [f"{relation}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
 
 
 def _mark(ax, points, **style):
