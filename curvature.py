@@ -21,7 +21,7 @@ from losslandscape.checks import (
 )
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, mean_derivatives
-from losslandscape.directions import layer_names, owners, resolve_seed, scales
+from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
@@ -261,6 +261,7 @@ def hessian_trace(
     _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), verbose)
+    _check_finite(samples)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -400,6 +401,7 @@ def layer_curvature(
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     samples = _trace_samples(operator, number_of_probes, seed, verbose)
+    _check_finite(samples)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
     for _, members in tracked(groups, verbose, "layer"):
@@ -415,6 +417,46 @@ def layer_curvature(
     return LayerCurvature(np.array(largest), np.array(traces), metadata)
 
 
+def meters(model, data, *, number_of_probes, tolerance, seed):
+    """Makes functions that measure the curvature at whatever weights a model then has.
+
+    They share one graph, which often takes longer to make than to use.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        data: A `Dataset`.
+        number_of_probes: As in `hessian_trace`.
+        tolerance: As in `hessian_eigenvalues`.
+        seed: Integer seed, the same each time.
+
+    Returns:
+        Dict of functions without arguments, by name. They return a float, or an
+        `Estimate`: NaN where the Hessian is not finite, or all filters are zero.
+    """
+    product = _product(model, data)
+
+    def largest(normalize):
+        try:
+            units = scales(model, normalize)
+        except ValueError:
+            # All filters are zero, as they may be before training.
+            return float("nan")
+        operator = _Operator(product, units)
+        values, _ = _eigenpairs(operator, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        return float(values[0])
+
+    def trace():
+        operator = _Operator(product, scales(model))
+        samples = _trace_samples(operator, number_of_probes, seed, verbose=0)
+        return confidence_interval(samples.sum(axis=1))
+
+    return {
+        "largest_eigenvalue": functools.partial(largest, None),
+        "scale_free_eigenvalue": functools.partial(largest, "filter"),
+        "trace": trace,
+    }
+
+
 def evaluate_convexity(
     model,
     x,
@@ -422,6 +464,7 @@ def evaluate_convexity(
     number_of_points=11,
     *,
     directions=None,
+    layers=None,
     extent=(-1.0, 1.0),
     seed=None,
     tolerance=1e-2,
@@ -442,6 +485,8 @@ def evaluate_convexity(
         number_of_points: Points per axis; see `evaluate_surface`. Each takes
             dozens of passes over the data. Defaults to 11.
         directions: As in `evaluate_surface`.
+        layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
+            of these layers.
         extent: As in `evaluate_surface`.
         seed: As in `evaluate_surface`; also for the starting vectors.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
@@ -478,9 +523,11 @@ def evaluate_convexity(
         verbose=verbose,
     )
     check_backend("Curvature", DIFFERENTIATORS)
-    directions, origin = call.choose(directions, 2, seed, exactly=True)
+    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
     call.identify(directions=directions, coordinates=grid.axes)
-    engine = functools.partial(_convexity_engine, tolerance=tolerance, seed=origin.get("seed", 0))
+    # Weight by weight, since the layers of workers are others.
+    options = {"chosen": choose_weights(model, layers), "seed": origin.get("seed", 0)}
+    engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
     (surface,) = call.along(
         [(directions, grid.points)],
         grid.surface,
@@ -571,7 +618,6 @@ def _trace_samples(operator, number, seed, verbose):
         probe = _times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)
         samples.append([np.vdot(part, moved) for part, moved in pairs])
-        _check_finite(samples[-1])
     return np.array(samples, dtype=float)
 
 
@@ -596,11 +642,12 @@ def _product(model, data):
     return product
 
 
-def _convexity_engine(state, data, interrupt, *, tolerance, seed):
+def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
     (dataset,), move = data, mover(state)
     evaluate = evaluator(state.model, interrupt)
-    operator = _Operator(_product(state.model, dataset), scales(state.model))
+    units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
+    operator = _Operator(_product(state.model, dataset), units)
 
     def measure(directions, points):
         tensors = to_tensors(directions)

@@ -405,7 +405,7 @@ class Evaluation:
             from.
         """
         if directions is None:
-            seed = resolve_seed(self._saved.seed if seed is None else seed)
+            seed = self.seed(seed)
             origin = {
                 "directions": "random",
                 "seed": seed,
@@ -425,6 +425,10 @@ class Evaluation:
                 )
         check_directions(self.model, directions, number if exactly else None)
         return list(directions), {"directions": "given"}
+
+    def seed(self, seed):
+        """Returns the given seed, or else that of the checkpoint, or draws one."""
+        return resolve_seed(self._saved.seed if seed is None else seed)
 
     def radius(self, directions):
         """Finds how far the loss stays low along all directions, rounded down to two digits."""

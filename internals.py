@@ -4,6 +4,7 @@ They are all here, one function each, so that a new Keras breaks only one place,
 """
 
 from keras import Sequential
+from keras.optimizers.schedules import LearningRateSchedule
 from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
 from keras.src.random import seed_generator
@@ -54,3 +55,9 @@ def calls(model):
     for depth in sorted(function._nodes_by_depth, reverse=True):
         for node in function._nodes_by_depth[depth]:
             yield node.operation, node.input_tensors, node.outputs
+
+
+def schedule_of(optimizer):
+    """Returns the schedule that an optimizer takes its learning rate from, or `None`."""
+    rate = optimizer._learning_rate
+    return rate if isinstance(rate, LearningRateSchedule) else None

@@ -20,6 +20,9 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_trajectory",
     "WeightHistory",
     "LandscapeLogger",
+    "training_curvature",
+    "TrainingCurvature",
+    "plot_training_curvature",
     "read_history",
     "evaluate_trajectory",
     "plot_interpolation",
@@ -83,6 +86,8 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "half_widths",
     "asymmetry",
     "quadratic_half_widths",
+    "expected_sigma",
+    "worst_sigma",
     "confidence_interval",
     "Estimate",
     "loss_rise",
@@ -155,14 +160,16 @@ from losslandscape.measures import (
     convex_level,
     convex_radius,
     epsilon_sharpness,
+    expected_sigma,
     half_widths,
     loss_barrier,
     loss_rise,
     non_convexity,
     quadratic_half_widths,
     report,
+    worst_sigma,
 )
-from losslandscape.monitoring import LandscapeLogger
+from losslandscape.monitoring import LandscapeLogger, training_curvature
 from losslandscape.plotting import (
     SCALES,
     animate_path,
@@ -180,6 +187,7 @@ from losslandscape.plotting import (
     plot_persistence,
     plot_spectrum,
     plot_surface,
+    plot_training_curvature,
 )
 from losslandscape.state import preserved
 from losslandscape.surfaces import (
@@ -189,6 +197,7 @@ from losslandscape.surfaces import (
     LossSurface,
     LossTrajectory,
     Spectrum,
+    TrainingCurvature,
     __version__,
 )
 from losslandscape.topology import (
@@ -286,6 +295,7 @@ def plot_loss(
     *,
     directions=None,
     number_of_directions=1,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     scale="linear",
@@ -319,6 +329,8 @@ def plot_loss(
             `None` (the default) draws `number_of_directions` random ones.
         number_of_directions: How many random directions; several are drawn as
             their mean and one standard deviation. Defaults to 1.
+        layers: The layers that random directions move, while all others stay put;
+            see `random_directions`. Defaults to `None`, all of them.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
             `"auto"` extends it as far as the loss on the first dataset stays
@@ -382,6 +394,7 @@ def plot_loss(
         number_of_points,
         directions=directions,
         number_of_directions=number_of_directions,
+        layers=layers,
         extent=extent,
         metric=metric,
         seed=seed,
@@ -404,6 +417,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     *,
     dataset_labels=None,
     directions=None,
+    layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
     scale="linear",
@@ -437,6 +451,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             `None`: no title for one dataset, numbers for several.
         directions: List of two directions, for alpha and beta. `None` (the
             default) draws them at random.
+        layers: As in `plot_loss`.
         extent: First and last coordinate on both axes, or a pair of such pairs
             for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` extends both
             as far as the loss along both stays below ten times that of the model.
@@ -508,6 +523,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         datasets,
         number_of_points,
         directions=directions,
+        layers=layers,
         extent=extent,
         metric=metric,
         seed=seed,

@@ -13,6 +13,7 @@ from losslandscape.surfaces import (
     LossBarriers,
     LossLine,
     LossSurface,
+    LossTrajectory,
     Spectrum,
     complete_values,
     value_of,
@@ -36,6 +37,8 @@ REFERENCES = {
     "chord": lambda shares, start, end: (1 - shares) * start + shares * end,
     "mean": lambda _, start, end: (start + end) / 2,
 }
+# Stands for an infinite rise where rises are averaged.
+HIGHEST_RISE = 1e100
 # What makes a cost of a metric.
 SIGNS = {"min": 1, "max": -1}
 
@@ -61,7 +64,7 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
     """Checks whether a picture of a line or surface would mislead.
 
     Args:
-        measured: A `LossLine` or `LossSurface`.
+        measured: A `LossLine`, `LossSurface` or `LossTrajectory`.
         metric: Which of the measured values to use. Defaults to `"loss"`.
         expected: The result of `model.evaluate(x, y, return_dict=True)`, to
             compare with the center. `None` (the default) skips this check.
@@ -75,6 +78,9 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
         A list of `Finding`, each with a warning if there is reason for one.
         Random directions of large networks are nearly at right angles; others
         need not be.
+
+        The path of a single training causes a warning if its plane holds no more of its
+        variance than that of a random walk would hold, see `evaluate_trajectory`.
 
         With `curvature`, the smallest eigenvalue of the Hessian causes a warning
         if it is negative, but the picture does not bend downwards at the model.
@@ -100,7 +106,8 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
 
     Reference:
         [Böttcher and Wheeler, 2022](https://arxiv.org/abs/2208.13219) compare
-        random planes with those of eigenvectors.
+        random planes with those of eigenvectors; for random walks, [Antognini &
+        Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805).
     """
     measured = value_of("measured", measured, LANDSCAPES)
     values = complete_values(measured, metric)
@@ -116,6 +123,8 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
         findings.append(_find_difference(measured.center[metric], expected[metric]))
     if directions is not None:
         findings.append(_find_angle(*directions))
+    if isinstance(measured, LossTrajectory) and "random_walk" in measured.metadata:
+        findings.append(_find_random_walk(measured))
     if curvature is not None:
         spectrum = value_of("curvature", curvature, Spectrum)
         findings.append(_find_hidden_saddle(measured, metric, spectrum))
@@ -123,6 +132,13 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
         if gram is not None:
             findings.append(_find_share_of_trace(measured, metric, spectrum, gram))
     return findings
+
+
+def exceeds_random_walk(trajectory):
+    """Whether the plane of a path holds more of its variance than that of a random walk would."""
+    # The second share is small, too, where the first one is large.
+    shares = trajectory.explained, trajectory.metadata["random_walk"]
+    return bool((np.cumsum(shares[0]) > np.cumsum(shares[1])).any())
 
 
 def half_widths(line, rise=1.0, metric="loss"):
@@ -160,9 +176,14 @@ def half_widths(line, rise=1.0, metric="loss"):
 def asymmetry(line, rise=1.0, metric="loss"):
     """Measures how much farther the loss stays low on one side of the model than on the other.
 
-    This is `(right − left) / (right + left)` of the two half-widths on each line. A
-    valley with slopes p and c·p has an asymmetry of ±(c − 1) / (c + 1). The sign of a
-    random direction says nothing, so take the mean of absolute values over several.
+    This is `(right − left) / (right + left)` of the two half-widths on each line. The sign
+    of a random direction says nothing, so take the mean of absolute values over several.
+
+    He et al. call a direction asymmetric if, within some radius, the loss rises towards one
+    side less steeply than p and towards the other more steeply than c·p, with a slope p and
+    a ratio c > 1 to choose. Sides of the constant slopes p and c·p have half-widths of the
+    ratio c, so an asymmetry of ±(c − 1) / (c + 1). Half-widths compare mean slopes up to
+    the same rise, and need no constants but that; they do not say how slopes vary.
 
     Args:
         line: As in `half_widths`.
@@ -183,14 +204,109 @@ def asymmetry(line, rise=1.0, metric="loss"):
     0.127 [0.089, 0.165]
 
     Reference:
-        [He et al., 2019](https://arxiv.org/abs/1902.00744), who compare the slopes of
-        both sides instead of half-widths.
+        [He et al., 2019](https://arxiv.org/abs/1902.00744), section 3.
     """
     left, right = _half_widths_by_side(line, rise, metric).T
     with np.errstate(invalid="ignore"):
         share = (right - left) / (right + left)
     one_sided = np.isinf(left) != np.isinf(right)
     return np.where(one_sided, np.where(np.isinf(right), 1.0, -1.0), share)
+
+
+def expected_sigma(line, rise=0.1, metric="loss"):
+    """Measures how large random perturbations may be before the loss rises, on average.
+
+    This is the largest σ up to which `E[L(θ + σu)] - L(θ) ≤ rise`. The random directions of
+    the line, to both sides, are the u: those of `normalize=None` have independent standard
+    normal entries, as in PAC-Bayes flatness, those of `"weight"` are relative to each
+    weight, as its magnitude-aware version has them; filter-normalized ones are relative to
+    filters. At the minimum of a quadratic loss with the Hessian H, σ² is
+    `2·rise / tr(H)`, or `2·rise / tr(T·H·T)` with the scales T of the directions.
+
+    Args:
+        line: A `LossLine` along at least 2 random directions, to both sides of 0.
+        rise: How far the loss may rise on average, greater than 0. Defaults to 0.1, which
+            the paper takes for the training error.
+        metric: Which of the measured values to use. Defaults to `"loss"`; it must be one
+            that rises as the model gets worse.
+
+    Returns:
+        An `Estimate(mean, low, high)` of σ: where the mean over directions reaches the
+        rise, interpolated linearly between points, and where the ends of its 95% confidence
+        interval do. Any of them is inf if that is beyond the line.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        ValueError: If there are fewer than 2 directions, or as in `half_widths`.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, normalize="weight", ignore=None, seed=0)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> print(expected_sigma(line))
+    0.413 [0.391, 0.435]
+
+    Reference:
+        [Jiang et al., 2020](https://arxiv.org/abs/1912.02178), appendix C: σ of PAC-Bayes
+        flatness, whose measure is 1/σ².
+    """
+    stats = import_extra("scipy.stats", "analysis")
+    alphas, risen = _risen(line, rise, metric)
+    number = len(risen)
+    # Finite, or what is between points would be unknown.
+    risen = np.minimum(risen, HIGHEST_RISE)
+    if number < 2:
+        raise ValueError(
+            "`line` must hold at least 2 directions, to show how they vary. Received 1: pass "
+            "`number_of_directions=10` to `evaluate_line`."
+        )
+    distances = np.unique(np.abs(alphas[alphas != 0]))
+    distances = distances[distances <= min(-alphas[0], alphas[-1])]
+    # Both sides of a direction are one sample, since they are not independent.
+    sides = [[np.interp(sign * distances, alphas, row) for row in risen] for sign in (-1, 1)]
+    samples = np.mean(sides, axis=0)
+    mean = samples.mean(axis=0)
+    reach = stats.t.ppf(0.975, number - 1) * samples.std(axis=0, ddof=1) / np.sqrt(number)
+    return Estimate(*(_crossing(distances, mean + k * reach, rise) for k in (0, 1, -1)))
+
+
+def worst_sigma(line, rise=0.1, metric="loss"):
+    """Measures how large a perturbation may be before the loss rises, in the worst direction.
+
+    This is the largest coordinate σ up to which the loss has risen no further than `rise`,
+    to either side of any direction of the line. Along the result d of `worst_direction` it
+    estimates the largest σ with `max L(θ + u) - L(θ) ≤ rise` over all u with
+    `‖T⁻¹u‖ ≤ √N·σ`, a ball in units of the scales T of the N entries that move. The box
+    `|u_i| ≤ σ·T_i`, which the paper takes, lies within it and touches it with its corners,
+    so the paper's number is at least as large. At the minimum of a quadratic loss σ² is
+    `2·rise / (N·λmax(T·H·T))`.
+
+    The search may miss worse directions: the number found is an upper limit of the σ of
+    the ball. Several searches with different seeds, as below, make it a better one.
+
+    Args:
+        line: A `LossLine` to both sides of 0, usually along `worst_direction`.
+        rise: As in `expected_sigma`. Defaults to 0.1.
+        metric: As in `expected_sigma`.
+
+    Returns:
+        Float: σ, interpolated linearly between points; inf if it is beyond the line.
+
+    Raises:
+        ValueError: As in `half_widths`.
+
+    Example:
+
+    >>> directions = [worst_direction(model, x, y, 0.2, seed=seed) for seed in range(3)]
+    >>> line = evaluate_line(model, x, y, 41, directions=directions, extent=(-0.5, 0.5))
+    >>> sigma = worst_sigma(line)
+
+    Reference:
+        [Jiang et al., 2020](https://arxiv.org/abs/1912.02178), appendix C: the largest
+        perturbation of sharpness flatness, and of its magnitude-aware version.
+    """
+    alphas, risen = _risen(line, rise, metric)
+    return float(min(min(_crossings(alphas, row, rise)) for row in risen))
 
 
 def quadratic_half_widths(curvatures, rise=1.0):
@@ -468,6 +584,12 @@ def convex_radius(measured, metric="loss"):
 
 def _half_widths_by_side(line, rise, metric):
     """Array of shape `(k, 2)`: the distances, left and right, at which the loss has risen."""
+    alphas, risen = _risen(line, rise, metric)
+    return np.array([_crossings(alphas, row, rise) for row in risen])
+
+
+def _risen(line, rise, metric):
+    """The coordinates of a line, and how far each value is above that of the model."""
     line = value_of("line", line, LossLine)
     values = complete_values(line, metric)
     if not line.alphas[0] < 0 < line.alphas[-1]:
@@ -475,10 +597,9 @@ def _half_widths_by_side(line, rise, metric):
             "`line` must extend to both sides of 0. Received one with an extent of "
             f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
         )
-    if not rise > 0:
-        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
-    risen = np.where(np.isfinite(values), values - line.center[metric], np.inf)
-    return np.array([_crossings(line.alphas, row, rise) for row in risen])
+    _check_rise(rise)
+    # Values that are not finite count as infinite.
+    return line.alphas, np.where(np.isfinite(values), values - line.center[metric], np.inf)
 
 
 def _find_holes(values):
@@ -531,6 +652,19 @@ def _find_difference(center, expected):
         "relative difference of the center to `model.evaluate`",
         difference,
         warning if difference > 1e-4 else None,
+    )
+
+
+def _find_random_walk(trajectory):
+    first, second = trajectory.metadata["random_walk"]
+    warning = (
+        f"A random walk in many dimensions would explain as much, {first:.1%} and {second:.1%}: "
+        "that this plane holds most of the path says nothing about the landscape."
+    )
+    share = float(np.sum(trajectory.explained))
+    is_null = not exceeds_random_walk(trajectory)
+    return Finding(
+        "share of the path's variance in this plane", share, warning if is_null else None
     )
 
 

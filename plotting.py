@@ -8,6 +8,7 @@ here stay open until they are closed with `plt.close`.
 
 import io
 from functools import partial
+from importlib import import_module
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from losslandscape.checks import check_choice, check_path
 from losslandscape.layout import (
     axes_for,
+    check_axes,
     color_bar,
     curve_style,
     finite_limits,
@@ -40,7 +42,7 @@ from losslandscape.layout import (
     take_literally,
     wrapped,
 )
-from losslandscape.measures import loss_barrier
+from losslandscape.measures import exceeds_random_walk, loss_barrier
 from losslandscape.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
 from losslandscape.surfaces import (
     LayerCurvature,
@@ -49,12 +51,14 @@ from losslandscape.surfaces import (
     LossSurface,
     LossTrajectory,
     Spectrum,
+    TrainingCurvature,
     value_of,
     values_of,
 )
 from losslandscape.topology import persistence
 
 SCALES = ("linear", "log")
+MEASURE_NAMES = {"scale_free_eigenvalue": "scale-free largest eigenvalue"}
 LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
 START_STYLE = {"marker": "s", "markersize": 5, "markerfacecolor": "white", "color": "black"}
@@ -107,6 +111,15 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
 
     >>> lines = [small_batch_line, large_batch_line]
     >>> ax = plot_line(lines, labels=("128", "2048"), metric="data_loss")
+    >>> # One layer at a time, while all others stay put.
+    >>> names = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
+    >>> lines = [evaluate_line(model, x_test, y_test, layers=name, seed=0) for name in names]
+    >>> ax = plot_line(lines, labels=names)
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 3; for single
+        layers, [Zhang et al., 2019](https://arxiv.org/abs/1902.01996) and [Chatterji et
+        al., 2020](https://arxiv.org/abs/1912.00528).
     """
     lines = values_of("lines", lines, LossLine)
     labels = _check_labels(labels, lines)
@@ -577,6 +590,78 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
 
 
 @_tolerant
+def plot_training_curvature(curvature, ax=None, *, scale="linear"):
+    """Draws what was measured in the course of a training, one panel above the other.
+
+    A dashed line beside the largest eigenvalue shows the one above which gradient
+    descent is unstable, where the learning rate is known. Bands are 95% confidence
+    intervals. What is not finite is left out.
+
+    Args:
+        curvature: A `TrainingCurvature` from `training_curvature`, or the attribute of
+            a `LandscapeLogger`.
+        ax: Dict of Matplotlib axes to draw on by name, one for each measure, as this
+            returns it. `None` (the default) makes a figure.
+        scale: `"linear"` (the default) or `"log"`, for all but the trace, which may be
+            negative.
+
+    Returns:
+        Dict of Matplotlib axes by name: `"loss"` and every measure.
+
+    Raises:
+        TypeError: If `curvature` is not a `TrainingCurvature`.
+        ValueError: If `scale` is unknown, or `ax` has other names.
+
+    Example:
+
+    >>> logger = LandscapeLogger("largest_eigenvalue", x_train, y_train)
+    >>> model.fit(x_train, y_train, epochs=3, callbacks=[logger], verbose=0)
+    >>> axes = plot_training_curvature(logger.curvature, scale="log")
+
+    Reference:
+        [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), figure 1.
+    """
+    curvature = value_of("curvature", curvature, TrainingCurvature)
+    check_choice("scale", scale, SCALES)
+    if ax is None:
+        ax = dict(zip(curvature.measures, _stacked(len(curvature.measures)), strict=True))
+    if not isinstance(ax, dict) or set(ax) != set(curvature.measures):
+        raise ValueError(
+            f"`ax` must be a dict of axes for {', '.join(curvature.measures)}. Received "
+            f"{sorted(ax) if isinstance(ax, dict) else type(ax).__name__}."
+        )
+    check_axes(list(ax.values()))
+    for name, panel in ax.items():
+        _draw_measure(panel, curvature, name, "linear" if name == "trace" else scale)
+        panel.label_outer()
+    return ax
+
+
+def show_again(figure, shown=None):
+    """Shows a figure that has changed: in a notebook, or in a window, if there are any.
+
+    Args:
+        figure: A Matplotlib figure.
+        shown: What this returned for the same figure before. Defaults to `None`.
+
+    Returns:
+        What to pass the next time.
+    """
+    if "inline" in mpl.get_backend():
+        if shown is not None:
+            shown.update(figure)
+            return shown
+        # The notebook would show it once more at the end of the cell.
+        plt.close(figure)
+        return import_module("IPython.display").display(figure, display_id=True)
+    if shown is None and figure.canvas.required_interactive_framework is not None:
+        figure.show()
+    figure.canvas.draw_idle()
+    figure.canvas.flush_events()
+    return figure
+
+
+@_tolerant
 def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
     """Draws the barcode of a surface: a bar per basin, from its minimum to where it merges.
 
@@ -738,11 +823,7 @@ def plot_metrics(lines, *, labels=None, scale="linear"):
     """
     lines = values_of("lines", lines, LossLine)
     metrics = [name for name in lines[0].values if name != "data_loss"]
-    width, height = panel_size()
-    size = width, height * (1 + 0.75 * (len(metrics) - 1))
-    layout = {"sharex": True, "squeeze": False, "figsize": size, "layout": "constrained"}
-    _, axes = plt.subplots(len(metrics), **layout)
-    drawn = dict(zip(metrics, axes[:, 0], strict=True))
+    drawn = dict(zip(metrics, _stacked(len(metrics)), strict=True))
     for metric, ax in drawn.items():
         style = {"labels": labels, "scale": scale} if metric == "loss" else {}
         plot_line(lines, ax, metric=metric, **style)
@@ -859,6 +940,33 @@ def _draw_curve(ax, line, curves, label, scale):
     return from_axis(mean), curve.get_color()
 
 
+def _stacked(number):
+    """The axes of a new figure, one above the other."""
+    width, height = panel_size()
+    size = width, height * (1 + 0.75 * (number - 1))
+    layout = {"sharex": True, "squeeze": False, "figsize": size, "layout": "constrained"}
+    return plt.subplots(number, **layout)[1][:, 0]
+
+
+def _draw_measure(ax, curvature, name, scale):
+    """Draws one measure in the course of training, and its interval or threshold."""
+    times, values = curvature.times, _on_scale(curvature.values[name], scale)
+    style = curve_style(ax) | {"marker": "." if len(times) <= FEW_POINTS else None}
+    (curve,) = ax.plot(times, values, markersize=4, **style)
+    ends = [f"{name}_low", f"{name}_high"]
+    if all(end in curvature.values for end in ends):
+        band = [_on_scale(curvature.values[end], scale) for end in ends]
+        ax.fill_between(times, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
+    if name == "largest_eigenvalue" and np.isfinite(curvature.thresholds).any():
+        limit = {"color": "0.3", "linestyle": "--", "linewidth": 1, "label": "limit of stability"}
+        ax.plot(times, curvature.thresholds, **limit)
+        legend(ax)
+    ax.set(xlabel=curvature.metadata["unit"])
+    ax.margins(x=0.02)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
+    _label_values(ax, MEASURE_NAMES.get(name, name), scale)
+
+
 def _draw_runs(ax, trajectory, values, scale):
     """Draws the paths of several runs, with the starts hollow and the ends full."""
     style = {name: value for name, value in PATH_STYLE.items() if name != "color"}
@@ -903,9 +1011,8 @@ def _path_notes(surface):
     if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
         return []
     null = surface.metadata["random_walk"]
-    # The second share is small, too, where the first one is large.
-    exceeds = (np.cumsum(surface.explained) > np.cumsum(null)).any()
-    return [f"{'' if exceeds else 'no more than '}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
+    relation = "" if exceeds_random_walk(surface) else "no more than "
+    return [f"{relation}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
 
 
 def _mark(ax, points, **style):

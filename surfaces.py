@@ -404,6 +404,48 @@ class LayerCurvature(_Saved):
         return f"LayerCurvature({layers})"
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingCurvature(_Landscape):
+    """The curvature of the loss in the course of a training.
+
+    Attributes:
+        times: Float array of shape `(k,)`, the epoch or step of each record.
+        values: Dict of float arrays of shape `(k,)`: `"loss"` and what else was
+            measured, see `training_curvature`. Estimates such as `"trace"` have the
+            ends of their 95% confidence intervals beside them, `"trace_low"` and
+            `"trace_high"`. Non-finite values are kept as NaN or inf.
+        thresholds: Float array of shape `(k,)`, the eigenvalue above which gradient
+            descent is unstable: 2/η for the learning rate η. NaN where it is unknown.
+        center: Dict of floats, the same values at the model itself.
+        metadata: Dict of how this was computed. `"unit"` says what `times` count:
+            `"epoch"`, `"step"` or, if the records have other names, `"record"`.
+    """
+
+    times: np.ndarray
+    values: dict
+    thresholds: np.ndarray
+    center: dict
+    metadata: dict
+
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: `(times,)`."""
+        return (self.times,)
+
+    @property
+    def measures(self):
+        """List of the names of what was measured, without the ends of intervals."""
+        ends = {f"{name}_{end}" for name in self.values for end in ("low", "high")}
+        return [name for name in self.values if name not in ends]
+
+    def __repr__(self):
+        unit = self.metadata["unit"]
+        return (
+            f"TrainingCurvature({', '.join(self.measures)}; {len(self.times)} records, "
+            f"{unit} {self.times[0]:g}…{self.times[-1]:g})"
+        )
+
+
 def complete_values(measured, metric):
     """Returns the values of a metric; refuses those of an unfinished checkpoint."""
     if metric not in measured.values:
@@ -465,6 +507,7 @@ PLOTS = {
     LossBarriers: "plot_barriers",
     Spectrum: "plot_spectrum",
     LayerCurvature: "plot_layers",
+    TrainingCurvature: "plot_training_curvature",
 }
 
 

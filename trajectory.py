@@ -292,7 +292,7 @@ def evaluate_trajectory(
             true_values=at_records,
         )
 
-    legs = [(_in_all_weights(model, directions), points), *_legs_of_records(model, records)]
+    legs = [(_in_all_weights(model, directions), points), *legs_of_records(model, records)]
     number = sum(len(points) for _, points in legs)
     order = np.append(grid.order, np.arange(len(grid.points), number))
     origin |= {"ignore": ignore, "records": names}
@@ -373,6 +373,46 @@ def between_records(model):
         (weight, _on_plane_or_record if keras.backend.is_float_dtype(weight.dtype) else _at_record)
         for weight in model.weights
     ]
+
+
+def legs_of_records(model, records):
+    """Returns the legs from record to record, as few as memory allows.
+
+    Args:
+        model: A built `keras.Model`.
+        records: List of the weights of each record, as `read_history` returns.
+
+    Returns:
+        List of pairs of directions and points along them, for the walk
+        `between_records`.
+    """
+    size = sum(array.nbytes for array in records[0])
+    number = max(1, BUDGET // size)
+    groups = [records[first : first + number] for first in range(0, len(records), number)]
+    return [
+        (
+            [[np.stack(values) for values in zip(_arrays(model), *group, strict=True)]],
+            np.arange(1, len(group) + 1)[:, np.newaxis],
+        )
+        for group in groups
+    ]
+
+
+def times_of(names):
+    """Returns when records were made, as their names say.
+
+    Args:
+        names: List of names, as `read_history` returns.
+
+    Returns:
+        Float array of epochs or steps, and the unit: `"epoch"`, `"step"` or, where names
+        are not those of a `WeightHistory`, `"record"`, counted from 0.
+    """
+    found = [RECORD.fullmatch(name) for name in names]
+    units = {match[1] if match else "record" for match in found}
+    if len(units) > 1 or "record" in units:
+        return np.arange(len(names), dtype=float), "record"
+    return np.array([float(match[2]) for match in found]), units.pop()
 
 
 def read_history(model, history):
@@ -669,18 +709,4 @@ def _in_all_weights(model, directions):
             for weight in model.weights
         ]
         for direction in directions
-    ]
-
-
-def _legs_of_records(model, records):
-    """The legs from record to record, as few as memory allows."""
-    size = sum(array.nbytes for array in records[0])
-    number = max(1, BUDGET // size)
-    groups = [records[first : first + number] for first in range(0, len(records), number)]
-    return [
-        (
-            [[np.stack(values) for values in zip(_arrays(model), *group, strict=True)]],
-            np.arange(1, len(group) + 1)[:, np.newaxis],
-        )
-        for group in groups
     ]

@@ -470,6 +470,23 @@ def test_workers_measure_convexity(network):
     np.testing.assert_allclose(serial.values["loss"], losses, rtol=1e-5)
 
 
+def test_convexity_of_one_layer_is_that_of_its_block(network):
+    # Layers are others in a worker, which has a copy of the model.
+    last, options = network.layers[1], {"number_of_points": 2, "seed": 0, "verbose": 0}
+    with ThreadPoolExecutor(1) as executor:
+        surface = evaluate_convexity(
+            network, X, Y, layers=last, executor=executor, tolerance=1e-4, **options
+        )
+    losses = evaluate_surface(network, X, Y, layers=last, **options).values["loss"]
+    np.testing.assert_allclose(surface.values["loss"], losses, rtol=1e-5)
+    directions = random_directions(network, 2, layers=last, seed=0)
+    for weight, one, other in zip(network.weights, *directions, strict=True):
+        weight.assign_sub(one + other)
+    expected = np.linalg.eigvalsh(whole_hessian(network, X, Y)[30:, 30:])
+    found = [surface.values[name][0, 0] for name in ("smallest", "largest")]
+    np.testing.assert_allclose(found, expected[[0, -1]], rtol=1e-3, atol=1e-5)
+
+
 def test_a_convexity_map_has_no_automatic_extent(network):
     with pytest.raises(TypeError, match="`extent` must be two numbers.*'auto'"):
         evaluate_convexity(network, X, Y, extent="auto")

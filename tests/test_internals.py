@@ -83,3 +83,9 @@ def test_calls_come_in_order_each_with_the_tensors_it_joins():
     assert ends[0] is second_out[0]
     names = [each.name for each, _, _ in internals.calls(keras.Sequential([inputs, dense]))]
     assert names == ["inputs", "shared"]
+
+
+def test_a_learning_rate_comes_from_a_schedule_or_is_a_number():
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
+    assert internals.schedule_of(keras.optimizers.SGD(schedule)) is schedule
+    assert internals.schedule_of(keras.optimizers.SGD(0.1)) is None

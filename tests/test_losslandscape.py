@@ -20,6 +20,8 @@ from losslandscape import (
     LossSurface,
     WeightHistory,
     direction_between,
+    evaluate_line,
+    evaluate_surface,
     half_widths,
     non_convexity,
     plot_interpolation,
@@ -70,6 +72,18 @@ def test_plot_loss_numbers_unnamed_datasets(model, data):
 def test_plot_loss_with_other_numbers_of_points_and_directions(model, data):
     display = plot_loss(model, data, number_of_points=41, number_of_directions=2)
     assert display.lines[0].values["loss"].shape == (2, 41)
+
+
+def test_one_layer_moves_while_all_others_stay_put(model, data):
+    first, last = model.layers[0], model.layers[-1].name
+    directions = random_directions(model, 2, layers=[first], seed=0)
+    (line,) = plot_loss(model, data, number_of_points=3, layers=[first], seed=0).lines
+    expected = evaluate_line(model, *data, 3, directions=directions[:1])
+    np.testing.assert_allclose(line.values["loss"], expected.values["loss"], rtol=1e-6)
+    surface = plot_loss_3D(model, "levels", *data, 2, layers=last, seed=0).surface
+    expected = evaluate_surface(model, *data, 2, layers=last, seed=0)
+    np.testing.assert_allclose(surface.values["loss"], expected.values["loss"], rtol=1e-6)
+    assert surface.metadata["layers"] == [last]
 
 
 def test_plot_loss_along_given_directions_on_given_axes(model, data):

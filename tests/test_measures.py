@@ -17,6 +17,7 @@ from losslandscape import (
     convex_level,
     convex_radius,
     epsilon_sharpness,
+    expected_sigma,
     half_widths,
     loss_barrier,
     loss_rise,
@@ -24,6 +25,7 @@ from losslandscape import (
     quadratic_half_widths,
     random_directions,
     report,
+    worst_sigma,
 )
 
 
@@ -457,3 +459,68 @@ def test_valleys_open_on_one_side_are_wholly_asymmetric():
     np.testing.assert_array_equal(asymmetry(line, rise=0.5), [1, -1, np.nan])
     with pytest.raises(ValueError, match="`rise` must be greater than 0"):
         asymmetry(line, rise=0)
+
+
+def test_perturbations_that_a_quadratic_loss_tolerates():
+    # Hessian diag(1, 9) at the minimum: E[uᵀHu] = 10, and the worst direction is the second.
+    draws = np.random.default_rng(0).normal(size=(2000, 2))
+    curvatures = draws**2 @ [1.0, 9.0]
+    alphas = np.linspace(-1, 1, 401)
+    rises = curvatures[:, np.newaxis] * alphas**2 / 2
+    line = LossLine(alphas, {"loss": 3 + rises}, {"loss": 3.0}, {})
+    sigma = expected_sigma(line, rise=0.2)
+    assert sigma.mean == pytest.approx(np.sqrt(0.4 / curvatures.mean()), rel=1e-3)
+    assert sigma.low < np.sqrt(0.4 / 10) < sigma.high
+    # The ends are those of the interval of the mean curvature.
+    _, low, high = confidence_interval(curvatures)
+    np.testing.assert_allclose(sigma[1:], np.sqrt(0.4 / np.array([high, low])), rtol=1e-3)
+    worst = line_of(lambda a: 3 + 2 * 9 * a**2 / 2, lambda a: 3 + a**2)
+    assert worst_sigma(worst, rise=0.2) == pytest.approx(np.sqrt(0.4 / (2 * 9)), rel=1e-4)
+
+
+def test_the_worst_perturbation_is_that_of_the_steeper_side():
+    line = line_of(lambda a: np.where(a > 0, a, -4 * a), np.abs)
+    assert worst_sigma(line, rise=0.2) == pytest.approx(0.05)
+    assert worst_sigma(line, rise=5) == np.inf
+    # On average, the sides of the first rise by 2.5 σ, those of the second by σ.
+    assert expected_sigma(line, rise=0.35).mean == pytest.approx(0.2)
+
+
+def test_perturbations_that_break_the_model_are_not_tolerated():
+    alphas = np.linspace(-1, 1, 5)
+    rows = [[np.inf, 0.1, 0, 0.1, np.nan], [0.4, 0.1, 0, 0.1, 0.4]]
+    sigma = expected_sigma(LossLine(alphas, {"loss": np.array(rows)}, {"loss": 0.0}, {}), rise=0.2)
+    assert sigma == (pytest.approx(0.5), pytest.approx(0.5), np.inf)
+    with pytest.raises(ValueError, match="at least 2 directions"):
+        expected_sigma(line_of(np.abs))
+    with pytest.raises(ValueError, match="`rise` must be greater than 0"):
+        worst_sigma(line_of(np.abs), rise=0)
+    with pytest.raises(ValueError, match="both sides of 0"):
+        worst_sigma(line_of(np.abs, alphas=[0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("explained", "is_null"), [([0.9, 0.05], False), ([0.5, 0.4], False), ([0.6, 0.15], True)]
+)
+def test_a_report_says_where_a_path_is_like_a_random_walk(explained, is_null):
+    bowl, path = surface_of(lambda a, b: 1 + a**2 + b**2), np.zeros((2, 2))
+    parts = bowl.alphas, bowl.betas, bowl.values, bowl.center
+    on_path = {"loss": np.ones(2)}
+    trajectory = LossTrajectory(
+        *parts, {"random_walk": [0.609, 0.153]}, path, np.array(explained), np.zeros(2), on_path,
+        on_path,
+    )  # fmt: skip
+    finding = report(trajectory)[-1]
+    assert finding.check == "share of the path's variance in this plane"
+    assert finding.value == pytest.approx(sum(explained))
+    assert (finding.warning is not None) == is_null
+    if is_null:
+        assert "A random walk in many dimensions would explain as much, 60.9% and 15.3%" in str(
+            finding
+        )
+    # Those of several runs start apart, which no random walk does.
+    several = LossTrajectory(
+        *parts, {"runs": {"a": 1, "b": 1}}, path, np.array(explained), np.zeros(2), on_path,
+        on_path,
+    )  # fmt: skip
+    assert finding.check not in [other.check for other in report(several)]

@@ -19,6 +19,7 @@ from losslandscape import (
     LossSurface,
     LossTrajectory,
     Spectrum,
+    TrainingCurvature,
     animate_path,
     loss_barrier,
     plot_barriers,
@@ -31,6 +32,7 @@ from losslandscape import (
     plot_persistence,
     plot_spectrum,
     plot_surface,
+    plot_training_curvature,
 )
 
 ALPHAS = np.linspace(-1, 1, 21)
@@ -972,6 +974,41 @@ def test_many_layers_make_a_higher_figure():
     ax.figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in ax.get_yticklabels()]
     assert not any(upper.overlaps(lower) for upper, lower in itertools.pairwise(boxes))
+
+
+def training_curvature_of(number, **values):
+    thresholds = np.full(number, 10.0)
+    values = {name: np.asarray(array, float) for name, array in values.items()}
+    return TrainingCurvature(np.arange(number), values, thresholds, {}, {"unit": "epoch"})
+
+
+def test_curvature_in_the_course_of_training_has_a_panel_for_each_measure():
+    curvature = training_curvature_of(
+        3, loss=[3, 2, 1], largest_eigenvalue=[1, 5, np.inf],
+        trace=[4, -5, 6], trace_low=[3, -6, 5], trace_high=[5, -4, 7],
+    )  # fmt: skip
+    axes = plot_training_curvature(curvature, scale="log")
+    assert list(axes) == ["loss", "largest_eigenvalue", "trace"]
+    names = [ax.get_ylabel() for ax in axes.values()]
+    assert names == ["loss (log scale)", "largest eigenvalue\n(log scale)", "trace"]
+    assert axes["trace"].get_xlabel() == "epoch"
+    eigenvalues, limit = axes["largest_eigenvalue"].lines
+    np.testing.assert_array_equal(eigenvalues.get_ydata(), [1, 5, np.nan])
+    np.testing.assert_array_equal(limit.get_ydata(), [10, 10, 10])
+    assert limit.get_label() == "limit of stability"
+    # A trace may be negative, and has an interval.
+    (curve,), (band,) = axes["trace"].lines, axes["trace"].collections
+    np.testing.assert_array_equal(curve.get_ydata(), [4, -5, 6])
+    assert band.get_datalim(axes["trace"].transData).intervaly.tolist() == [-6, 7]
+
+
+def test_curvature_is_drawn_on_given_axes_by_name():
+    curvature = training_curvature_of(2, loss=[2, 1])
+    curvature = dataclasses.replace(curvature, thresholds=np.full(2, np.nan))
+    ax = plt.figure().add_subplot()
+    assert plot_training_curvature(curvature, {"loss": ax}) == {"loss": ax}
+    with pytest.raises(ValueError, match="`ax` must be a dict of axes for loss. Received Axes"):
+        plot_training_curvature(curvature, ax)
 
 
 def test_a_barcode_has_a_bar_from_each_minimum_to_where_its_basin_merges():
