@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, Self, TypeAlias, overload
 
 import keras
 import numpy as np
+import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -312,6 +314,8 @@ class _Saved:
     def save(self, path: _Path) -> None: ...
     @classmethod
     def load(cls, path: _Path) -> Self: ...
+    def to_pandas(self) -> pd.DataFrame: ...
+    def to_xarray(self) -> xr.Dataset: ...
 
 class _Landscape(_Saved):
     alphas: _Array

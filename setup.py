@@ -41,6 +41,7 @@ SIBLINGS = (
     "space",
     "state",
     "surfaces",
+    "tables",
     "topology",
     "trajectory",
     "walks",
@@ -132,7 +133,7 @@ setup(
     py_modules=["losslandscape"],
     entry_points={"console_scripts": ["losslandscape = losslandscape.cli:main"]},
     cmdclass={"build_py": BuildFlatPackage, "editors": LinkForEditors},
-    install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy>=1.26", "matplotlib>=3.10"],
+    install_requires=["tensorflow>=2.18", "keras>=3.12", "numpy>=1.26", "matplotlib>=3.10"],
     extras_require={
         "analysis": ANALYSIS,
         "dask": DASK,
