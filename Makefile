@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test test-torch lint format benchmark benchmark-workers baselines contact-sheet clean
+.PHONY: quickstart develop test test-torch test-versions test-lowest lint format benchmark benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -18,6 +18,23 @@ test: lint
 # Installs Torch, several gigabytes in its default build.
 test-torch: .venv/test .venv/torch
 	LOSSLANDSCAPE_BACKENDS=torch $(BIN)/python -m pytest tests/test_backends.py
+
+# Every supported Python, and the lowest versions in setup.py. Takes an hour; uv finds the
+# interpreters, or downloads them.
+test-versions: test-python-3.11 test-python-3.12 test-python-3.13 test-lowest
+
+test-python-%: .venv/test
+	$(BIN)/uv venv --quiet --seed --clear --python $* build/python-$*
+	$(BIN)/uv pip install --quiet --python build/python-$* --editable '.[test]'
+	build/python-$*/bin/python -m pytest
+
+# Reference images are those of the latest Matplotlib, so they are not compared.
+test-lowest: .venv/test
+	$(BIN)/uv venv --quiet --seed --clear --python 3.11 build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest --resolution lowest-direct \
+		--editable '.[dask,examples,html,jax,pandas,paraview,xarray]' 'pytest>=9' 'pytest-mpl>=0.19' 'pytest-xdist>=3.8'
+	build/lowest/bin/python -m pytest -o addopts= -n 2 \
+		$(addprefix --ignore=tests/,test_installation.py test_types.py)
 
 lint: .venv/test
 	$(BIN)/ruff check .

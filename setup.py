@@ -43,41 +43,50 @@ SIBLINGS = (
     "space",
     "state",
     "surfaces",
+    "tables",
     "topology",
     "trajectory",
     "walks",
     "workers",
 )
 
-ANALYSIS = ["scipy"]
-EXAMPLES = [*ANALYSIS, "scikit-learn"]
-JAX = ["jax"]
-DASK = ["distributed"]
-HTML = ["plotly"]
-PARAVIEW = ["pyvista"]
+ANALYSIS = ["scipy>=1.13"]
+EXAMPLES = [*ANALYSIS, "scikit-learn>=1.5"]
+JAX = ["jax>=0.5"]
+DASK = ["distributed>=2024.8"]
+HTML = ["plotly>=6"]
+PANDAS = ["pandas>=2.2"]
+PARAVIEW = ["pyvista>=0.44"]
+XARRAY = ["xarray>=2024.7"]
+DOCS = ["mkdocs-material==9.*", "mkdocstrings-python==2.*"]
 # Some are pinned, because formatting and baseline images differ between their versions.
 TEST = [
     *EXAMPLES,
     *JAX,
     *DASK,
     *HTML,
+    *PANDAS,
     *PARAVIEW,
+    *XARRAY,
     "build",
     "ipykernel",
     "jedi",
     "matplotlib==3.11.*",
+    "mypy==2.*",
     "nbclient",
-    "pandas",
     "pytest==9.*",
     "pytest-mpl==0.19.*",
     "pytest-xdist",
+    "pyyaml",
     "ruff==0.17.*",
     "setuptools>=77",
+    "twine",
+    "uv",
 ]
 
 
 class BuildFlatPackage(build_py):
-    """Puts the flat modules into one package."""
+    """Puts the flat modules into one package, with the types of its public names."""
 
     def find_modules(self):
         """Lists (package, module, file) for everything in the wheel."""
@@ -85,6 +94,15 @@ class BuildFlatPackage(build_py):
         package = ("losslandscape", "__init__", "losslandscape.py")
         # For `python -m losslandscape`.
         return [package, ("losslandscape", "__main__", "cli.py"), *siblings]
+
+    def run(self):
+        """Adds the types, of which setuptools knows nothing outside of package folders."""
+        super().run()
+        if not self.editable_mode:
+            folder = Path(self.build_lib, "losslandscape")
+            shutil.copy(ROOT / "losslandscape.pyi", folder / "__init__.pyi")
+            # Says that the types are to be used.
+            (folder / "py.typed").touch()
 
 
 class LinkForEditors(BuildFlatPackage):
@@ -109,13 +127,15 @@ setup(
     description="The loss landscape around a trained Keras model",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",
+    author="losslandscape contributors",
+    keywords="loss landscape, deep learning, Keras, visualization, generalization, flatness",
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.11",
     py_modules=["losslandscape"],
     entry_points={"console_scripts": ["losslandscape = losslandscape.cli:main"]},
     cmdclass={"build_py": BuildFlatPackage, "editors": LinkForEditors},
-    install_requires=["tensorflow>=2.18", "keras>=3.8", "numpy", "matplotlib>=3.10"],
+    install_requires=["tensorflow>=2.18", "keras>=3.12", "numpy>=1.26", "matplotlib>=3.10"],
     extras_require={
         "analysis": ANALYSIS,
         "dask": DASK,
@@ -123,13 +143,25 @@ setup(
         "html": HTML,
         "jax": JAX,
         "mpi": ["mpi4py"],
+        "pandas": PANDAS,
         "paraview": PARAVIEW,
         "torch": ["torch"],
+        "xarray": XARRAY,
+        "docs": DOCS,
         "test": TEST,
     },
+    project_urls={"Paper": "https://arxiv.org/abs/1712.09913"},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Matplotlib",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Visualization",
+        "Typing :: Typed",
     ],
 )

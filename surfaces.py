@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from losslandscape.files import read_value, write_value
+from losslandscape.tables import to_dataset, to_frame
 
 __version__ = "0.1.0"
 
@@ -59,6 +60,55 @@ class _Saved:
         """
         return read_value(cls, path, "path", f"a file written by `{cls.__name__}.save`")
 
+    def to_pandas(self):
+        """Returns a tidy table: a row per point, and a column per coordinate and value.
+
+        - `LossLine`: `direction`, `alpha` and the values.
+        - `LossSurface`: `beta`, `alpha` and the values.
+        - `LossTrajectory`, a row per record: `record`, `run`, `alpha`, `beta`, `distance`,
+          the values at the recorded weights, and as `plane_loss` … those on the plane.
+        - `LossBarriers`: `pair`, `alpha`, `first`, `second` and the values.
+        - `Spectrum`: `probe`, `step`, `eigenvalue`, `share`.
+        - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
+
+        A metric with a name that is taken gets `_value` after it. Points that were
+        interpolated, or that a checkpoint lacks, are marked in columns of these names.
+
+        Returns:
+            A `pandas.DataFrame`. Its `attrs` are the metadata, with the values at the
+            model itself as `"center"`.
+
+        Raises:
+            ImportError: If pandas is not installed (the extra `pandas`).
+
+        Example:
+
+        >>> frame = line.to_pandas()
+        >>> mean = frame.groupby("alpha")["loss"].mean()
+        """
+        return to_frame(*self._table())
+
+    def to_xarray(self):
+        """Returns the arrays with the names of their dimensions and their coordinates.
+
+        The names are those of `to_pandas`. A trajectory has its surface, and along
+        `record` everything about the path, as `path_alpha`, `path_loss` and so on.
+
+        Returns:
+            An `xarray.Dataset`. Its `attrs` are the metadata, with the values at the model
+            itself as `"center"`: numbers and strings as they are, all else as JSON, so
+            that `to_netcdf` can write them.
+
+        Raises:
+            ImportError: If xarray is not installed (the extra `xarray`).
+
+        Example:
+
+        >>> dataset = surface.to_xarray()
+        >>> lowest = dataset["loss"].min("beta")
+        """
+        return to_dataset(*self._table())
+
 
 class _Landscape(_Saved):
     """Properties that lines and surfaces derive from their fields."""
@@ -92,6 +142,16 @@ class _Landscape(_Saved):
         """Float array of shape `(k, len(axes))`: where the models lie, by default at the origin."""
         origin = [0.0] * len(self.axes)
         return np.array(self.metadata.get("positions", origin), float).reshape(-1, len(self.axes))
+
+    def _table(self):
+        coordinates = self._coordinates()
+        marks = [mark for mark in ("interpolated", "missing") if mark in self.metadata]
+        columns = [(mark, getattr(self, mark)) for mark in marks] + list(self.values.items())
+        variables = [(name, coordinates, array) for name, array in columns]
+        return coordinates, variables, self._attributes()
+
+    def _attributes(self):
+        return {"center": self.center} | self.metadata
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,6 +188,11 @@ class LossLine(_Landscape):
     def axis_names(self):
         """Tuple of the name of the axis: α, or β for a surface's slice along that."""
         return ("β",) if "alpha" in self.metadata.get("slice", {}) else ("α",)
+
+    def _coordinates(self):
+        (axis,) = self.axis_names
+        directions = np.arange(len(next(iter(self.values.values()))))
+        return {"direction": directions, {"α": "alpha", "β": "beta"}[axis]: self.alphas}
 
     def __repr__(self):
         directions = len(next(iter(self.values.values())))
@@ -227,6 +292,9 @@ class LossSurface(_Landscape):
             metadata["positions"] = [there for off, there in pairs if off == position]
         return LossLine(along, values, center, metadata | {"slice": {name: position}})
 
+    def _coordinates(self):
+        return {"beta": self.betas, "alpha": self.alphas}
+
     def __repr__(self):
         axes = f"{_extent('alpha', self.alphas)}, {_extent('beta', self.betas)}"
         return f"LossSurface({', '.join(self.values)}; {axes})"
@@ -277,6 +345,29 @@ class LossTrajectory(LossSurface):
             # A straight path has no second component.
             second = "random direction at right angles"
         return first, second
+
+    def to_pandas(self):
+        """Returns a tidy table of the path, a row per record; see `LossLine.to_pandas`.
+
+        The surface is in `to_xarray`.
+        """
+        return to_frame(*self._records(), self._attributes())
+
+    def to_xarray(self):
+        """Returns the surface and, along `record`, the path; see `LossLine.to_xarray`."""
+        coordinates, variables, attributes = self._table()
+        records, path = self._records()
+        path = [(f"path_{name}", along, array) for name, along, array in path]
+        return to_dataset(coordinates | records, variables + path, attributes)
+
+    def _records(self):
+        runs = [name for name, part in self.runs.items() for _ in self.path[part]]
+        alphas, betas = self.path.T
+        columns = [("run", np.array(runs)), ("alpha", alphas), ("beta", betas)]
+        columns += [("distance", self.distances), *self.true_values.items()]
+        columns += [(f"plane_{metric}", array) for metric, array in self.plane_values.items()]
+        variables = [(name, ("record",), array) for name, array in columns]
+        return {"record": np.arange(len(self.path))}, variables
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -353,6 +444,15 @@ class LossBarriers(_Landscape):
             metadata["missing"] = missing.tolist()
         return LossLine(self.alphas, values, center, metadata)
 
+    def _coordinates(self):
+        return {"pair": np.arange(len(self.pairs)), "alpha": self.alphas}
+
+    def _table(self):
+        coordinates, variables, attributes = super()._table()
+        first, second = np.array(self.names)[np.array(self.pairs)].T
+        models = [("first", ("pair",), first), ("second", ("pair",), second)]
+        return coordinates, models + variables, attributes
+
     def __repr__(self):
         return (
             f"LossBarriers({', '.join(self.values)}; {len(self.names)} models, "
@@ -374,6 +474,13 @@ class Spectrum(_Saved):
     eigenvalues: np.ndarray
     shares: np.ndarray
     metadata: dict
+
+    def _table(self):
+        probes, steps = map(np.arange, self.eigenvalues.shape)
+        coordinates = {"probe": probes, "step": steps}
+        columns = {"eigenvalue": self.eigenvalues, "share": self.shares}
+        variables = [(name, coordinates, array) for name, array in columns.items()]
+        return coordinates, variables, self.metadata
 
     def __repr__(self):
         low, high = self.eigenvalues.min(), self.eigenvalues.max()
@@ -397,6 +504,13 @@ class LayerCurvature(_Saved):
     largest: np.ndarray
     traces: np.ndarray
     metadata: dict
+
+    def _table(self):
+        coordinates = {"layer": np.array(self.metadata["layers"])}
+        columns = {"parameters": np.array(self.metadata["parameters"]), "largest": self.largest}
+        columns |= dict(zip(("trace", "low", "high"), self.traces.T, strict=True))
+        variables = [(name, coordinates, array) for name, array in columns.items()]
+        return coordinates, variables, self.metadata
 
     def __repr__(self):
         parts = zip(self.metadata["layers"], self.largest, self.traces[:, 0], strict=True)

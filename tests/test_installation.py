@@ -12,6 +12,7 @@ import jedi
 import nbclient
 import nbformat
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 MODULES = {path.stem for path in ROOT.glob("*.py")} - {"setup", "losslandscape"}
@@ -93,18 +94,22 @@ def test_an_editable_install_works_next_to_modules_of_the_same_names(user_folder
     assert run_script(user_folder, python) == ROOT / "losslandscape.py"
 
 
-def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
+def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_path):
+    # The wheel is built from the source distribution, which therefore lacks nothing.
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", tmp_path / "dist"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
+    (wheel,), (source,) = (list((tmp_path / "dist").glob(kind)) for kind in ("*.whl", "*.tar.gz"))
     names = zipfile.ZipFile(wheel).namelist()
     # setup.py lists every module at the root, and nothing else.
-    modules = {f"losslandscape/{name}.py" for name in MODULES | {"__init__", "__main__"}}
-    assert {name for name in names if ".dist-info/" not in name} == modules
+    files = {f"{name}.py" for name in MODULES | {"__init__", "__main__"}}
+    package = {f"losslandscape/{name}" for name in files | {"__init__.pyi", "py.typed"}}
+    assert {name for name in names if ".dist-info/" not in name} == package
     assert {name.split("/")[0] for name in names} == {
         "losslandscape",
         "-".join(wheel.name.split("-")[:2]) + ".dist-info",
     }
+    # The page at PyPI renders.
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel, source], check=True)
     python = fresh_environment(tmp_path / "venv")
     install(python, wheel)
     assert run_script(user_folder, python).is_relative_to(tmp_path / "venv")
@@ -113,10 +118,18 @@ def test_the_wheel_holds_one_package_and_works_installed(user_folder, tmp_path):
         assert b"usage: losslandscape" in run.stdout
 
 
+def test_the_citation_names_the_authors_of_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    (paper,) = citation["references"]
+    names = [author["family-names"] for author in paper["authors"]]
+    assert names == ["Li", "Xu", "Taylor", "Studer", "Goldstein"]
+    assert paper["url"] in (ROOT / "README.md").read_text()
+
+
 @pytest.fixture
 def linked_checkout(tmp_path):
     """A copy of the checkout and its environment after `make develop`."""
-    for path in [*ROOT.glob("*.py"), ROOT / "README.md", ROOT / "LICENSE"]:
+    for path in [*ROOT.glob("[!.]*.py*"), ROOT / "README.md", ROOT / "LICENSE"]:
         shutil.copy(path, tmp_path)
     python = fresh_environment(tmp_path / ".venv")
     subprocess.run([python, "setup.py", "--quiet", "editors"], cwd=tmp_path, check=True)
