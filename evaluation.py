@@ -518,8 +518,7 @@ class Evaluation:
         if self.metrics == ("loss",):
             return
         data, *_ = self.data
-        one_batch = data._replace(batches=data.batches.take(1))
-        self._check_measured(evaluator(self.model, interrupt)(one_batch))
+        self._check_measured(evaluator(self.model, interrupt)(data.first_batch))
         state.restore()
 
     def _check_measured(self, values):
