@@ -52,11 +52,16 @@ class Dataset:
         if self.tensors is None:
             return self.pipeline
 
-        def batch_at(start):
-            return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
+        def cut(start, tensor):
+            part = tensor[start : start + self.batch_size]
+            if self.size % self.batch_size == 0:
+                # As in Keras' own batches, for which the model may have a graph already.
+                part.set_shape([self.batch_size, *tensor.shape[1:]])
+            return part
 
         starts = tf.data.Dataset.range(0, self.size, self.batch_size)
-        return _untuned(starts.map(batch_at).cache())
+        batches = starts.map(lambda start: map_arrays(functools.partial(cut, start), self.tensors))
+        return _untuned(batches.cache())
 
     @property
     def first_batch(self):

@@ -28,30 +28,44 @@ from losslandscape.walks import locator, mover
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C acts, in seconds.
 PATIENCE = 0.5
-# Below this number of points, a graph may take longer to make than it saves, be it one that
-# measures (benchmarks/RESULTS.md) or one that only moves weights (20 to 25 points for all sizes).
-GRAPH_MINIMUM = 25
+# From this number of points on, a graph that only moves weights takes less time than it saves.
+MOVES_MINIMUM = 25
 # The most points in a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 # The relative error of a sum over many batches or weights in single precision.
 ROUNDING = 2e-6
 
 
-def candidates(engine, number_of_points):
+def candidates(engine, model, number_of_points):
     """Returns the engines to try, the fastest first.
 
     Args:
         engine: `"auto"` or one of `ENGINES`.
+        model: The `keras.Model` that will be measured.
         number_of_points: How many points will be measured in total.
 
     Returns:
         A dict of functions that make an engine, by name.
     """
-    if engine == "auto":
-        names = ["evaluate"] if number_of_points < GRAPH_MINIMUM else ["compiled", "evaluate"]
-    else:
+    if engine != "auto":
         names = [engine]
+    elif number_of_points < break_even(model):
+        names = ["evaluate"]
+    else:
+        names = ["compiled", "evaluate"]
     return {name: ENGINES[name] for name in names}
+
+
+def break_even(model):
+    """Returns from how many points on a graph takes less time to make than it saves.
+
+    Both grow with the model, but the time to make it grows faster: one more weight costs it as
+    much as about a quarter of a point saves. JAX compiles for `model.evaluate`, too, so
+    there a graph costs nothing extra.
+    """
+    if keras.backend.backend() == "jax":
+        return 1
+    return 25 + len(model.weights) // 4
 
 
 def start(engines, state, data, *, directions, interrupt):
@@ -122,7 +136,7 @@ def evaluate_engine(state, data, interrupt, adjust=None):
         nonlocal asked
         asked += len(points)
         tensors = to_tensors(directions)
-        place = move if asked < GRAPH_MINIMUM else move_in_graph
+        place = move if asked < MOVES_MINIMUM else move_in_graph
         for position, point in enumerate(points):
             state.rewind()
             place(values, tensors, ops.convert_to_tensor(point))
@@ -287,24 +301,22 @@ def _tensorflow_graph(state, dataset):
 
     names = _result_names(_report(model, logs, regularized))
     # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
-    signature = [
-        tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)
-    ]
-    step = tf.function(test_step, autograph=False, input_signature=[signature])
-    # The last batch is separate: it may be smaller, and its logs are those of all batches.
-    last = (size - 1) // batch_size
+    specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)]
+    step = tf.function(test_step, autograph=False, input_signature=[specs])
 
     def measure_at(values, arrays, directions, point):
         move(values, directions, point)
         model.reset_metrics()
 
-        def step_at(index):
-            step(_slice(arrays, index * batch_size, batch_size))
-            return index + 1
+        def step_at(start, _):
+            # The last batch may be smaller, and its logs are those of all batches.
+            part = _slice(arrays, start, tf.minimum(batch_size, size - start))
+            return start + batch_size, step(part)
 
-        tf.while_loop(lambda index: index < last, step_at, [0])
-        logs = step(_slice(arrays, last * batch_size, size - last * batch_size))
-        return _in_a_row(_report(model, logs, regularized), dtype)
+        # One place for all batches, because TensorFlow optimizes each place on its own.
+        nothing = tree.map_structure(tf.zeros_like, logs)
+        _, found = tf.while_loop(lambda start, _: start < size, step_at, (0, nothing))
+        return _in_a_row(_report(model, found, regularized), dtype)
 
     # No XLA: it would save 0.25 ms a point for the smallest models, but take a second to start.
     def measure_all(directions, points, number, values, arrays):

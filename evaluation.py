@@ -490,7 +490,7 @@ class Evaluation:
             directions, _ = legs[0]
             if engines is None:
                 self._check_metrics(state, interrupt)
-                engines = candidates(self.engine, number)
+                engines = candidates(self.engine, self.model, number)
             self._announce(number)
             options = {"directions": directions, "interrupt": interrupt}
             if self.executor is None:

@@ -223,3 +223,13 @@ def test_a_model_with_graphs_is_saved_and_copied_without_them(tmp_path):
         for mine, others in zip(each.get_weights(), model.get_weights(), strict=True):
             np.testing.assert_array_equal(mine, others)
     assert all(graphs.KEPT not in vars(each) for each in copies)
+
+
+@pytest.mark.parametrize("number", [18, 20])
+def test_the_graph_of_an_earlier_evaluation_is_used(number):
+    model, data = network(), (X[:number], Y[:number])
+    # Batches of 6, 6 and 6, or of 6, 6, 6 and 2.
+    model.evaluate(*data, batch_size=6, verbose=0)
+    traced = len(TRACED)
+    evaluate_line(model, *data, 3, batch_size=6, engine="evaluate", verbose=0)
+    assert len(TRACED) == traced
