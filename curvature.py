@@ -644,7 +644,7 @@ def _product(model, data):
 
 def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
-    (dataset,), move = data, mover(state)
+    (dataset,), move, values = data, mover(state), state.values
     evaluate = evaluator(state.model, interrupt)
     units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
     operator = _Operator(_product(state.model, dataset), units)
@@ -653,7 +653,7 @@ def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
         tensors = to_tensors(directions)
         for position, point in enumerate(points):
             state.rewind()
-            move(tensors, point)
+            move(values, tensors, point)
             largest, smallest = (
                 _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
                 for end in ("LA", "SA")

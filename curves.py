@@ -108,7 +108,7 @@ def fit_curve(
     progress = Progress(epochs, verbose, "loss", unit="epoch")
     with patient_interrupts() as interrupt, evaluated(model, between_models) as state:
         # Builds the loss, and fails if the model does not fit the data.
-        evaluator(model, interrupt)(data._replace(batches=data.batches.take(1)))
+        evaluator(model, interrupt)(data.first_batch)
         state.restore()
         control = _halfway(model, other, data, generator)
         trained = _trained_weights(model, control)

@@ -8,9 +8,9 @@ a test step gets exactly the structure that `model.evaluate` gives it.
 """
 
 import collections.abc
+import dataclasses
 import functools
 import math
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -26,25 +26,47 @@ ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
 
 
-class Dataset(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
     """One dataset in memory.
 
     Attributes:
         name: What the dataset is called in errors.
         size: Number of samples.
-        batches: A `tf.data.Dataset` of batches as `model.evaluate` hands them to
-            a test step: `x`, `(x, y)` or `(x, y, sample_weight)`, the same at
-            every pass.
-        tensors: All samples in the same structure, or `None` if the batches
-            differ in shape or are not dense.
+        tensors: All samples in the structure that `model.evaluate` hands to a test step:
+            `x`, `(x, y)` or `(x, y, sample_weight)`; or `None` if the batches differ in
+            shape or are not dense.
         batch_size: Samples per batch, except the last; `None` if `tensors` is.
+        pipeline: A `tf.data.Dataset` of the batches if `tensors` is `None`.
     """
 
     name: str
     size: int
-    batches: tf.data.Dataset
     tensors: tuple | None = None
     batch_size: int | None = None
+    pipeline: tf.data.Dataset | None = None
+
+    @functools.cached_property
+    def batches(self):
+        """A `tf.data.Dataset` of batches in the structure of a test step, always the same."""
+        if self.tensors is None:
+            return self.pipeline
+
+        def cut(start, tensor):
+            part = tensor[start : start + self.batch_size]
+            if self.size % self.batch_size == 0:
+                # As in Keras' own batches, for which the model may have a graph already.
+                part.set_shape([self.batch_size, *tensor.shape[1:]])
+            return part
+
+        starts = tf.data.Dataset.range(0, self.size, self.batch_size)
+        batches = starts.map(lambda start: map_arrays(functools.partial(cut, start), self.tensors))
+        return _untuned(batches.cache())
+
+    @property
+    def first_batch(self):
+        """A `Dataset` of the first batch alone."""
+        return _from_batches(list(self.batches.take(1)), self.name)
 
     def __reduce__(self):
         """Makes it picklable, which a `tf.data.Dataset` is not."""
@@ -219,6 +241,8 @@ def _read_arrays(model, dataset, batch_size, name):
         # Equal sizes: a small last batch would take more than its share of time.
         number = math.ceil(size / automatic_batch_size(model))
         batch_size = math.ceil(size / number)
+    if _are_plain(parts):
+        return _from_tensors(name, _cast(parts), batch_size)
     # All at once, to be cut into batches.
     (whole,) = _handed_over(*parts, batch_size=size, name=name)
     if _is_dense(whole):
@@ -242,6 +266,24 @@ def _number_of_samples(parts, name):
         )
     _check_not_empty(sizes[0], name)
     return sizes[0]
+
+
+def _are_plain(parts):
+    """Whether these are arrays of numbers `(x, y)`, of which Keras only casts the floats."""
+    return (
+        keras.backend.backend() == "tensorflow"
+        and len(parts) == 2
+        and all(type(part) is np.ndarray and part.dtype.kind in "fiub" for part in parts)
+    )
+
+
+def _cast(parts):
+    """What Keras would hand over, without its detours, which take longer than small graphs."""
+    floatx = keras.config.floatx()
+    return tuple(
+        _to_tensor(part.astype(floatx, copy=False) if part.dtype.kind == "f" else part)
+        for part in parts
+    )
 
 
 class _Recorder(keras.Model):
@@ -286,13 +328,7 @@ def _handed_over(x, y=None, sample_weight=None, *, batch_size=None, name):
 
 def _from_tensors(name, tensors, batch_size):
     size = batch_size_of(tensors)
-    step = min(size, batch_size)
-
-    def batch_at(start):
-        return map_arrays(lambda tensor: tensor[start : start + step], tensors)
-
-    batches = tf.data.Dataset.range(0, size, step).map(batch_at).cache()
-    return Dataset(name, size, _untuned(batches), tensors, step)
+    return Dataset(name, size, tensors, min(size, batch_size))
 
 
 def _untuned(batches):
@@ -360,7 +396,7 @@ def _from_batches(batches, name):
     collections.deque(cached, maxlen=0)
     # Keras warns about data that end at an unknown length.
     counted = cached.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return Dataset(name, sum(sizes), _untuned(counted))
+    return Dataset(name, sum(sizes), pipeline=_untuned(counted))
 
 
 def _pipeline(batches):

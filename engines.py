@@ -11,7 +11,6 @@ and their results: a list with a dict of arrays, by name of the metric, per data
 """
 
 import contextlib
-import functools
 import time
 
 import keras
@@ -21,6 +20,7 @@ from keras import ops, tree
 
 from losslandscape.checks import import_extra
 from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
+from losslandscape.graphs import graph_of, keep, recall, signature
 from losslandscape.internals import build_symbolically
 from losslandscape.walks import locator, mover
 
@@ -28,30 +28,44 @@ from losslandscape.walks import locator, mover
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C acts, in seconds.
 PATIENCE = 0.5
-# Below this number of points, a graph may take longer to make than it saves, be it one that
-# measures (benchmarks/RESULTS.md) or one that only moves weights (20 to 25 points for all sizes).
-GRAPH_MINIMUM = 25
+# From this number of points on, a graph that only moves weights takes less time than it saves.
+MOVES_MINIMUM = 25
 # The most points in a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 # The relative error of a sum over many batches or weights in single precision.
 ROUNDING = 2e-6
 
 
-def candidates(engine, number_of_points):
+def candidates(engine, model, number_of_points):
     """Returns the engines to try, the fastest first.
 
     Args:
         engine: `"auto"` or one of `ENGINES`.
+        model: The `keras.Model` that will be measured.
         number_of_points: How many points will be measured in total.
 
     Returns:
         A dict of functions that make an engine, by name.
     """
-    if engine == "auto":
-        names = ["evaluate"] if number_of_points < GRAPH_MINIMUM else ["compiled", "evaluate"]
-    else:
+    if engine != "auto":
         names = [engine]
+    elif number_of_points < break_even(model):
+        names = ["evaluate"]
+    else:
+        names = ["compiled", "evaluate"]
     return {name: ENGINES[name] for name in names}
+
+
+def break_even(model):
+    """Returns from how many points on a graph takes less time to make than it saves.
+
+    Both grow with the model, but the time to make it grows faster: one more weight costs it as
+    much as about a quarter of a point saves. JAX compiles for `model.evaluate`, too, so
+    there a graph costs nothing extra.
+    """
+    if keras.backend.backend() == "jax":
+        return 1
+    return 25 + len(model.weights) // 4
 
 
 def start(engines, state, data, *, directions, interrupt):
@@ -74,7 +88,11 @@ def start(engines, state, data, *, directions, interrupt):
 
     def begin(name):
         measure = engines[name](state, data, interrupt)
-        return measure, measure_center(measure, directions), {"engine": name, **reason}
+        centers = measure_center(measure, directions)
+        keep(state)
+        return measure, centers, {"engine": name, **reason}
+
+    recall(state)
 
     for name in others:
         try:
@@ -107,25 +125,46 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     Returns:
         An engine.
     """
-    move = mover(state)
-    move_in_graph = _traced(move) if keras.backend.backend() == "tensorflow" else move
-    evaluate = evaluator(state.model, interrupt)
+    move, move_in_graph = _moves(state)
+    values, evaluate = state.values, evaluator(state.model, interrupt)
     asked = 0
+    if state.model.test_function is None:
+        # Not at the first point: it is kept for the next call.
+        state.model.test_function = _test_function(state, data)
 
     def measure(directions, points):
         nonlocal asked
         asked += len(points)
         tensors = to_tensors(directions)
-        place = move if asked < GRAPH_MINIMUM else move_in_graph
+        place = move if asked < MOVES_MINIMUM else move_in_graph
         for position, point in enumerate(points):
             state.rewind()
-            place(tensors, ops.convert_to_tensor(point))
+            place(values, tensors, ops.convert_to_tensor(point))
             if adjust is not None:
                 adjust(state.model, data[0].batches, interrupt)
             results = [evaluate(dataset) for dataset in data]
             yield [position], as_arrays(results)
 
     return measure
+
+
+def _moves(state):
+    """The function that puts the model at a point, and its graph."""
+    if keras.backend.backend() != "tensorflow":
+        return (mover(state),) * 2
+    move = mover(state)
+    return move, graph_of(state, "move", lambda: _traced(move))
+
+
+def _test_function(state, data):
+    """The function that `model.evaluate` makes at first, for data of these types."""
+
+    def make():
+        state.model.make_test_function()
+        return state.model.test_function
+
+    key = "test", signature([dataset.batches.element_spec for dataset in data])
+    return graph_of(state, key, make)
 
 
 def evaluator(model, interrupt):
@@ -207,8 +246,15 @@ def compiled_engine(state, data, interrupt):
     obstacle = _obstacle(state.model, data)
     if obstacle:
         raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Use 'auto'.")
-    make = {"tensorflow": _tensorflow_graphs, "jax": _jax_graphs}[keras.backend.backend()]
-    graphs = [_padded(*graph) for graph in make(state, data)]
+    make, arguments_of = {
+        "tensorflow": (_tensorflow_graph, _tensorflow_arguments),
+        "jax": (_jax_graph, _jax_arguments),
+    }[keras.backend.backend()]
+    graphs = []
+    for dataset in data:
+        key = "compiled", signature(dataset.tensors), dataset.batch_size
+        names, measure_all = graph_of(state, key, lambda: make(state, dataset))  # noqa: B023
+        graphs.append(_padded(names, measure_all, arguments_of(state, dataset)))
 
     def measure(directions, points):
         tensors = to_tensors(directions)
@@ -228,62 +274,55 @@ def compiled_engine(state, data, interrupt):
 ENGINES = {"compiled": compiled_engine, "evaluate": evaluate_engine}
 
 
-def _padded(names, measure_all):
+def _padded(names, measure_all, others):
     """A function of directions and any number of points that measures one dataset."""
 
     def graph(directions, points):
         # Always of the same length, or the graph would be compiled again.
         padded = np.resize(points, (CHUNK, points.shape[1]))
         arguments = ops.convert_to_tensor(padded), ops.convert_to_tensor(len(points))
-        values = ops.convert_to_numpy(measure_all(directions, *arguments))
+        values = ops.convert_to_numpy(measure_all(directions, *arguments, *others))
         return dict(zip(names, values[: len(points)].T.astype(float), strict=True))
 
     return graph
 
 
-def _tensorflow_graphs(state, data):
-    """For each dataset, the names of what is measured and the graph."""
-    move = mover(state)
-    return [_tensorflow_graph(state.model, dataset, move) for dataset in data]
-
-
-def _tensorflow_graph(model, dataset, move):
-    tensors, batch_size, dtype = dataset.tensors, dataset.batch_size, keras.config.floatx()
+def _tensorflow_graph(state, dataset):
+    """The names of what is measured and the graph, for data of some shapes and types."""
+    model, move, structure = state.model, mover(state), _specification(dataset.tensors)
+    size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
     # One eager step builds the metrics that build late, and shows what will be measured.
-    logs = model.test_step(_slice(tensors, 0, 1))
+    logs = model.test_step(_slice(dataset.tensors, 0, 1))
     regularized = _regularized(model, but_for=logs)
 
     def test_step(arrays):
         with _unregularized(regularized):
-            return model.test_step(in_structure_of(tensors, arrays))
+            return model.test_step(in_structure_of(structure, arrays))
 
     names = _result_names(_report(model, logs, regularized))
     # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
-    signature = [
-        tf.TensorSpec([None, *array.shape[1:]], array.dtype) for array in arrays_of(tensors)
-    ]
-    step = tf.function(test_step, autograph=False, input_signature=[signature])
-    # The last batch is separate: it may be smaller, and its logs are those of all batches.
-    last = (dataset.size - 1) // batch_size
+    specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)]
+    step = tf.function(test_step, autograph=False, input_signature=[specs])
 
-    def measure_at(directions, point):
-        move(directions, point)
+    def measure_at(values, arrays, directions, point):
+        move(values, directions, point)
         model.reset_metrics()
 
-        def step_at(index):
-            step(_slice(arrays_of(tensors), index * batch_size, batch_size))
-            return index + 1
+        def step_at(start, _):
+            # The last batch may be smaller, and its logs are those of all batches.
+            part = _slice(arrays, start, tf.minimum(batch_size, size - start))
+            return start + batch_size, step(part)
 
-        tf.while_loop(lambda index: index < last, step_at, [0])
-        rest = dataset.size - last * batch_size
-        logs = step(_slice(arrays_of(tensors), last * batch_size, rest))
-        return _in_a_row(_report(model, logs, regularized), dtype)
+        # One place for all batches, because TensorFlow optimizes each place on its own.
+        nothing = tree.map_structure(tf.zeros_like, logs)
+        _, found = tf.while_loop(lambda start, _: start < size, step_at, (0, nothing))
+        return _in_a_row(_report(model, found, regularized), dtype)
 
     # No XLA: it would save 0.25 ms a point for the smallest models, but take a second to start.
-    def measure_all(directions, points, number):
+    def measure_all(directions, points, number, values, arrays):
         def measure_next(index, results):
-            values = measure_at(directions, points[index])
-            return index + 1, tf.tensor_scatter_nd_update(results, [[index]], [values])
+            found = measure_at(values, arrays, directions, points[index])
+            return index + 1, tf.tensor_scatter_nd_update(results, [[index]], [found])
 
         start = (0, tf.zeros([CHUNK, len(names)], dtype))
         return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
@@ -291,38 +330,41 @@ def _tensorflow_graph(model, dataset, move):
     return names, _traced(measure_all)
 
 
+def _tensorflow_arguments(state, dataset):
+    return state.values, arrays_of(dataset.tensors)
+
+
+def _specification(tensors):
+    """The same structure of shapes and types, because graphs should not keep data."""
+    return map_arrays(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), tensors)
+
+
 def _traced(function):
-    """Makes graphs of a function of directions and more, one for each number of directions.
+    """Makes graphs of a function of several arguments, one for each number of directions.
 
     A `tf.function` alone would warn that it is traced often, once there are many calls.
     """
     graphs = {}
 
-    def call(directions, *others):
-        number = len(directions)
+    def call(*arguments):
+        number = len(tree.flatten(arguments))
         if number not in graphs:
             traceable = tf.function(function, autograph=False)
-            graphs[number] = traceable.get_concrete_function(directions, *others)
-        return graphs[number](directions, *others)
+            graphs[number] = traceable.get_concrete_function(*arguments)
+        return graphs[number](*arguments)
 
     return call
 
 
-def _jax_graphs(state, data):
-    """For each dataset, the names of what is measured and the graph."""
-    return [_jax_graph(state, dataset) for dataset in data]
-
-
 def _jax_graph(origin, dataset):
-    """The names and the graph of one dataset.
+    """The names of what is measured and the graph, for data of some shapes and types.
 
     JAX passes the model's variables in and out as values, so the model is not touched.
     """
-    jax, model = import_extra("jax", "jax"), origin.model
-    data = map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), dataset.tensors)
-    batch_size, dtype, regularized = dataset.batch_size, keras.config.floatx(), _regularized(model)
-    locate = locator(origin)
-    last = (dataset.size - 1) // batch_size
+    jax, model, moved = import_extra("jax", "jax"), origin.model, origin.moved
+    size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
+    locate, regularized = locator(origin), _regularized(model)
+    last = (size - 1) // batch_size
 
     def test_step(state, start, size, tensors):
         with _unregularized(regularized):
@@ -330,44 +372,62 @@ def _jax_graph(origin, dataset):
 
     def last_step(state, tensors):
         start = last * batch_size
-        logs, state = test_step(state, start, dataset.size - start, tensors)
+        logs, state = test_step(state, start, size - start, tensors)
         pairs = zip(tree.flatten(groups), tree.flatten(state), strict=True)
         with keras.StatelessScope(pairs):
             return _report(model, logs, regularized)
 
     def measure_at(tensors, variables, directions, point):
         values = dict(zip(identities, tree.flatten(variables), strict=True))
-        centers = [values[id(weight)] for weight in origin.moved]
-        moved = locate(centers, directions, point)
-        values |= dict(zip(map(id, origin.moved), moved, strict=True))
-        there = tree.pack_sequence_as(variables, [values[key] for key in identities])
+        centers = [values[id(weight)] for weight in moved]
+        there = dict(zip(map(id, moved), locate(centers, directions, point), strict=True))
+        state = tree.pack_sequence_as(variables, list((values | there).values()))
         state = jax.lax.fori_loop(
             0,
             last,
             lambda index, state: test_step(state, index * batch_size, batch_size, tensors)[1],
-            there,
+            state,
         )
         return _in_a_row(last_step(state, tensors), dtype)
 
     # Data and variables are arguments: JAX would compile constants into the program.
     @jax.jit
-    def measure_all(tensors, variables, directions, points, number):
+    def measure_all(directions, points, number, tensors, variables):
         def measure_next(index, results):
             values = measure_at(tensors, variables, directions, points[index])
             return results.at[index].set(values)
 
         return jax.lax.fori_loop(0, number, measure_next, ops.zeros((CHUNK, len(names)), dtype))
 
+    tensors = _on_jax(dataset.tensors)
     # As `model.evaluate` does, for metrics that build late.
-    build_symbolically(model, _slice(data, 0, 1))
-    model.reset_metrics()
-    groups = model.trainable_variables, model.non_trainable_variables, model.metrics_variables
-    values = [[origin.value(variable) for variable in group] for group in groups[:2]]
-    variables = (*values, [ops.copy(variable) for variable in model.metrics_variables])
+    build_symbolically(model, _slice(tensors, 0, 1))
+    groups = _groups(model)
     identities = [id(variable) for variable in tree.flatten(groups)]
     # In order, because JAX sorts them.
-    names = _result_names(_in_order(jax.eval_shape(last_step, variables, data)))
-    return names, functools.partial(measure_all, data, variables)
+    names = _result_names(_in_order(jax.eval_shape(last_step, _jax_variables(origin), tensors)))
+    return names, measure_all
+
+
+def _jax_arguments(state, dataset):
+    return _on_jax(dataset.tensors), _jax_variables(state)
+
+
+def _on_jax(tensors):
+    return map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), tensors)
+
+
+def _groups(model):
+    """The variables in the order in which a test step on JAX receives them."""
+    return model.trainable_variables, model.non_trainable_variables, model.metrics_variables
+
+
+def _jax_variables(state):
+    """The values at the center of what a test step receives."""
+    state.model.reset_metrics()
+    *weights, metrics = _groups(state.model)
+    values = [[state.value(variable) for variable in group] for group in weights]
+    return (*values, [ops.copy(variable) for variable in metrics])
 
 
 def _report(model, logs, regularized):

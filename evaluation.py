@@ -492,7 +492,7 @@ class Evaluation:
             directions, _ = legs[0]
             if engines is None:
                 self._check_metrics(state, interrupt)
-                engines = candidates(self.engine, number)
+                engines = candidates(self.engine, self.model, number)
             announce(f"Preparing {number} points", self.verbose)
             options = {"directions": directions, "interrupt": interrupt}
             if self.executor is None:
@@ -520,8 +520,7 @@ class Evaluation:
         if self.metrics == ("loss",):
             return
         data, *_ = self.data
-        one_batch = data._replace(batches=data.batches.take(1))
-        self._check_measured(evaluator(self.model, interrupt)(one_batch))
+        self._check_measured(evaluator(self.model, interrupt)(data.first_batch))
         state.restore()
 
     def _check_measured(self, values):

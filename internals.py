@@ -36,9 +36,9 @@ def has_global_seed_generator():
     return global_state.get_global_attribute(name) is not None
 
 
-def drop_global_seed_generator():
-    """Removes the generator behind `keras.random`; the next use makes a new one."""
-    global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, None)
+def set_global_seed_generator(generator):
+    """Replaces the generator behind `keras.random`; after `None`, the next use makes a new one."""
+    global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, generator)
 
 
 def has_graph(model):

@@ -7,11 +7,8 @@ generators of the process. Each point of a landscape has to start from exactly t
 state, and the user gets all of it back.
 """
 
-import collections
 import contextlib
-import functools
 import random
-import types
 
 import keras
 import numpy as np
@@ -19,17 +16,16 @@ import tensorflow as tf
 from keras import ops
 
 from losslandscape.checks import import_extra
+from losslandscape.graphs import kept_with
 from losslandscape.internals import (
-    drop_global_seed_generator,
     global_seed_generator,
     has_global_seed_generator,
+    set_global_seed_generator,
 )
-from losslandscape.walks import along_directions
+from losslandscape.references import references
+from losslandscape.walks import along_directions, put_back
 
-# These packages hold none of the user's state, and following their functions would never end.
-LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
-# A container with more entries holds data, not variables.
-CONTAINER_LIMIT = 10_000
+VARIABLES = keras.Variable, tf.Variable
 
 
 @contextlib.contextmanager
@@ -84,6 +80,8 @@ class State:
         moves: List of the functions that compute their values; see `walks`.
         others: List of all other variables that an evaluation may change, except
             those of metrics, which every evaluation resets anyway.
+        references: List of all that the model refers to; see `references`.
+        graphs: Dict of the graphs that engines made for the model, by what they are.
     """
 
     def __init__(self, model, walk=along_directions, *, with_optimizer):
@@ -95,8 +93,10 @@ class State:
         self._generators = [(put, get()) for get, put in _process_generators()]
         # Made now; otherwise the first point would make it and differ from all others.
         self._made_generator = not has_global_seed_generator()
-        self._seed = global_seed_generator().state
-        found = [*model.variables, *metrics, self._seed, *_hidden_variables(model)]
+        self._seed = _seed_generator(model).state
+        self.references, self.graphs = references(model), {}
+        hidden = [thing for thing in self.references if isinstance(thing, VARIABLES)]
+        found = [*model.variables, *metrics, self._seed, *hidden]
         if with_optimizer and model.optimizer is not None:
             found += model.optimizer.variables
         found = list({id(variable): variable for variable in found}.values())
@@ -112,11 +112,10 @@ class State:
         """Returns the saved value of a variable."""
         return self._values[id(variable)][1]
 
-    def put_back(self, variable):
-        """Restores the saved value of a variable."""
-        value = self.value(variable)
-        # On JAX, an evaluation reuses the memory of the model's values.
-        variable.assign(ops.copy(value) if keras.backend.backend() == "jax" else value)
+    @property
+    def values(self):
+        """The saved values of the variables that move, and those of all others."""
+        return [[self.value(one) for one in each] for each in (self.moved, self.others)]
 
     def rewind(self):
         """Restores the random generators of the process."""
@@ -125,15 +124,13 @@ class State:
 
     def restore(self):
         """Restores everything; a variable that fails does not stop the rest."""
-        if self._made_generator:
-            drop_global_seed_generator()
         with contextlib.suppress(Exception):
             # Metrics built in the meantime have no saved state, only their initial one.
             self.model.reset_metrics()
         errors = []
-        for variable, _ in self._values.values():
+        for variable, value in self._values.values():
             try:
-                self.put_back(variable)
+                put_back(variable, value)
             except Exception as error:
                 errors.append(error)
         self.rewind()
@@ -145,6 +142,8 @@ class State:
         # The graph only at the end, or each point would build it again. A graph made for other
         # data would serve the user worse than none.
         self.model.test_function = self._test_function
+        if self._made_generator:
+            set_global_seed_generator(None)
         self.restore()
 
 
@@ -171,6 +170,18 @@ def _restore(state, tries=10):
         raise
 
 
+def _seed_generator(model):
+    """The generator behind `keras.random`; one made now is always the same for a model."""
+    if has_global_seed_generator():
+        return global_seed_generator()
+    new, kept = global_seed_generator(), kept_with(model)
+    if kept.seeds is None:
+        kept.seeds = new
+    kept.seeds.state.assign(new.state)
+    set_global_seed_generator(kept.seeds)
+    return kept.seeds
+
+
 def _copy(variable):
     # On other backends, Keras' own function does not accept TensorFlow's variables.
     return tf.identity(variable) if isinstance(variable, tf.Variable) else ops.copy(variable)
@@ -187,83 +198,3 @@ def _process_generators():
         torch = import_extra("torch", "torch")
         pairs.append((torch.get_rng_state, torch.set_rng_state))
     return pairs
-
-
-def _hidden_variables(model):
-    """The variables that a model refers to in any way, except those of its optimizer."""
-    found, seen, waiting = [], {}, collections.deque([model])
-    with contextlib.suppress(RuntimeError):
-        # There may be none if TensorFlow is set to be deterministic.
-        waiting.append(tf.random.get_global_generator())
-    while waiting:
-        thing = waiting.popleft()
-        if id(thing) in seen:
-            continue
-        seen[id(thing)] = thing
-        if isinstance(thing, (keras.Variable, tf.Variable)):
-            found.append(thing)
-        else:
-            waiting.extend(_parts(thing))
-    return found
-
-
-def _parts(thing):  # noqa: C901, one line per kind of object
-    """Whatever an object refers to."""
-    match thing:
-        case types.FunctionType():
-            return _parts_of_function(thing)
-        case types.MethodType():
-            return [thing.__self__, thing.__func__]
-        case functools.partial():
-            return [thing.func, thing.args, thing.keywords]
-        case property():
-            return [thing.fget]
-        case staticmethod() | classmethod():
-            return [thing.__func__]
-        case dict():
-            return list(thing.values()) if len(thing) <= CONTAINER_LIMIT else []
-        case list() | tuple() | set() | frozenset() | collections.deque():
-            return list(thing) if len(thing) <= CONTAINER_LIMIT else []
-        case tf.random.Generator():
-            return [thing.state]
-        case tf.types.experimental.PolymorphicFunction():
-            return [thing.python_function]
-        case _:
-            return _parts_of_object(thing)
-
-
-def _parts_of_function(function):
-    if _is_of_library(function):
-        return []
-    names = _names(function.__code__)
-    cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
-    used = [function.__globals__[name] for name in names if name in function.__globals__]
-    return [*cells, *used, function.__defaults__, function.__kwdefaults__]
-
-
-def _names(code):
-    """The names of the globals used in a function and in the functions inside it."""
-    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
-    return {*code.co_names}.union(*map(_names, inner))
-
-
-def _is_empty(cell):
-    try:
-        return cell.cell_contents is None
-    except ValueError:
-        return True
-
-
-def _parts_of_object(thing):
-    if isinstance(thing, (type, types.ModuleType, keras.KerasTensor, keras.optimizers.Optimizer)):
-        return []
-    package = type(thing).__module__.partition(".")[0]
-    if package in LIBRARIES - {"keras"}:
-        return []
-    own_classes = [kind for kind in type(thing).__mro__ if not _is_of_library(kind)]
-    methods = [part for kind in own_classes for part in vars(kind).values()]
-    return [*getattr(thing, "__dict__", {}).values(), *methods]
-
-
-def _is_of_library(thing):
-    return (thing.__module__ or "").partition(".")[0] in LIBRARIES

@@ -29,26 +29,32 @@ def mover(state):
     """Makes the function that puts a model at a point, always from the same state.
 
     Nothing accumulates: neither where a point lies nor what is measured there
-    depends on earlier points.
+    depends on earlier points. The function holds no values, so a graph of it serves
+    other states, too.
 
     Args:
         state: A `State`.
 
     Returns:
-        A function of directions (a list of lists of tensors shaped like the variables
-        that move) and a point (the coordinates along them).
+        A function of `state.values`, directions (a list of lists of tensors shaped like
+        the variables that move) and a point (the coordinates along them).
     """
-    locate = locator(state)
-    origins = [state.value(weight) for weight in state.moved]
+    locate, moved, others = locator(state), state.moved, state.others
 
-    def move(directions, point):
-        for variable in state.others:
-            state.put_back(variable)
-        values = locate(origins, directions, point)
-        for weight, value in zip(state.moved, values, strict=True):
+    def move(values, directions, point):
+        origins, rest = values
+        for variable, value in zip(others, rest, strict=True):
+            put_back(variable, value)
+        for weight, value in zip(moved, locate(origins, directions, point), strict=True):
             weight.assign(value)
 
     return move
+
+
+def put_back(variable, value):
+    """Restores the saved value of a variable."""
+    # On JAX, an evaluation reuses the memory of the model's values.
+    variable.assign(ops.copy(value) if keras.backend.backend() == "jax" else value)
 
 
 def locator(state):
@@ -61,7 +67,7 @@ def locator(state):
         A function of the values at the center, the directions and a point; it yields
         the value of each variable that moves.
     """
-    dtypes = precise_dtypes(state.moved)
+    moved, moves, dtypes = state.moved, state.moves, precise_dtypes(state.moved)
 
     def locate(origins, directions, point):
         coordinates = {
@@ -69,8 +75,8 @@ def locator(state):
             for dtype in set(dtypes)
         }
         value = point
-        moves = zip(state.moved, state.moves, dtypes, origins, *directions, strict=True)
-        for weight, move, dtype, origin, *steps in moves:
+        parts = zip(moved, moves, dtypes, origins, *directions, strict=True)
+        for weight, move, dtype, origin, *steps in parts:
             with _after(value):
                 steps = [_cast(step, dtype) for step in steps]  # noqa: PLW2901
                 value = move(_cast(origin, dtype), steps, coordinates[dtype])

@@ -16,6 +16,7 @@ from losslandscape import (
     hessian_trace,
     random_directions,
 )
+from losslandscape.engines import candidates
 from losslandscape.evaluation import Progress
 
 
@@ -334,15 +335,21 @@ def test_where_the_compiled_engine_does_not_apply_auto_evaluates(reason):
     assert "not_compiled" not in evaluated.metadata
 
 
-@pytest.mark.parametrize(
-    ("number_of_points", "engine"), [(2, "evaluate"), (24, "evaluate"), (25, "compiled")]
-)
+@pytest.mark.parametrize(("number_of_points", "engine"), [(2, "evaluate"), (40, "compiled")])
 def test_auto_compiles_an_ordinary_model_where_it_pays_off(number_of_points, engine):
     two_headed_data = {"a": X, "b": X[:, :2]}, {"label": Y, "value": X[:, 0]}
     for model, data in ((compiled(dense()), (X, Y)), (two_headed_network(), two_headed_data)):
         line = evaluate_line(model, data, None, number_of_points, verbose=0)
         assert line.metadata["engine"] == engine
         assert "not_compiled" not in line.metadata
+
+
+@pytest.mark.parametrize(("depth", "points"), [(1, 25), (10, 30), (100, 75)])
+def test_the_more_weights_the_more_points_a_graph_needs_to_pay_off(depth, points):
+    model = keras.Sequential([keras.Input((2,)), *(layers.Dense(2) for _ in range(depth))])
+    assert [*candidates("auto", model, points - 1)] == ["evaluate"]
+    assert [*candidates("auto", model, points)] == ["compiled", "evaluate"]
+    assert [*candidates("compiled", model, 1)] == ["compiled"]
 
 
 def test_data_beyond_the_budget_are_not_compiled(monkeypatch):

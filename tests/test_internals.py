@@ -32,7 +32,7 @@ def test_metrics_are_built_without_computing():
     assert len(model.metrics_variables) == 4
 
 
-def test_the_global_generator_is_made_on_first_use_and_can_be_dropped():
+def test_the_global_generator_is_made_on_first_use_and_can_be_replaced():
     keras.utils.set_random_seed(0)
     assert not internals.has_global_seed_generator()
     keras.random.normal((1,))
@@ -41,8 +41,10 @@ def test_the_global_generator_is_made_on_first_use_and_can_be_dropped():
     state = np.array(generator.state)
     keras.random.normal((1,))
     assert not np.array_equal(state, np.array(generator.state))
-    internals.drop_global_seed_generator()
+    internals.set_global_seed_generator(None)
     assert not internals.has_global_seed_generator()
+    internals.set_global_seed_generator(generator)
+    assert internals.global_seed_generator() is generator
 
 
 def test_only_models_that_do_what_their_graph_says_have_one():

@@ -1,0 +1,117 @@
+"""References: all that a model refers to, in any way.
+
+This finds variables that Keras does not track, and shows whether anything has changed
+that a graph of the model may depend on.
+"""
+
+import collections
+import contextlib
+import functools
+import types
+
+import keras
+import tensorflow as tf
+
+# These packages hold none of the user's state, and following their functions would never end.
+LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
+# A container with more entries holds data, not variables.
+CONTAINER_LIMIT = 10_000
+# The attributes of a model that `fit`, `evaluate` and this library set, and no step reads.
+FLEETING = {
+    "_eval_epoch_iterator",
+    "_losslandscape",
+    "history",
+    "predict_function",
+    "stop_training",
+    "test_function",
+    "train_function",
+}
+
+
+def references(model):
+    """Returns all references that lead on from a model, except through its optimizer.
+
+    What is referred to several times is listed as often, so that the list also shows how
+    things are connected.
+    """
+    found, seen, waiting = [], {}, collections.deque([model])
+    with contextlib.suppress(RuntimeError):
+        # There may be none if TensorFlow is set to be deterministic.
+        waiting.append(tf.random.get_global_generator())
+    while waiting:
+        thing = waiting.popleft()
+        found.append(thing)
+        if id(thing) not in seen:
+            seen[id(thing)] = thing
+            waiting.extend(_parts(thing))
+    return found
+
+
+def _parts(thing):  # noqa: C901, one line per kind of object
+    """Whatever an object refers to."""
+    match thing:
+        case keras.Variable():
+            return [thing.regularizer]
+        case types.FunctionType():
+            return _parts_of_function(thing)
+        case types.MethodType():
+            return [thing.__self__, thing.__func__]
+        case functools.partial():
+            return [thing.func, thing.args, thing.keywords]
+        case property():
+            return [thing.fget]
+        case staticmethod() | classmethod():
+            return [thing.__func__]
+        case dict():
+            return [*thing, *thing.values()] if len(thing) <= CONTAINER_LIMIT else []
+        case list() | tuple() | set() | frozenset() | collections.deque():
+            return list(thing) if len(thing) <= CONTAINER_LIMIT else []
+        case tf.random.Generator():
+            return [thing.state]
+        case tf.types.experimental.PolymorphicFunction():
+            return [thing.python_function]
+        case _:
+            return _parts_of_object(thing)
+
+
+def _parts_of_function(function):
+    if _is_of_library(function):
+        return []
+    names = _names(function.__code__)
+    cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
+    used = [function.__globals__[name] for name in names if name in function.__globals__]
+    return [*cells, *used, function.__defaults__, function.__kwdefaults__]
+
+
+def _names(code):
+    """The names of the globals used in a function and in the functions inside it."""
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return {*code.co_names}.union(*map(_names, inner))
+
+
+def _is_empty(cell):
+    try:
+        return cell.cell_contents is None
+    except ValueError:
+        return True
+
+
+def _parts_of_object(thing):
+    if isinstance(thing, (type, types.ModuleType, keras.KerasTensor, keras.optimizers.Optimizer)):
+        return []
+    package = type(thing).__module__.partition(".")[0]
+    if package in LIBRARIES - {"keras"}:
+        return []
+    own_classes = [kind for kind in type(thing).__mro__ if not _is_of_library(kind)]
+    methods = [part for kind in own_classes for part in vars(kind).values()]
+    attributes = getattr(thing, "__dict__", {})
+    kept = [name for name in attributes if not _is_fleeting(thing, name)]
+    return [*kept, *(attributes[name] for name in kept), *methods]
+
+
+def _is_fleeting(thing, name):
+    return isinstance(thing, keras.Model) and name in FLEETING
+
+
+def _is_of_library(thing):
+    return (thing.__module__ or "").partition(".")[0] in LIBRARIES
