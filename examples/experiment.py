@@ -35,6 +35,8 @@ class Setting(NamedTuple):
     weight_decay: float = 5e-4
     optimizer: str = "SGD"
     seed: int = 0
+    # First learning rate; `None` for that of the flags.
+    rate: float | None = None
 
     def __str__(self):
         decay = f"weight decay {self.weight_decay:g}" if self.weight_decay else "no weight decay"
@@ -201,6 +203,8 @@ def _folder(model, setting, x_train, arguments):
     schedule += f"-warmup{arguments.warmup}" * bool(arguments.warmup)
     schedule += "-plain" * arguments.no_augmentation
     name = "-".join([model.name, setting.optimizer, str(setting.batch_size)])
+    if setting.rate is not None:
+        name += f"-rate{setting.rate:g}"
     return Path(f"{images}-{schedule}", f"{name}-decay{setting.weight_decay:g}-seed{setting.seed}")
 
 
@@ -238,6 +242,8 @@ def _optimizer(setting, arguments):
 
 
 def _first_rate(setting, arguments):
+    if setting.rate is not None:
+        return setting.rate
     return arguments.learning_rate / (100 if setting.optimizer == "Adam" else 1)
 
 

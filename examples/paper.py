@@ -49,6 +49,8 @@ from losslandscape import (
 )
 
 FAMILIES = {"ResNet": resnet, "VGG-like": vgg_like}
+# At 0.1 the deep networks without shortcuts do not train, or end up worse than they began.
+RATES = {("VGG-like", 56): 0.02, ("VGG-like", 110): 0.01}
 # Losses beyond are cut off: they would use up the colors needed for the comparison.
 LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
@@ -110,7 +112,9 @@ def main():
         f"with the 95 % interval over {arguments.directions} directions. Planes of "
         f"{arguments.points} points per axis from -1 to 1; basins at least {DEPTH:g} deep. λmax "
         "and λmin: of the Hessian of the loss with penalty, at the minimum, between "
-        "filter-normalized directions."
+        "filter-normalized directions. Other first learning rates: "
+        + ", ".join(f"{rate:g} for {family} {depth}" for (family, depth), rate in RATES.items())
+        + "."
     )
     rows = [table_row(*pair) for pair in networks.items()]
     write_table(arguments.output / "paper.md", caption, HEADER, rows)
@@ -138,7 +142,8 @@ def choose(arguments):
 
 def measure(network, data, arguments):
     build = functools.partial(FAMILIES[network.family], network.depth, width=network.width)
-    trained = train(build, Setting(seed=network.seed), data, arguments)
+    setting = Setting(seed=network.seed, rate=RATES.get((network.family, network.depth)))
+    trained = train(build, setting, data, arguments)
     line = measure_lines(trained, data, arguments)
     # For the comparison of both kinds of directions over all networks.
     measure_lines(trained, data, arguments, normalize=None)

@@ -264,11 +264,12 @@ def test_settings_do_not_find_each_others_networks(arguments):
         Setting(weight_decay=0.0),
         Setting(optimizer="Adam"),
         Setting(seed=1),
+        Setting(rate=0.01),
     ):
         folders.add(train(build, other, data, arguments).folder)
     arguments.learning_rate = 0.05
     folders.add(train(build, Setting(), data, arguments).folder)
-    assert len(folders) == 6
+    assert len(folders) == 7
 
 
 def write_idx(path, array):
