@@ -380,6 +380,8 @@ def draw_growth(by_points, by_samples, path):
         numbers, compiled, evaluated = zip(*rows, strict=True)
         ax.loglog(numbers, evaluated, "s--", label="evaluate")
         ax.loglog(numbers, compiled, "o-", label="compiled")
+        ax.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        ax.set_xticks([], minor=True)
         ax.set_xlabel(label)
         ax.grid(alpha=0.3)
     axes[0].set_ylabel("seconds of a second call")
