@@ -52,16 +52,29 @@ class Dataset:
         if self.tensors is None:
             return self.pipeline
 
-        def cut(start, tensor):
-            part = tensor[start : start + self.batch_size]
-            if self.size % self.batch_size == 0:
-                # As in Keras' own batches, for which the model may have a graph already.
-                part.set_shape([self.batch_size, *tensor.shape[1:]])
-            return part
+        def batch_at(start):
+            return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
 
         starts = tf.data.Dataset.range(0, self.size, self.batch_size)
-        batches = starts.map(lambda start: map_arrays(functools.partial(cut, start), self.tensors))
-        return _untuned(batches.cache())
+        return _untuned(starts.map(batch_at).cache())
+
+    @functools.cached_property
+    def keras_batches(self):
+        """The batches for `model.evaluate`, of known length if all are equal.
+
+        So are those that Keras makes from arrays, for which the model may have a graph already.
+        """
+        if self.tensors is None or self.size % self.batch_size:
+            return self.batches
+
+        def known(*batch):
+            arrays = [
+                tf.ensure_shape(part, [self.batch_size, *part.shape[1:]])
+                for part in arrays_of(batch)
+            ]
+            return in_structure_of(self.tensors, arrays)
+
+        return _untuned(self.batches.map(known))
 
     @property
     def first_batch(self):

@@ -163,7 +163,7 @@ def _test_function(state, data):
         state.model.make_test_function()
         return state.model.test_function
 
-    key = "test", signature([dataset.batches.element_spec for dataset in data])
+    key = "test", signature([dataset.keras_batches.element_spec for dataset in data])
     return graph_of(state, key, make)
 
 
@@ -183,7 +183,7 @@ def evaluator(model, interrupt):
 
     def evaluate(dataset):
         try:
-            logs = _evaluate(model, dataset.batches, callbacks)
+            logs = _evaluate(model, dataset.keras_batches, callbacks)
         except Exception as error:
             has_targets = isinstance(dataset.batches.element_spec, tuple)
             hint = "" if has_targets else " It has no targets: is `y` missing?"

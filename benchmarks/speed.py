@@ -5,6 +5,7 @@ one process, alternating between the methods; the median over the rounds counts.
 """
 
 import argparse
+import importlib.util
 import multiprocessing
 import os
 import platform
@@ -14,16 +15,24 @@ import time
 from pathlib import Path
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from keras import layers
 from networks import resnet
 from sklearn.datasets import load_digits
 
-from losslandscape import WeightHistory, evaluate_line, evaluate_surface, random_directions
+from losslandscape import (
+    WeightHistory,
+    evaluate_line,
+    evaluate_surface,
+    hessian_trace,
+    random_directions,
+)
 from losslandscape.datasets import read_dataset
 
 GENERATOR = np.random.default_rng(0)
+FOLDER = Path(__file__).parent
 
 
 def digits_network():
@@ -169,20 +178,132 @@ def measure_case(build, per_axis, fewer, rounds):
     return per_point, compile_time
 
 
-def short_line(build, rounds):
-    """The time for five points on a line, with compiling, on a model that was evaluated before."""
+def medians(rounds, function, *arguments):
+    """The median of each of the numbers that a function returns."""
+    return np.median([function(*arguments) for _ in range(rounds)], axis=0).tolist()
+
+
+def evaluated(build):
+    """A model that its user has evaluated, but this library has not: it would keep graphs."""
     model, x, y = build()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.evaluate(x, y, verbose=0)
+    return model, x, y, random_directions(model, 2, seed=0)
+
+
+def few_points(build):
+    """For 5 points on a line and for 5x5: the time of the naive way, and of a first call."""
+    ends = np.linspace(-1, 1, 5)
+    model, x, y, directions = evaluated(build)
+    slow_line = timed(lambda: naive(model, x, y, directions, [(a, 0) for a in ends]))
+    options = {"directions": directions[:1], "verbose": 0}
+    fast_line = timed(lambda: evaluate_line(model, x, y, 5, **options))
+    other, x, y, directions = evaluated(build)
+    grid = [(a, b) for b in ends for a in ends]
+    slow = timed(lambda: naive(other, x, y, directions, grid))
+    options = {"directions": directions, "verbose": 0}
+    return slow_line, fast_line, slow, timed(lambda: evaluate_surface(other, x, y, 5, **options))
+
+
+def second_call(build):
+    """What a first call and a second one with the same model take before their first point."""
+    model, x, y, directions = evaluated(build)
+    options = {"directions": directions, "engine": "compiled", "verbose": 0}
+    first, second, longer = (
+        timed(lambda: evaluate_surface(model, x, y, number, **options))  # noqa: B023, it runs at once
+        for number in (2, 2, 4)
+    )
+    # With the center at the beginning and at the end, 2x2 points are six.
+    points = 6 * (longer - second) / 12
+    return first - points, second - points
+
+
+def trained_digits():
+    model, x, y = digits_network()
+    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.fit(x, y, epochs=30, verbose=0)
+    return model, x, y
+
+
+def with_tolerance(tolerance, rounds):
+    """49x49 points of the trained digits network: points measured, largest error, speed-up."""
+    model, x, y = trained_digits()
+
+    def surface(tolerance):
+        return evaluate_surface(model, x, y, 49, tolerance=tolerance, seed=0, verbose=0)
+
+    whole, some = surface(None), surface(tolerance)
+    errors = np.abs(some.values["loss"] - whole.values["loss"]) / np.ptp(whole.values["loss"])
+    slow, fast = medians(
+        rounds,
+        lambda: [timed(lambda: surface(each)) for each in (None, tolerance)],  # noqa: B023
+    )
+    measured = np.count_nonzero(~some.interpolated)
+    return tolerance, f"{measured} of 2,401", f"{errors.max():.2g}", f"{slow / fast:.1f}"
+
+
+def hessian_product(build):
+    """The time for one product with the Hessian, and for one gradient, on all data."""
+    model, x, y = build()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    inputs, targets = tf.constant(x), tf.constant(y)
+
+    @tf.function
+    def gradient():
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(y=targets, y_pred=model(inputs, training=False))
+        return tape.gradient(loss, model.trainable_variables)
+
+    gradient()
+    few = timed(lambda: hessian_trace(model, x, y, 2, seed=0))
+    many = timed(lambda: hessian_trace(model, x, y, 8, seed=0))
+    return (many - few) / 6, timed(gradient)
+
+
+def torch_loop(model, x, y, directions, points):
+    """The reference implementation's loop, as a user of PyTorch would write it for the digits.
+
+    The data are one batch in memory; its own loader, with its batches, takes much longer.
+    """
+    import torch  # noqa: PLC0415, only where it is installed
+
+    network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    arrays = [model.get_weights(), *directions]
+    # Torch has its kernels the other way round.
+    weights, *steps = ([torch.tensor(np.array(part).T) for part in each] for each in arrays)
+    inputs, targets = torch.tensor(x), torch.tensor(y)
+    criterion = torch.nn.CrossEntropyLoss()
+    values = []
+    with torch.no_grad():
+        for alpha, beta in points:
+            for parameter, weight, one, other in zip(
+                network.parameters(), weights, *steps, strict=True
+            ):
+                parameter.data = weight + alpha * one + beta * other
+            outputs = network(inputs)
+            correct = outputs.argmax(1).eq(targets).sum().item()
+            values.append((criterion(outputs, targets).item(), correct / len(targets)))
+    return values
+
+
+def against_torch(rounds):
+    """A surface of 21x21 points of the digits network, a second call, and the loop of PyTorch."""
+    model, x, y = trained_digits()
     directions = random_directions(model, 2, seed=0)
-    line = [(alpha, 0) for alpha in np.linspace(-1, 1, 5)]
-    slow, fast = [], []
+    axis = np.linspace(-1, 1, 21)
+    points = [(alpha, beta) for beta in axis for alpha in axis]
+    options = {"directions": directions, "engine": "compiled", "verbose": 0}
+    surface = evaluate_surface(model, x, y, 21, **options)
+    losses, accuracies = np.transpose(torch_loop(model, x, y, directions, points))
+    # The same network, at the same points.
+    np.testing.assert_allclose(losses, surface.values["loss"].ravel(), rtol=1e-4)
+    np.testing.assert_allclose(accuracies, surface.values["accuracy"].ravel(), atol=2e-3)
+    ours, theirs = [], []
     for _ in range(rounds):
-        slow.append(timed(lambda: naive(model, x, y, directions, line)))
-        fast.append(
-            timed(lambda: evaluate_line(model, x, y, 5, directions=directions[:1], verbose=0))
-        )
-    return statistics.median(slow), statistics.median(fast)
+        ours.append(timed(lambda: evaluate_surface(model, x, y, 21, **options)) / 441)
+        theirs.append(timed(lambda: torch_loop(model, x, y, directions, points)) / 441)
+    ours, theirs = statistics.median(ours), statistics.median(theirs)
+    return [(f"{1000 * ours:.3g}", f"{1000 * theirs:.3g}", f"{ours / theirs:.2f}")]
 
 
 def peak_memory(build, engine):
@@ -229,22 +350,44 @@ def recording(rounds):
 
 
 def growth(rounds):
-    """The compiled engine's time by number of points and by number of samples, on the digits."""
+    """The seconds of a second call by number of points and by number of samples, on the digits."""
     model, x, y = digits_network()
     model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
     directions = random_directions(model, 2, seed=0)
 
-    def seconds(samples, per_axis):
+    def seconds(samples, per_axis, engine="compiled"):
         x_part, y_part = np.resize(x, (samples, 64)), np.resize(y, samples)
-        options = {"directions": directions, "engine": "compiled", "verbose": 0}
+        options = {"directions": directions, "engine": engine, "verbose": 0}
+        evaluate_surface(model, x_part, y_part, 2, **options)
         return statistics.median(
             timed(lambda: evaluate_surface(model, x_part, y_part, per_axis, **options))
             for _ in range(rounds)
         )
 
-    by_points = [(n * n, f"{seconds(len(x), n):.2f}") for n in (5, 11, 21, 31, 51)]
-    by_samples = [(n, f"{seconds(n, 21):.2f}") for n in (2000, 4000, 8000, 16000)]
+    ways = ("compiled", "evaluate")
+    by_points = [
+        (n * n, *(seconds(len(x), n, engine) for engine in ways)) for n in (5, 11, 21, 31, 51)
+    ]
+    by_samples = [(n, *(seconds(n, 11, e) for e in ways)) for n in (2000, 4000, 8000, 16000)]
     return by_points, by_samples
+
+
+def draw_growth(by_points, by_samples, path):
+    """Draws the time against points and samples."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    labels = ("points, 1,797 samples", "samples, 121 points")
+    for ax, rows, label in zip(axes, (by_points, by_samples), labels, strict=True):
+        numbers, compiled, evaluated = zip(*rows, strict=True)
+        ax.loglog(numbers, evaluated, "s--", label="evaluate")
+        ax.loglog(numbers, compiled, "o-", label="compiled")
+        ax.set_xticks(numbers, [f"{number:,}" for number in numbers])
+        ax.set_xticks([], minor=True)
+        ax.set_xlabel(label)
+        ax.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds of a second call")
+    axes[0].legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def main():
@@ -252,17 +395,29 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", default="abcd", help="which of the cases, for example ab")
     arguments = parser.parse_args()
-    rows, starts, lines = [], [], []
+    rows, starts, lines, again, products = [], [], [], [], []
     for name, case in CASES.items():
         if name[1] not in arguments.cases:
             continue
         per_point, compile_time = measure_case(*case, arguments.rounds)
         rows.append(point_row(name, per_point))
         starts.append(start_row(name, per_point, compile_time))
-        slow, fast = short_line(case[0], arguments.rounds)
-        lines.append((name, f"{slow:.2f}", f"{fast:.2f}", f"{slow / fast:.1f}"))
-        print(rows[-1], starts[-1], lines[-1], sep="\n", flush=True)
+        times = medians(arguments.rounds, few_points, case[0])
+        ratios = [f"{times[0] / times[1]:.1f}", f"{times[2] / times[3]:.1f}"]
+        few = [f"{each:.2f}" for each in times]
+        lines.append((name, *few[:2], ratios[0], *few[2:], ratios[1]))
+        first, second = medians(arguments.rounds, second_call, case[0])
+        again.append((name, f"{first:.2f}", f"{second:.3f}", f"{second / first:.1%}"))
+        product, slope = medians(arguments.rounds, hessian_product, case[0])
+        products.append(
+            (name, f"{1000 * product:.3g}", f"{1000 * slope:.3g}", f"{product / slope:.1f}")
+        )
+        print(rows[-1], starts[-1], lines[-1], again[-1], products[-1], sep="\n", flush=True)
     by_points, by_samples = growth(arguments.rounds)
+    draw_growth(by_points, by_samples, FOLDER / "growth.png")
+    tolerances = [with_tolerance(each, arguments.rounds) for each in (0.01, 0.001)]
+    has_torch = importlib.util.find_spec("torch") is not None
+    peers = against_torch(arguments.rounds) if has_torch else []
     recorded = recording(arguments.rounds)
     builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}
     builds["four layers of 4,096 neurons, 64 samples"] = wide_network
@@ -277,18 +432,28 @@ def main():
         table(POINT_HEADER, rows),
         "## What a call costs before its first point, in seconds",
         table(START_HEADER, starts),
-        '## A line of five points with `engine="auto"`, everything included, in seconds',
-        table(("case", "naive", "auto", "ratio"), lines),
+        '## The start of a first call and of a second one, in seconds, with `engine="compiled"`',
+        table(("case", "first", "second", "second / first"), again),
+        '## First calls for few points with `engine="auto"`, everything included, in seconds',
+        table(FEW_HEADER, lines),
+        "## 49x49 points of the trained network (a) with `tolerance=`",
+        table(
+            ("tolerance", "measured", "largest error, of the range", "times as fast"), tolerances
+        ),
+        "## One product with the Hessian, in milliseconds",
+        table(("case", "product", "gradient", "product / gradient"), products),
+        *([TORCH, table(("losslandscape", "PyTorch", "ratio"), peers)] if peers else []),
         "## Peak memory of a first surface above the loaded model and data, in MiB",
         table(("case", "weights", "evaluate", "compiled"), memory),
         "## Recording the weights of ResNet-20 with `WeightHistory`, in milliseconds",
         table(("", "milliseconds"), recorded),
-        "## Growth of the compiled engine, case (a), in seconds for a whole call",
-        table(("points", "seconds"), by_points),
-        table(("samples", "seconds for 441 points"), by_samples),
+        "## Growth, case (a), in seconds for a whole second call",
+        "![Time against points and samples](growth.png)",
+        table(("points", "compiled", "evaluate"), rounded(by_points)),
+        table(("samples, for 121 points", "compiled", "evaluate"), rounded(by_samples)),
     )
     report = "\n\n".join(sections) + "\n"
-    (Path(__file__).parent / "RESULTS.md").write_text(report)
+    (FOLDER / "RESULTS.md").write_text(report)
     print(report)
 
 
@@ -309,6 +474,25 @@ POINT_HEADER = (
     "compiled / floor",
 )
 START_HEADER = ("case", "evaluate", "compiled", "points from which compiled is faster")
+
+
+FEW_HEADER = (
+    "case",
+    "naive, line of 5",
+    "auto",
+    "naive / auto",
+    "naive, 5x5",
+    "auto",
+    "naive / auto",
+)
+TORCH = """## The digits network in PyTorch, 21x21 points, in milliseconds a point
+
+*losslandscape* is a whole second call; *PyTorch* a loop over the points with all data in one
+batch in memory, as a user of the reference implementation would write it."""
+
+
+def rounded(rows):
+    return [(number, *(f"{seconds:.3g}" for seconds in others)) for number, *others in rows]
 
 
 def point_row(name, per_point):
