@@ -313,14 +313,13 @@ def _stepper(state, other, control, trained, optimizer):
     ends = [ops.copy(weight) for weight in mixed_weights(other)]
 
     def step(batch, t):
-        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
         share = 2 * t * (1 - t)
         directions = [ends, [weight.value for weight in mixed_weights(control)]]
         values = locate(origins, directions, tf.stack([t**2, share]))
         for weight, value in zip(state.moved, values, strict=True):
             weight.assign(value)
         with tf.GradientTape() as tape:
-            loss = model.compute_loss(x, y, model(x, training=True), sample_weight)
+            loss = _loss(model, batch)
             scaled = optimizer.scale_loss(loss)
         weights = [weight.value for weight in model.trainable_variables]
         slopes = tape.gradient(scaled, weights, unconnected_gradients="zero")
@@ -329,6 +328,19 @@ def _stepper(state, other, control, trained, optimizer):
         return loss
 
     return step
+
+
+def _loss(model, batch):
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
+    outputs = model(x, training=True)
+    try:
+        return model.compute_loss(x, y, outputs, sample_weight)
+    except ValueError as error:
+        error.add_note(
+            "A curve is trained with `model.compute_loss`, not with the model's own `train_step`: "
+            "pass a `loss` to `compile`, or override `compute_loss`."
+        )
+        raise
 
 
 def _traced(step, signature):

@@ -284,11 +284,15 @@ class LandscapeLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):  # noqa: ARG002
         """Prepares the measures; refuses data and models that cannot be used."""
-        with preserved(self.model):
-            self._meters = self._make_meters(self.model)
+        self._meters = None
+        # Some models have weights only once they have seen data.
+        if self.model.trainable_variables:
+            self._prepare()
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the numbers to the logs."""
+        if self._meters is None:
+            self._prepare()
         logs = {} if logs is None else logs
         taken = sorted(set(self.measures) & logs.keys())
         if taken:
@@ -308,6 +312,10 @@ class LandscapeLogger(keras.callbacks.Callback):
         self._found[epoch + 1] = found, _threshold(self.model.optimizer)
         if self.live:
             self._draw()
+
+    def _prepare(self):
+        with preserved(self.model):
+            self._meters = self._make_meters(self.model)
 
     def _numbers(self, name, measure):
         with preserved(self.model):

@@ -270,6 +270,19 @@ def test_subclassed_models_with_their_own_loss_have_curves():
     assert trained < untrained
 
 
+def test_a_loss_that_only_the_own_steps_know_is_refused():
+    class Stepper(keras.Sequential):
+        def test_step(self, data):
+            return {"loss": ops.mean(self(data[0]) ** 2)}
+
+    model = Stepper([keras.Input((1,)), layers.Dense(1)])
+    model.compile("sgd", jit_compile=False)
+    with pytest.raises(ValueError, match="No loss to compute") as refused:
+        fit_curve(model, model, ONES, ONES, epochs=1, verbose=0)
+    (note,) = refused.value.__notes__
+    assert note.startswith("A curve is trained with `model.compute_loss`")
+
+
 def test_models_that_cannot_be_copied_are_refused(data):
     class Closed(keras.Model):
         def __init__(self, layer):

@@ -284,6 +284,14 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
     np.testing.assert_allclose(rows, logs["trace"])
 
 
+def test_a_model_that_training_builds_is_measured():
+    model = keras.Sequential([layers.Dense(1, use_bias=False)])
+    model.compile(optimizers.SGD(RATE), "mse", jit_compile=False)
+    logger = LandscapeLogger("largest_eigenvalue", FEATURES, TARGETS)
+    logs = model.fit(FEATURES, TARGETS, epochs=1, callbacks=[logger], verbose=0).history
+    np.testing.assert_allclose(logs["largest_eigenvalue"], 3, rtol=1e-4)
+
+
 def fit_with(logger, epochs=3):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1, use_bias=False)])
     model.compile(optimizers.SGD(RATE), "mse", jit_compile=False)
