@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test test-torch test-versions test-lowest lint format benchmark benchmark-workers baselines contact-sheet clean
+.PHONY: quickstart develop test test-torch test-versions test-lowest docs gallery lint format benchmark benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -12,7 +12,7 @@ quickstart: .venv/examples
 develop: .venv/test
 	$(BIN)/python setup.py --quiet editors
 
-test: lint
+test: lint docs
 	$(BIN)/python -m pytest
 
 # Installs Torch, several gigabytes in its default build.
@@ -28,13 +28,23 @@ test-python-%: .venv/test
 	$(BIN)/uv pip install --quiet --python build/python-$* --editable '.[test]'
 	build/python-$*/bin/python -m pytest
 
-# Reference images are those of the latest Matplotlib, so they are not compared.
+# Reference images are those of the latest Matplotlib, so they are not compared. The warning that
+# is ignored is about Keras and old versions of NumPy.
 test-lowest: .venv/test
 	$(BIN)/uv venv --quiet --seed --clear --python 3.11 build/lowest
 	$(BIN)/uv pip install --quiet --python build/lowest --resolution lowest-direct \
 		--editable '.[dask,examples,html,jax,pandas,paraview,xarray]' 'pytest>=9' 'pytest-mpl>=0.19' 'pytest-xdist>=3.8'
-	build/lowest/bin/python -m pytest -o addopts= -n 2 \
-		$(addprefix --ignore=tests/,test_installation.py test_types.py)
+	build/lowest/bin/python -m pytest -o addopts= -n 2 -W 'ignore:In the future `np' \
+		$(addprefix --ignore=tests/,test_docs.py test_installation.py test_types.py)
+
+# The site, in build/site. A link that leads nowhere or a name that is not found is an error.
+docs: develop
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Redraws the pictures of the gallery: look at them before you commit.
+gallery: .venv/test
+	cd docs/gallery && for script in [!t]*.py three_models.py training.py; do \
+		PYTHONPATH=../.. MPLBACKEND=Agg ../../$(BIN)/python $$script || exit 1; done
 
 lint: .venv/test
 	$(BIN)/ruff check .

@@ -314,6 +314,14 @@ def plot_loss(
     The directions are filter-normalized, which makes the curves of different
     networks comparable; all datasets share them. The model is left as it was.
 
+    Example:
+
+    >>> plot_loss(
+    ...     model,
+    ...     ((x_train, y_train), (x_test, y_test)),
+    ...     dataset_labels=("training set", "test set"),
+    ... )
+
     Args:
         model: A compiled and built `keras.Model`.
         datasets: One dataset or a tuple or list of several: arrays or tensors
@@ -368,14 +376,6 @@ def plot_loss(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> plot_loss(
-    ...     model,
-    ...     ((x_train, y_train), (x_test, y_test)),
-    ...     dataset_labels=("training set", "test set"),
-    ... )
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
@@ -437,6 +437,11 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
 
     The two directions of the plane are filter-normalized, which makes the
     surfaces of different networks comparable. The model is left as it was.
+
+    Example:
+
+    >>> display = plot_loss_3D(model, ("levels", "3d"), x_test, y_test, path="landscape.pdf")
+    >>> display.surface.save("landscape.h5")
 
     Args:
         model: A compiled and built `keras.Model`.
@@ -502,11 +507,6 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> display = plot_loss_3D(model, ("levels", "3d"), x_test, y_test, path="landscape.pdf")
-    >>> display.surface.save("landscape.h5")
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 4 and 5.

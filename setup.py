@@ -63,6 +63,7 @@ XARRAY = ["xarray>=2024.7"]
 DOCS = ["mkdocs-material==9.*", "mkdocstrings-python==2.*"]
 # Some are pinned, because formatting and baseline images differ between their versions.
 TEST = [
+    *DOCS,
     *EXAMPLES,
     *JAX,
     *DASK,
@@ -137,7 +138,7 @@ setup(
     py_modules=["losslandscape"],
     entry_points={"console_scripts": ["losslandscape = losslandscape.cli:main"]},
     cmdclass={"build_py": BuildFlatPackage, "editors": LinkForEditors},
-    install_requires=["tensorflow>=2.18", "keras>=3.12", "numpy>=1.26", "matplotlib>=3.10"],
+    install_requires=["tensorflow>=2.18", "keras>=3.13", "numpy>=1.26", "matplotlib>=3.10"],
     extras_require={
         "analysis": ANALYSIS,
         "dask": DASK,

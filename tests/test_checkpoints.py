@@ -285,7 +285,7 @@ def test_damaged_files_are_refused(model, data, points, tmp_path):
     path.write_bytes(content)
     with h5py.File(path, "r+") as file:
         del file["values/loss"]
-        file.create_dataset("values/loss", (2**20, 2**21))
+        file.create_dataset("values/loss", (2**20, 2**21), "f4")
     with pytest.raises(ValueError, match="`checkpoint` must be new, or .*declares 8796093022208"):
         evaluate_line(model, *data, **options)
     assert points.measured == 0

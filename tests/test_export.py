@@ -337,7 +337,7 @@ def test_damaged_reference_files_are_refused(surface, tmp_path):
         path.write_bytes(content)
         with h5py.File(path, "r+") as file:
             del file[name]
-            file.create_dataset(name, shape, **options)
+            file.create_dataset(name, shape, **{"dtype": "f4"} | options)
         with pytest.raises(ValueError, match=expected + reason):
             read_reference(path)
     with pytest.raises(FileNotFoundError, match="`path` must be .*which does not exist"):

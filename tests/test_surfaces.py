@@ -245,7 +245,7 @@ def truncate(path):
 def declare_terabytes(path, name="alphas", **options):
     with h5py.File(path, "r+") as file:
         del file[name]
-        file.create_dataset(name, (2**20, 2**21), **options)
+        file.create_dataset(name, (2**20, 2**21), "f4", **options)
 
 
 def drop(path):

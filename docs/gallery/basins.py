@@ -1,0 +1,8 @@
+"""The basins of a surface: the level at which each begins, and at which it meets a deeper one."""
+
+from trained import model, other, third, train
+
+from losslandscape import evaluate_plane, plot_persistence
+
+plane = evaluate_plane([model, other, third], *train)
+plot_persistence(plane).get_figure().savefig("basins.png", dpi=200)

@@ -1,0 +1,7 @@
+"""The loss along a random direction, on the training and the test set."""
+
+from trained import model, test, train
+
+from losslandscape import plot_loss
+
+plot_loss(model, (train, test), ("training set", "test set"), seed=0, path="line.png")

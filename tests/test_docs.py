@@ -1,0 +1,53 @@
+"""The site: each picture of the gallery comes from its script, and the reference lacks no name."""
+
+import importlib.util
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import losslandscape
+
+DOCS = Path(__file__).parent.parent / "docs"
+GALLERY = (DOCS / "gallery.md").read_text()
+SCRIPTS = sorted(set((DOCS / "gallery").glob("*.py")) - {DOCS / "gallery" / "trained.py"})
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_of_the_gallery_draw_the_pictures_shown_above_them(script, tmp_path, monkeypatch):
+    # All scripts of a test process share the networks of `trained.py`.
+    monkeypatch.syspath_prepend(script.parent)
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
+    above = GALLERY.split(f'--8<-- "gallery/{script.name}"')[0].rpartition("### ")[2]
+    shown = set(re.findall(r"\(gallery/(.*)\)", above))
+    assert shown == {path.name for path in tmp_path.iterdir()}
+    assert all((script.parent / name).exists() for name in shown)
+
+
+def test_scripts_of_the_gallery_are_short():
+    assert all(len(path.read_text().splitlines()) <= 30 for path in SCRIPTS)
+
+
+def test_the_gallery_shows_everything_that_can_be_drawn():
+    code = "\n".join(path.read_text() for path in SCRIPTS)
+    drawing = {name for name in losslandscape.__all__ if name.startswith(("plot_", "animate_"))}
+    # Parts of what `plot_interpolation`, `plot_trajectory` and `plot_loss_3D` draw.
+    parts = {"plot_metrics", "plot_path_fidelity", "plot_surface"}
+    assert {name for name in drawing - parts if not re.search(rf"\b{name}\b", code)} == set()
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (DOCS.parent / "mkdocs.yml").read_text()
+    assert all(f" {path.name}\n" in navigation for path in DOCS.glob("*.md"))
+
+
+def test_the_reference_has_every_public_name():
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    listed = [name for names in hooks.groups().values() for name in names]
+    assert listed == losslandscape.__all__
+    text = "\n".join(content for _, content in sorted(hooks.pages().items()))
+    assert all(f"::: losslandscape.{name}\n" in f"{text}\n" for name in listed)
