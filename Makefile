@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test test-torch test-versions test-lowest docs gallery lint format benchmark benchmark-workers baselines contact-sheet clean
+.PHONY: quickstart develop test test-torch test-versions test-lowest docs gallery lint format benchmark benchmark-curvature benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -57,6 +57,14 @@ format: .venv/test
 benchmark: .venv/examples
 	$(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples $(BIN)/python benchmarks/speed.py
+
+# Beside PyHessian, if that is installed; separate because PyHessian needs Torch. In one thread:
+# on a busy machine those of Torch would wait for each other.
+benchmark-curvature: export OMP_NUM_THREADS = 1
+benchmark-curvature: export TF_NUM_INTRAOP_THREADS = 1
+benchmark-curvature: export TF_NUM_INTEROP_THREADS = 1
+benchmark-curvature: .venv/examples
+	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/curvature.py
 
 # About ten minutes; separate because it needs Dask, which the examples do not.
 benchmark-workers: .venv/test

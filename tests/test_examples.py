@@ -148,6 +148,17 @@ def test_beyond_draws_paths_and_curvature(tmp_path):
         assert float(largest) < float(trace.split()[0]) * 10
 
 
+def test_hidden_draws_what_a_plane_does_not_show(tmp_path):
+    files = run("hidden", tmp_path, "--points", "3", "--epochs", "3", "--directions", "2")
+    lines, planes = {"layers", "one-layer", "worst"}, {"random", "eigenvectors"}
+    pictures = lines | planes | {"barriers", "curve", "basins", "runs"}
+    assert set(files) == {f"hidden-{name}.png" for name in pictures} | {"hidden.md"}
+    _, _, *rows = rows_of(files["hidden.md"])
+    assert [row[0] for row in rows] == ["random", "eigenvectors"]
+    # Of one Hessian, whatever the plane.
+    assert rows[0][1:3] == rows[1][1:3]
+
+
 def test_rescaled_networks_are_the_same_function():
     model = vgg_like(8, (8, 8, 1))
     generator = np.random.default_rng(0)
