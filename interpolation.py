@@ -411,9 +411,7 @@ def _coordinates_of_third(models):
 
 
 def _mix(value, others, shares):
-    pairs = zip(_all_shares(shares), (value, *others), strict=True)
-    # NaN or inf in one model must not show where that model has no share.
-    return sum(ops.where(share == 0, 0.0, share * part) for share, part in pairs)
+    return _sum_of_shares(_all_shares(shares), [value, *others])
 
 
 def _all_shares(shares):
@@ -421,6 +419,12 @@ def _all_shares(shares):
     rest = 1 - sum(shares)
     # Between two other models, what rounding leaves is no share.
     return ops.where(abs(rest) < ROUNDING, 0.0, rest), *shares
+
+
+def _sum_of_shares(all_shares, values):
+    # NaN or inf in one model must not show where that model has no share.
+    pairs = zip(all_shares, values, strict=True)
+    return sum(ops.where(share == 0, 0.0, share * part) for share, part in pairs)
 
 
 def _mix_variances(epsilon, value, others, shares):
@@ -435,9 +439,9 @@ def _mix_variances(epsilon, value, others, shares):
     offset = epsilon * ops.cast(lowest < epsilon, lowest.dtype)
     is_positive = lowest + offset > 0
     logarithms = [ops.log(ops.where(is_positive, part + offset, 1.0)) for part in values]
-    mixed = ops.exp(_mix(logarithms[0], logarithms[1:], shares)) - offset
+    mixed = ops.exp(_sum_of_shares(all_shares, logarithms)) - offset
     mixed = ops.maximum(mixed, ops.minimum(lowest, 0.0))
-    mixed = ops.where(is_positive, mixed, _mix(value, others, shares))
+    mixed = ops.where(is_positive, mixed, _sum_of_shares(all_shares, values))
     # A logarithm and back would not reproduce the models bit by bit.
     for share, part in zip(all_shares, values, strict=True):
         mixed = ops.where(share == 1, part, mixed)

@@ -11,9 +11,9 @@ import numpy as np
 from matplotlib import mathtext, patheffects, ticker
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.collections import PolyCollection
+from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.font_manager import FontProperties
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, offset_copy
 
 # The width of a column in most two-column papers, in inches, and a height that suits it; for the
 # default font size, since larger letters need more room.
@@ -246,22 +246,28 @@ def halo(color="white"):
 
 
 def name_point(ax, name, point):
-    """Writes a name above a point, or below it in the upper half, and inside the frame."""
+    """Writes a name above or below a point, inside the frame and off the curves if it can be."""
     x, y = ax.transAxes.inverted().transform(ax.transData.transform(point))
-    side = "left" if x < 0.2 else "right" if x > 0.8 else "center"
-    text = ax.annotate(
-        name,
-        point,
-        xytext=(0, 5 if y < 0.5 else -5),
-        textcoords="offset points",
-        ha=side,
-        va="bottom" if y < 0.5 else "top",
-        fontsize="x-small",
-        color="black",
-        path_effects=halo(),
-        zorder=4,
-    )
-    take_literally(text)
+    style = {
+        "textcoords": "offset points",
+        "ha": "left" if x < 0.2 else "right" if x > 0.8 else "center",
+        "fontsize": "x-small",
+        "color": "black",
+        "path_effects": halo(),
+        "zorder": 4,
+    }
+    places = [{"xytext": (0, 5), "va": "bottom"}, {"xytext": (0, -5), "va": "top"}]
+    # The first one has more room to the frame.
+    places = places if y < 0.5 else places[::-1]
+    curves = _points_along(ax)
+    texts = [ax.annotate(name, point, **place, **style) for place in places]
+    for text in texts:
+        take_literally(text)
+    boxes = [text.get_window_extent() for text in texts]
+    is_free = [not any(box.contains(*each) for each in curves) for box in boxes]
+    texts.pop(is_free.index(True) if any(is_free) else 0)
+    for text in texts:
+        text.remove()
 
 
 def name_cells(ax, names):
@@ -303,29 +309,33 @@ def number_cells(ax, numbers, cells):
         ax.text(column, row, name, ha="center", va="center", **style)
 
 
-def note(ax, lines, title=None):
-    """Writes notes above some axes, and the title above them.
-
-    Args:
-        ax: Matplotlib axes.
-        lines: List of texts, each on a line of its own.
-        title: Title of the axes. Defaults to `None`, none.
-    """
+def note(ax, lines):
+    """Writes notes above some axes, each on a line of its own."""
+    if not lines:
+        return
     size = FontProperties(size="x-small").get_size_in_points()
-    if lines:
-        ax.annotate(
-            plain("\n".join(lines)),
-            (0, 1),
-            xytext=(0, 3),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            va="bottom",
-            fontsize=size,
-        )
+    ax.annotate(
+        plain("\n".join(lines)),
+        (0, 1),
+        xytext=(0, 3),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        va="bottom",
+        fontsize=size,
+    )
+    keep_titles_above(ax, 1.4 * size * sum(line.count("\n") + 1 for line in lines))
+
+
+def write_title(ax, title):
+    """Writes the title of some axes, unless it is `None`."""
     if title is not None:
-        height = sum(line.count("\n") + 1 for line in lines) * 1.4 * size
-        pad = mpl.rcParams["axes.titlepad"] + height
-        take_literally(ax.set_title(title, fontsize="medium", pad=pad))
+        take_literally(ax.set_title(title, fontsize="medium"))
+
+
+def keep_titles_above(ax, height):
+    """Keeps titles, also those that the caller sets later, so many points above some axes."""
+    # Matplotlib keeps titles clear of axes that belong to these, but of nothing else.
+    ax.inset_axes([0, 1, 1, 1e-3], transform=_raised(ax, height)).set_visible(False)
 
 
 def color_bar(ax, mappable, side, **options):
@@ -347,24 +357,20 @@ def color_bar(ax, mappable, side, **options):
     return bar
 
 
-def label_contours(ax, contours, names, taken):
+def label_contours(ax, contours, names):
     """Writes on contours what level they have, where a name fits.
 
-    No name is cut by the frame, on another one or on what is marked. A contour that is
-    too short for its name has none.
+    No name is cut by the frame, or on another one or on anything drawn so far. A contour
+    that is too short for its name has none.
 
     Args:
         ax: Matplotlib axes.
         contours: What `ax.contour` returned.
         names: Dict of the names by level.
-        taken: Array of shape `(k, 2)`, points in units of the data to keep free.
     """
     size = _pixels(ax, "x-small")
     frame = ax.get_window_extent().padded(-0.15 * size)
-    boxes = [
-        Bbox.from_bounds(*(point - 0.7 * size), 1.4 * size, 1.4 * size)
-        for point in ax.transData.transform(np.reshape(taken, (-1, 2)))
-    ]
+    boxes = _drawn_boxes(ax, size)
     found = []
     for level, path in zip(contours.levels, contours.get_paths(), strict=True):
         width = LETTER * size * (len(names[level]) + 1)
@@ -378,6 +384,16 @@ def label_contours(ax, contours, names, taken):
         ax.clabel(
             contours, manual=points, fmt=names, fontsize="x-small", colors="0.15", inline_spacing=2
         )
+
+
+def legend_above(ax, handles):
+    """Writes a legend above some axes and their notes, where curves may be anywhere in them."""
+    above = _raised(ax, _height_above(ax, *ax.texts))
+    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "bbox_transform": above}
+    drawn = ax.legend(handles=handles, frameon=False, fontsize="small", borderaxespad=0.2, **place)
+    for text in drawn.get_texts():
+        take_literally(text)
+    keep_titles_above(ax, _height_above(ax, drawn))
 
 
 def legend(ax, title=None):
@@ -449,6 +465,41 @@ def _panels(number, projection, figsize):
         figure = plt.figure(figsize=size, layout="constrained")
     style = {"projection": "3d"} if projection == "3d" else {}
     return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
+
+
+def _drawn_boxes(ax, size):
+    """Boxes around what is drawn on some axes: texts, marks, and points along curves."""
+    marks = [
+        ax.transData.transform(collection.get_offsets())
+        for collection in ax.collections
+        if isinstance(collection, PathCollection)
+    ]
+    points = np.concatenate([*marks, _points_along(ax)])
+    texts = [text.get_window_extent() for text in ax.texts]
+    return texts + [Bbox([point - 0.7 * size, point + 0.7 * size]) for point in points]
+
+
+def _points_along(ax, step=5):
+    """Points on the curves of some axes, at most so many pixels apart."""
+    found = [np.empty((0, 2))]
+    for line in ax.lines:
+        points = line.get_transform().transform_path(line.get_path()).vertices
+        points = points[np.isfinite(points).all(axis=1)]
+        along = np.append(0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
+        at = np.append(np.arange(0, along[-1], step), along[-1])
+        found.append(np.stack([np.interp(at, along, part) for part in points.T], axis=1))
+    return np.concatenate(found)
+
+
+def _raised(ax, height):
+    """The coordinates of some axes, so many points higher."""
+    return offset_copy(ax.transAxes, ax.get_figure(root=False), y=height, units="points")
+
+
+def _height_above(ax, *artists):
+    """How far some artists reach above the frame of some axes, in points."""
+    pixels = max([artist.get_window_extent().y1 - ax.bbox.y1 for artist in artists], default=0)
+    return max(pixels, 0) / ax.get_figure(root=True).dpi * 72
 
 
 def _free_place(piece, size, frame, boxes):

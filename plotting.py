@@ -9,7 +9,6 @@ here stay open until they are closed with `plt.close`.
 import io
 from functools import partial
 from importlib import import_module
-from itertools import pairwise
 
 import matplotlib as mpl
 import numpy as np
@@ -28,6 +27,7 @@ from losslandscape.layout import (
     halo,
     label_contours,
     legend,
+    legend_above,
     letters_along,
     log_ticks,
     name_cells,
@@ -39,8 +39,8 @@ from losslandscape.layout import (
     plain,
     plane_ticks,
     round_levels,
-    take_literally,
     wrapped,
+    write_title,
 )
 from losslandscape.measures import exceeds_random_walk, loss_barrier
 from losslandscape.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
@@ -194,31 +194,11 @@ def plot_levels(
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
-    values = [drawable_values(surface, metric, scale) for surface in drawn]
-    levels, norm = _levels(levels, values, scale, cmap)
-    axes = axes_for(ax, len(drawn), figsize=figsize)
-    style = {"levels": levels, "norm": norm}
-    light, grids = _lightened(cmap), []
-    for panel, surface, heights, label in zip(axes, drawn, values, labels, strict=True):
-        _dress_plane(panel, surface, heights, scale, label=label)
-        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
-        filled = panel.contourf(*grid, cmap=light, extend="both", **style)
-        grids.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
-        _mark(panel, _models_within(surface), **MODEL_COLORS)
-    names, offset = names_beyond(levels)
-    if any(np.isfinite(heights).any() for heights in values):
-        side, height = sides_of(drawn[-1])
-        bar = color_bar(axes[-1], filled, side)
-        bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
-        bar.add_lines(grids[-1])
-        every = -(-len(levels) // max(2, round(12 * height)))
-        bar.set_ticks(levels[::every], labels=names[::every])
-    # The layout of a new figure decides where labels fit.
-    axes[0].figure.draw_without_rendering()
-    for panel, contours, surface in zip(axes, grids, drawn, strict=True):
-        taken = [*_models_within(surface), *_along_path(surface)]
-        label_contours(panel, contours, dict(zip(levels, names, strict=True)), taken)
-        _name_models(panel, surface, _models_within(surface))
+    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap, "figsize": figsize}
+    axes, contours, names = _draw_levels(drawn, ax, **style)
+    for panel, label in zip(axes, labels, strict=True):
+        write_title(panel, label)
+    _label_levels(drawn, axes, contours, names)
     return axes if _is_list(surfaces) else axes[0]
 
 
@@ -258,7 +238,7 @@ def plot_surface(
             `"viridis"`.
         view: Elevation and azimuth to look from, in degrees, the same for all
             surfaces. `None` (the default) looks where nothing hides the lowest
-            point, from at most 55 degrees.
+            point, from at most 42 degrees.
         figsize: As in `plot_line`.
 
     Returns:
@@ -289,7 +269,8 @@ def plot_surface(
     axes = axes_for(ax, len(drawn), "3d", figsize)
     for panel, surface, each, label in zip(axes, drawn, values, labels, strict=True):
         frame(panel, surface, (low, high), view)
-        _dress_plane(panel, surface, each, scale, label=label)
+        _dress_plane(panel, surface, each, scale)
+        write_title(panel, label)
         label_heights(panel, ticks, _axis_name(panel, metric, scale, offset))
         draw_faces(panel, surface, to_axis(each), mapped)
         points = _points_in_box(panel, model_points(surface, each, metric, scale), scale)
@@ -346,14 +327,17 @@ def plot_path(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), figure 9.
     """
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
-    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap}
-    ax = plot_levels(trajectory, ax, figsize=figsize, **style)
+    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap, "figsize": figsize}
+    (ax,), contours, names = _draw_levels([trajectory], ax, **style)
     if len(trajectory.runs) > 1:
-        _draw_runs(ax, trajectory, drawable_values(trajectory, metric, scale), scale)
-        return ax
-    ax.plot(*trajectory.path.T, **PATH_STYLE)
-    ax.plot(*trajectory.path[0], **START_STYLE)
+        _draw_runs(ax, trajectory)
+    else:
+        ax.plot(*trajectory.path.T, **PATH_STYLE)
+        ax.plot(*trajectory.path[0], **START_STYLE)
+    # The layout of a new figure decides where the name fits.
+    ax.figure.draw_without_rendering()
     name_point(ax, "start", trajectory.path[0])
+    _label_levels([trajectory], [ax], contours, names)
     return ax
 
 
@@ -404,13 +388,14 @@ def plot_curve(
             "`surface` must be the plane of both ends of a curve and its control point, as from "
             f"`evaluate_plane`. Received {surface!r} with {len(surface.models)} models."
         )
-    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap}
-    ax = plot_levels(surface, ax, figsize=figsize, **style)
+    style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap, "figsize": figsize}
+    (ax,), contours, names = _draw_levels([surface], ax, **style)
     start, end, control = surface.models
     times = np.linspace(0, 1, 101)[:, np.newaxis]
     curve = (1 - times) ** 2 * start + 2 * times * (1 - times) * control + times**2 * end
     ax.plot(*np.stack([start, end]).T, **CHORD_STYLE)
     ax.plot(*curve.T, **CURVE_STYLE)
+    _label_levels([surface], [ax], contours, names)
     return ax
 
 
@@ -456,7 +441,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     ax.set(xlabel="record")
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    _legend_above(ax, handles)
+    legend_above(ax, handles)
     return ax
 
 
@@ -917,6 +902,39 @@ def check_format(path=None):
         ) from error
 
 
+def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
+    """Draws contours; returns the axes, the contours, and the names of their levels."""
+    values = [drawable_values(surface, metric, scale) for surface in drawn]
+    levels, norm = _levels(levels, values, scale, cmap)
+    axes = axes_for(ax, len(drawn), figsize=figsize)
+    style = {"levels": levels, "norm": norm}
+    light, grids = _lightened(cmap), []
+    for panel, surface, heights in zip(axes, drawn, values, strict=True):
+        _dress_plane(panel, surface, heights, scale)
+        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
+        filled = panel.contourf(*grid, cmap=light, extend="both", **style)
+        grids.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
+        _mark(panel, _models_within(surface), **MODEL_COLORS)
+    names, offset = names_beyond(levels)
+    if any(np.isfinite(heights).any() for heights in values):
+        side, height = sides_of(drawn[-1])
+        bar = color_bar(axes[-1], filled, side)
+        bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
+        bar.add_lines(grids[-1])
+        every = -(-len(levels) // max(2, round(12 * height)))
+        bar.set_ticks(levels[::every], labels=names[::every])
+    return axes, grids, dict(zip(levels, names, strict=True))
+
+
+def _label_levels(drawn, axes, grids, names):
+    """Writes the names of models and levels, where nothing else has been drawn."""
+    # The layout of a new figure decides where they fit.
+    axes[0].figure.draw_without_rendering()
+    for surface, panel, contours in zip(drawn, axes, grids, strict=True):
+        _name_models(panel, surface, _models_within(surface))
+        label_contours(panel, contours, names)
+
+
 def _draw_curve(ax, line, curves, label, scale):
     """Draws one direction, or mean and band of several; returns what it shows, and its color."""
     if str(label).startswith("_"):
@@ -967,7 +985,7 @@ def _draw_measure(ax, curvature, name, scale):
     _label_values(ax, MEASURE_NAMES.get(name, name), scale)
 
 
-def _draw_runs(ax, trajectory, values, scale):
+def _draw_runs(ax, trajectory):
     """Draws the paths of several runs, with the starts hollow and the ends full."""
     style = {name: value for name, value in PATH_STYLE.items() if name != "color"}
     drawn = []
@@ -977,16 +995,7 @@ def _draw_runs(ax, trajectory, values, scale):
         color, path = line.get_color(), line.get_xydata()
         ax.plot(*path[0], **START_STYLE | {"color": color})
         _mark(ax, path[-1:], facecolors=color, edgecolors="white")
-    name_point(ax, "start", trajectory.path[0])
-    _legend_above(ax, drawn, len(point_notes([trajectory], [values], scale)))
-
-
-def _legend_above(ax, handles, notes=0):
-    """Writes a legend above some axes and their notes, since curves may be anywhere in them."""
-    place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2 + 1.5 * notes}
-    drawn = ax.legend(handles=handles, frameon=False, fontsize="small", **place)
-    for text in drawn.get_texts():
-        take_literally(text)
+    legend_above(ax, drawn)
 
 
 def _draw_fidelity(runs, curves):
@@ -1032,17 +1041,6 @@ def _name_models(ax, value, points):
                 name_point(ax, name, point)
 
 
-def _along_path(surface):
-    """Points close to each other along the path of a trajectory, if it is one."""
-    shares = np.linspace(0, 1, 10, endpoint=False)[:, np.newaxis]
-    return [
-        point
-        for records in getattr(surface, "runs", {}).values()
-        for a, b in pairwise(surface.path[records])
-        for point in a + shares * (b - a)
-    ]
-
-
 def _levels(levels, values, scale, cmap):
     """Levels to draw at, and the norm that colors them."""
     if levels is None:
@@ -1063,8 +1061,8 @@ def _lightened(cmap):
     return colors.ListedColormap((shades + 1) / 2)
 
 
-def _dress_plane(ax, surface, values, scale, *, label=None):
-    """Puts on a plane what all drawings of one share: names, ticks, notes and title."""
+def _dress_plane(ax, surface, values, scale):
+    """Puts on a plane what all drawings of one share: names, ticks and notes."""
     sides = sides_of(surface)
     if ax.name == "3d":
         # In space Matplotlib leaves no room for long names.
@@ -1080,7 +1078,7 @@ def _dress_plane(ax, surface, values, scale, *, label=None):
     notes = point_notes([surface], [values], scale)
     if ax.name != "3d":
         notes += _path_notes(surface)
-    note(ax, notes, label)
+    note(ax, notes)
 
 
 def _points_in_box(ax, points, scale):

@@ -116,7 +116,9 @@ def bar_beside(ax, mappable):
 
 
 def fit(figure, bar):
-    """Moves the panels of a figure made here so far to the left that its color bar is whole."""
+    """Moves the panels of a figure made here until color bar, notes and titles are whole."""
+    notes = [text.get_window_extent().y1 - ax.bbox.y1 for ax in figure.axes for text in ax.texts]
+    figure.subplots_adjust(top=figure.subplotpars.top - max([0, *notes]) / figure.bbox.height)
     # More than once, since smaller panels stay in the middle of their places.
     for _ in range(4):
         figure.draw_without_rendering()

@@ -479,7 +479,7 @@ def done():
     return 961 - len(ll.LossSurface.load(path).metadata.get("missing", []))
 
 random.seed(int(sys.argv[2]))
-for _ in range(20):
+for _ in range(6):
     # A fork of a process that has imported TensorFlow, but not used it yet.
     child = os.fork()
     if child == 0:
@@ -497,7 +497,7 @@ compute(path)
 """
 
 
-def test_twenty_kills_leave_whole_files_and_lose_nothing(tmp_path):
+def test_kills_leave_whole_files_and_lose_nothing(tmp_path):
     path = tmp_path / "surface.h5"
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, path, "1"],
@@ -508,7 +508,7 @@ def test_twenty_kills_leave_whole_files_and_lose_nothing(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     done = [int(line) for line in run.stdout.split()]
-    assert len(done) == 20
+    assert len(done) == 6
     assert done == sorted(done)
     assert 0 < done[0] < done[-1] < 961
     # The killed writes have left nothing behind, either.

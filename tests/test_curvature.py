@@ -163,7 +163,7 @@ def test_both_ends_of_the_spectrum_span_a_plane_ready_to_draw(network):
     four, _ = hessian_eigenvalues(network, X, Y, 2, "both", seed=0)
     np.testing.assert_allclose(four, expected[[-1, -2, 0, 1]], rtol=1e-3)
     # What a random plane hides, this one shows.
-    spectrum = hessian_spectrum(network, X, Y, 20, 30, seed=0)
+    spectrum = hessian_spectrum(network, X, Y, 4, 40, seed=0)
     options = {"number_of_points": 3, "extent": (-0.1, 0.1), "verbose": 0}
     hidden = report(evaluate_surface(network, X, Y, seed=0, **options), curvature=spectrum)[-1]
     assert hidden.value == pytest.approx(expected[0], rel=1e-2)
@@ -372,7 +372,7 @@ def test_each_layer_has_the_curvature_of_its_own_block(network):
     spans = slice(0, 30), slice(30, 51)
     blocks = [hessian[span, span] for span in spans]
     first, second = (layer.name for layer in network.layers)
-    plain = layer_curvature(network, X, Y, 400, seed=1)
+    plain = layer_curvature(network, X, Y, 100, seed=1)
     assert plain.metadata["layers"] == [first, second]
     assert plain.metadata["parameters"] == [30, 21]
     expected = [np.linalg.eigvalsh(block)[-1] for block in blocks]
@@ -380,7 +380,7 @@ def test_each_layer_has_the_curvature_of_its_own_block(network):
     for (mean, low, high), block in zip(plain.traces, blocks, strict=True):
         assert low < np.trace(block) < high
         assert mean == pytest.approx(np.trace(block), rel=0.1)
-    whole = hessian_trace(network, X, Y, 400, seed=1)
+    whole = hessian_trace(network, X, Y, 100, seed=1)
     np.testing.assert_allclose(plain.traces[:, 0].sum(), whole.mean, rtol=1e-6)
     free = layer_curvature(network, X, Y, 2, normalize="filter", seed=0)
     assert free.metadata["parameters"] == [24, 18]

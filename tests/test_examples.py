@@ -136,7 +136,7 @@ def test_filter_normalization_compares_three_pairs(tmp_path):
 
 
 def test_beyond_draws_paths_and_curvature(tmp_path):
-    files = run("beyond", tmp_path, "--points", "3", "--probes", "2", "--epochs", "4")
+    files = run("beyond", tmp_path, "--points", "2", "--probes", "2", "--epochs", "3")
     curvature = {"beyond-convexity.png", "beyond-eigenvectors.png", "beyond-spectrum.png"}
     ways = {"beyond-interpolation.png", "beyond-plane.png"}
     training = {"beyond-trajectory.png", "beyond-fidelity.png", "beyond-trajectory.gif"}

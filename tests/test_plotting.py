@@ -24,6 +24,7 @@ from losslandscape import (
     loss_barrier,
     plot_barriers,
     plot_convexity,
+    plot_curve,
     plot_layers,
     plot_levels,
     plot_line,
@@ -590,16 +591,50 @@ def test_contour_labels_are_whole_and_clear_of_each_other_and_of_the_mark(surfac
         assert not box.contains(*mark)
 
 
-def test_no_contour_label_is_under_a_path():
-    path = np.stack([np.linspace(0.9, 0, 30), 0.6 * np.sin(np.linspace(9, 0, 30))], axis=1)
-    ax = plot_path(dataclasses.replace(TRAJECTORY, path=path))
+WINDING = np.stack([np.linspace(0.9, 0, 30), 0.6 * np.sin(np.linspace(9, 0, 30))], axis=1)
+ENDS = {"models": ["small", "large", "control"], "positions": [[-0.8, 0], [0.8, 0], [0, 0.9]]}
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda: plot_path(dataclasses.replace(TRAJECTORY, path=WINDING)),
+        lambda: plot_curve(dataclasses.replace(WAVES, metadata=ENDS)),
+    ],
+    ids=["path", "curve"],
+)
+def test_no_name_is_under_a_path_or_on_another_one(plot):
+    ax = plot()
     ax.figure.canvas.draw()
-    points = ax.transData.transform(path)
-    labels = [text for text in ax.texts if text.get_text() != "start"]
-    assert labels
-    for text in labels:
+    drawn = [ax.transData.transform(line.get_xydata()) for line in ax.lines]
+    assert len(ax.texts) >= 3
+    assert not overlap(ax.texts)
+    for text in ax.texts:
         box = text.get_window_extent()
-        assert not any(box.contains(*point) for point in points)
+        assert not any(box.contains(*point) for points in drawn for point in points)
+
+
+@pytest.mark.parametrize(
+    "plot",
+    [
+        lambda: plot_path_fidelity(TRAJECTORY),
+        lambda: plot_path(RUNS),
+        lambda: plot_levels(TORN),
+        lambda: plot_surface(TORN),
+    ],
+    ids=["fidelity", "runs", "levels", "surface"],
+)
+def test_titles_of_the_caller_are_clear_of_legends_and_notes_and_whole(plot):
+    ax = plot()
+    ax.set_title("of the caller")
+    ax.figure.canvas.draw()
+    title, frame = ax.title.get_window_extent(), ax.get_window_extent()
+    above = [text for text in ax.texts if text.get_window_extent().y0 >= frame.y1]
+    above += [ax.get_legend()] * (ax.get_legend() is not None)
+    assert above
+    for artist in above:
+        assert artist.get_window_extent().y1 <= title.y0
+    assert title.y1 <= ax.figure.bbox.y1
 
 
 def test_levels_of_the_caller_have_colors_in_equal_steps():
@@ -621,7 +656,7 @@ def test_a_grid_of_the_caller_is_not_drawn_over_contours():
 def test_a_surface_without_a_finite_value_says_so_and_has_no_color_bar(plot):
     ax = plot(a_surface(lambda a, b: np.nan * a * b))
     assert texts(ax) == ["no point is drawn, all not finite"]
-    assert not ax.child_axes
+    assert not any(child.get_visible() for child in ax.child_axes)
 
 
 def luminance(color):
