@@ -46,7 +46,6 @@ HEADER = ("plane", "what `report` finds", "value", "warning")
 
 def main():
     parser = flags(__doc__)
-    parser.add_argument("--directions", type=int, default=10, help="random ones, per line")
     arguments = parser.parse_args()
     train, _ = prepare(arguments)
     data = [part[: arguments.measured] for part in train]
