@@ -314,8 +314,15 @@ def note(ax, lines):
     if not lines:
         return
     size = FontProperties(size="x-small").get_size_in_points()
+    # A color bar beside the axes adds to the place there is, and sentences have narrow letters.
+    letters = int(1.25 * ax.get_window_extent().width / (0.85 * LETTER * _pixels(ax, size)))
+    rows = [
+        row
+        for line in "\n".join(lines).split("\n")
+        for row in textwrap.wrap(line, max(letters, 20))
+    ]
     ax.annotate(
-        plain("\n".join(lines)),
+        plain("\n".join(rows)),
         (0, 1),
         xytext=(0, 3),
         xycoords="axes fraction",
@@ -323,7 +330,7 @@ def note(ax, lines):
         va="bottom",
         fontsize=size,
     )
-    keep_titles_above(ax, 1.4 * size * sum(line.count("\n") + 1 for line in lines))
+    keep_titles_above(ax, 1.4 * size * len(rows))
 
 
 def write_title(ax, title):

@@ -56,6 +56,7 @@ def plot_loss(
     *,
     directions: _Directions | None = None,
     number_of_directions: int = 1,
+    layers: _Layers | None = None,
     extent: _Pair | Literal["auto"] = (-1.0, 1.0),
     metric: str = "loss",
     scale: _Scale = "linear",
@@ -78,6 +79,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     *,
     dataset_labels: str | Sequence[str] | None = None,
     directions: _Directions | None = None,
+    layers: _Layers | None = None,
     extent: _Extent | Literal["auto"] = (-1.0, 1.0),
     metric: str | Sequence[str] = "loss",
     scale: _Scale = "linear",
@@ -142,8 +144,74 @@ class WeightHistory(keras.callbacks.Callback):
 
 class LandscapeLogger(keras.callbacks.Callback):
     def __init__(
-        self, measures: Mapping[str, Callable[[keras.Model], float]], every: int = 1
+        self,
+        measures: Sequence[str] | Mapping[str, Callable[[keras.Model], float]] = ...,
+        x: _Data = None,
+        y: _Data = None,
+        *,
+        every: int = 1,
+        live: bool = False,
+        number_of_probes: int = 10,
+        number_of_directions: int = 5,
+        rise: float = 1.0,
+        tolerance: float = 0.01,
+        seed: int | None = 0,
+        batch_size: int | None = None,
     ) -> None: ...
+    @property
+    def curvature(self) -> TrainingCurvature | None: ...
+
+def training_curvature(
+    model: keras.Model,
+    history: _History,
+    x: _Data,
+    y: _Data = None,
+    measures: Sequence[str] = ...,
+    *,
+    learning_rate: float | Callable[[float], float] | None = None,
+    number_of_probes: int = 10,
+    number_of_directions: int = 5,
+    rise: float = 1.0,
+    tolerance: float = 0.01,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    executor: Executor | None = None,
+    checkpoint: _Path | None = None,
+    verbose: _Verbose = "auto",
+) -> TrainingCurvature: ...
+def plot_training_curvature(
+    curvature: TrainingCurvature,
+    ax: Mapping[str, Axes] | None = None,
+    *,
+    scale: _Scale = "linear",
+) -> dict[str, Axes]: ...
+
+class TrainingCurvature(_Saved):
+    times: _Array
+    values: dict[str, _Array]
+    thresholds: _Array
+    center: dict[str, float]
+    metadata: dict[str, Any]
+    def __init__(
+        self,
+        times: _Array,
+        values: dict[str, _Array],
+        thresholds: _Array,
+        center: dict[str, float],
+        metadata: dict[str, Any],
+    ) -> None: ...
+    @property
+    def axes(self) -> tuple[_Array, ...]: ...
+    @property
+    def missing(self) -> NDArray[np.bool]: ...
+    @property
+    def interpolated(self) -> NDArray[np.bool]: ...
+    @property
+    def missing_numbers(self) -> list[int]: ...
+    @property
+    def models(self) -> _Array: ...
+    @property
+    def measures(self) -> list[str]: ...
 
 def read_history(model: keras.Model, history: _History) -> tuple[list[str], list[list[_Array]]]: ...
 def evaluate_trajectory(
@@ -539,6 +607,7 @@ def worst_direction(
     ignore: _Ignore = "biasbn",
     seed: int | None = None,
     batch_size: int | None = None,
+    verbose: _Verbose = "auto",
 ) -> _Direction: ...
 def last_step(model: keras.Model, history: _History) -> _Direction: ...
 
@@ -568,6 +637,7 @@ def hessian_eigenvalues(
     tolerance: float = 1e-4,
     seed: int | None = None,
     batch_size: int | None = None,
+    verbose: _Verbose = "auto",
 ) -> tuple[_Array, list[_Direction]]: ...
 def hessian_spectrum(
     model: keras.Model,
@@ -581,6 +651,7 @@ def hessian_spectrum(
     layers: _Layers | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
+    verbose: _Verbose = "auto",
 ) -> Spectrum: ...
 
 class Spectrum(_Saved):
@@ -607,6 +678,7 @@ def hessian_trace(
     layers: _Layers | None = None,
     seed: int | None = None,
     batch_size: int | None = None,
+    verbose: _Verbose = "auto",
 ) -> Estimate: ...
 def layer_curvature(
     model: keras.Model,
@@ -620,6 +692,7 @@ def layer_curvature(
     tolerance: float = 1e-3,
     seed: int | None = None,
     batch_size: int | None = None,
+    verbose: _Verbose = "auto",
 ) -> LayerCurvature: ...
 
 class LayerCurvature(_Saved):
@@ -652,6 +725,7 @@ def directional_curvature(
     *,
     directions: _Directions,
     batch_size: int | None = None,
+    verbose: _Verbose = "auto",
 ) -> _Array: ...
 def evaluate_convexity(
     model: keras.Model,
@@ -660,6 +734,7 @@ def evaluate_convexity(
     number_of_points: _Points = 11,
     *,
     directions: _Directions | None = None,
+    layers: _Layers | None = None,
     extent: _Extent = (-1.0, 1.0),
     seed: int | None = None,
     tolerance: float = 0.01,
@@ -716,6 +791,10 @@ def half_widths(
     line: LossLine | LossDisplay, rise: float = 1.0, metric: str = "loss"
 ) -> _Array: ...
 def asymmetry(line: LossLine | LossDisplay, rise: float = 1.0, metric: str = "loss") -> _Array: ...
+def expected_sigma(
+    line: LossLine | LossDisplay, rise: float = 0.1, metric: str = "loss"
+) -> Estimate: ...
+def worst_sigma(line: LossLine | LossDisplay, rise: float = 0.1, metric: str = "loss") -> float: ...
 def quadratic_half_widths(curvatures: ArrayLike, rise: float = 1.0) -> _Array: ...
 def confidence_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate: ...
 
@@ -745,7 +824,18 @@ def convex_radius(measured: LossLine, metric: str = "loss") -> _Array: ...
 @overload
 def convex_radius(measured: LossDisplay, metric: str = "loss") -> Any: ...
 def convex_level(surface: _Surface, metric: str = "loss") -> float: ...
-def non_convexity(surface: _Surface, metric: str = "loss") -> float: ...
+@overload
+def non_convexity(
+    measured: LossSurface, metric: str = "loss", *, below: float | None = None
+) -> float: ...
+@overload
+def non_convexity(
+    measured: LossLine, metric: str = "loss", *, below: float | None = None
+) -> _Array: ...
+@overload
+def non_convexity(
+    measured: LossDisplay, metric: str = "loss", *, below: float | None = None
+) -> Any: ...
 @overload
 def loss_barrier(
     measured: LossLine | LossDisplay,

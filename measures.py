@@ -375,7 +375,7 @@ def confidence_interval(values, confidence=0.95):
     return Estimate(values.mean(), values.mean() - reach, values.mean() + reach)
 
 
-def non_convexity(measured, metric="loss", *, below=float("inf")):
+def non_convexity(measured, metric="loss", *, below=None):
     """Measures the share of points at which the loss curves downwards.
 
     Args:
@@ -383,7 +383,7 @@ def non_convexity(measured, metric="loss", *, below=float("inf")):
         metric: Which of the measured values to use. Defaults to `"loss"`.
         below: Float, the level above which points do not count. Far away, where
             losses are huge, they are huge in every direction, and say little
-            about the basin around the model. Defaults to inf: all points.
+            about the basin around the model. `None` (the default) counts all.
 
     Returns:
         From 0 to 1: the share of inner points at which the discrete second
@@ -404,7 +404,9 @@ def non_convexity(measured, metric="loss", *, below=float("inf")):
     bends = _bends(measured, metric)
     axes = tuple(range(-len(measured.axes), 0))
     inner = complete_values(measured, metric)[(..., *[slice(1, -1)] * len(axes))]
-    is_counted = ~np.isnan(bends) & (inner <= below)
+    is_counted = ~np.isnan(bends)
+    if below is not None:
+        is_counted &= inner <= below
     with np.errstate(invalid="ignore"):
         shares = np.sum(bends, axes, where=is_counted) / np.sum(is_counted, axes)
     return float(shares) if shares.ndim == 0 else shares

@@ -424,7 +424,7 @@ def _curvature_engine(state, data, interrupt, *, settings):
         tensors = to_tensors(directions)
         for position, point in enumerate(points):
             state.rewind()
-            move(tensors, point)
+            move(state.values, tensors, point)
             if point.any():
                 found = measure_here()
             else:
@@ -453,7 +453,7 @@ def _half_width(model, loss_here, settings):
         def reach(direction, sign):
             def is_low(distance):
                 state.rewind()
-                move(direction, np.array([sign * distance]))
+                move(state.values, direction, np.array([sign * distance]))
                 # A loss that is not finite counts as infinite.
                 return loss_here() < level
 

@@ -680,6 +680,8 @@ def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
     ax.hlines(numbers, births, last, colors=color, linewidth=min(4, 1 + 30 / (len(basins) + 1)))
     endless = deaths == np.inf
     ax.plot(last[endless], numbers[endless], ">", color=color, clip_on=False, markersize=6)
+    # A basin of almost no depth has almost no bar.
+    ax.plot(births, numbers, "o", color=color, markersize=5)
     margin = 0.6 + 0.03 * len(basins)
     ax.set(ylim=(len(basins) + margin, 1 - margin), ylabel="basin, the deepest first")
     ax.set_xlabel(value_label(metric), parse_math=False)

@@ -178,7 +178,7 @@ directions = ll.random_directions(model, 2, ignore=None, seed=0)
 show("direction", flat(directions[0]))
 # The last of the batches of 20 is smaller.
 show("product", flat(ll.hessian_product(model, data, batch_size=20)(directions[0])))
-values, vectors = ll.hessian_eigenvalues(model, data, which="both", seed=0)
+values, vectors = ll.hessian_eigenvalues(model, data, which="both", seed=0, verbose=0)
 show("eigenvalues", values)
 show("eigenvector", flat(vectors[0]) * np.sign(flat(vectors[0])[0]))
 options = {"number_of_points": 2, "extent": (0, 0.5), "directions": directions, "verbose": 0}
@@ -193,7 +193,7 @@ other = norms()
 show("norms", flat(ll.hessian_product(other, data)(direction)))
 state = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax"), Memory()]))
 try:
-    ll.hessian_trace(state, data)
+    ll.hessian_trace(state, data, verbose=0)
 except ValueError as error:
     assert "passes from batch to batch" in str(error) and "last" in str(error), error
 else:

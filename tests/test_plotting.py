@@ -1054,6 +1054,9 @@ def test_a_barcode_has_a_bar_from_each_minimum_to_where_its_basin_merges():
     np.testing.assert_allclose(ax.collections[0].get_segments(), expected, atol=1e-9)
     # The first never merges: an arrow at the highest value.
     np.testing.assert_allclose(ax.lines[0].get_xydata(), [[6, 1]])
+    # A dot where each begins, or a basin of almost no depth could not be seen.
+    starts = ax.collections[0].get_segments()
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [bar[0] for bar in starts], atol=1e-9)
     assert (ax.lines[0].get_marker(), ax.get_xlabel()) == (">", "loss")
     low, high = ax.get_ylim()
     assert low > high

@@ -80,7 +80,8 @@ def test_a_word_comes_before_what_takes_long(quadratic, capsys):
 def test_a_bar_without_a_known_end_ends(quadratic, capsys):
     hessian_eigenvalues(quadratic, *DATA)
     printed = capsys.readouterr().out
-    assert "3/Unknown" in printed
+    # Keras draws no more often than every twentieth of a second.
+    assert re.search(r"[1-3]/Unknown", printed)
     assert re.search(r"4/4.*/product\s*\n$", printed)
 
 

@@ -41,7 +41,8 @@ def test_links_lead_somewhere(page):
     folder = ROOT if page == "README" else ROOT / "docs"
     for target in re.findall(r"\]\(([^)]+)\)", PAGES[page]):
         path, _, anchor = target.partition("#")
-        if path.startswith("https:"):
+        # The site makes the reference; `make docs` checks the links to it.
+        if path.startswith(("https:", "reference/")):
             continue
         assert (folder / path).exists()
         if anchor:

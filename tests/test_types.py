@@ -78,7 +78,7 @@ def test_members_of_classes_are_those_of_the_code():
         cls, typed = getattr(losslandscape, name), typed_members(name)
         made = typed.pop("__init__", None)
         if made is not None:
-            parameters = [each.arg for each in made.args.args[1:]]
+            parameters = [each.arg for each in [*made.args.args[1:], *made.args.kwonlyargs]]
             assert parameters == list(inspect.signature(cls).parameters)
         assert set(typed) == actual_members(cls)
         for member, node in typed.items():
