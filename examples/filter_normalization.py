@@ -10,7 +10,7 @@ function. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 30 --warmup 3 --no-augmentation --measured 500
+        --samples 10000 --epochs 30 --family VGG-like --depth 8
 
 An interrupted run resumes where it stopped. The networks are those of
 `healthchecks.py`, except one.
@@ -33,7 +33,7 @@ from experiment import (
 )
 from keras import layers
 from matplotlib import pyplot as plt
-from networks import resnet
+from networks import FAMILIES
 
 from losslandscape import confidence_interval, plot_line
 
@@ -46,10 +46,11 @@ HEADER = ("networks", "half-width along raw directions", "along filter-normalize
 
 def main():
     parser = flags(__doc__)
-    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
+    parser.add_argument("--family", choices=FAMILIES, default="ResNet")
+    parser.add_argument("--depth", type=int, default=20)
     arguments = parser.parse_args()
     data = prepare(arguments)
-    build = functools.partial(resnet, arguments.depth)
+    build = functools.partial(FAMILIES[arguments.family], arguments.depth)
     columns = {
         title: {
             f"batch {batch_size}": train(build, Setting(batch_size, decay), data, arguments)
@@ -76,8 +77,9 @@ def main():
         for pair in [[lines[name, title, label] for name in DIRECTIONS]]
     ]
     caption = (
-        f"ResNet of {arguments.depth} layers, SGD, seed 0; {describe(arguments, data)} "
-        f"Half-width: where the loss has risen by {RISE:g}, with the 95 % interval over "
+        f"{arguments.family} network of {arguments.depth} layers, SGD, seed 0; "
+        f"{describe(arguments, data)} Half-width: where the loss has "
+        f"risen by {RISE:g}, with the 95 % interval over "
         f"{arguments.directions} directions."
     )
     write_table(arguments.output / "filter-normalization.md", caption, HEADER, rows)

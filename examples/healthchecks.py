@@ -9,7 +9,7 @@ settings. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/healthchecks.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 30 --warmup 3 --no-augmentation --measured 500
+        --samples 10000 --epochs 30 --family VGG-like --depth 8
 
 An interrupted run resumes where it stopped.
 """
@@ -29,7 +29,7 @@ from experiment import (
     write_table,
 )
 from matplotlib import pyplot as plt
-from networks import resnet
+from networks import FAMILIES
 
 from losslandscape import confidence_interval, plot_line
 
@@ -49,7 +49,8 @@ VERDICT_HEADER = (
 
 def main():
     parser = flags(__doc__)
-    parser.add_argument("--depth", type=int, default=20, help="of the ResNet")
+    parser.add_argument("--family", choices=FAMILIES, default="ResNet")
+    parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3, help="trainings per setting, at least 2")
     arguments = parser.parse_args()
     data = prepare(arguments)
@@ -62,8 +63,8 @@ def main():
     }
     draw(networks, arguments.output / "healthchecks.png")
     caption = (
-        f"ResNet of {arguments.depth} layers; {describe(arguments, data)} Half-width: "
-        f"where the loss has risen by {RISE:g}, with the 95 % interval over "
+        f"{arguments.family} network of {arguments.depth} layers; {describe(arguments, data)} "
+        f"Half-width: where the loss has risen by {RISE:g}, with the 95 % interval over "
         f"{arguments.directions} directions."
     )
     rows = [table_row(network) for seeds in networks.values() for network in seeds]
@@ -78,7 +79,9 @@ def main():
 
 
 def measure(setting, data, arguments):
-    trained = train(functools.partial(resnet, arguments.depth), setting, data, arguments)
+    trained = train(
+        functools.partial(FAMILIES[arguments.family], arguments.depth), setting, data, arguments
+    )
     return setting, trained.results, measure_lines(trained, data, arguments)
 
 

@@ -52,6 +52,9 @@ def vgg_like(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4, widt
     )
 
 
+FAMILIES = {"ResNet": resnet, "VGG-like": vgg_like}
+
+
 def _stack_blocks(block, depth, input_shape, classes, weight_decay, *, width, name):
     """Three stages of blocks, each at half the resolution of the previous one."""
     convolution, dense = _layer_makers(weight_decay)

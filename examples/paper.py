@@ -34,7 +34,7 @@ from experiment import (
     write_table,
 )
 from matplotlib import pyplot as plt
-from networks import resnet, vgg_like
+from networks import FAMILIES
 
 from losslandscape import (
     LossSurface,
@@ -48,7 +48,6 @@ from losslandscape import (
     plot_surface,
 )
 
-FAMILIES = {"ResNet": resnet, "VGG-like": vgg_like}
 # At 0.1 the deep networks without shortcuts do not train, or end up worse than they began.
 RATES = {("VGG-like", 56): 0.02, ("VGG-like", 110): 0.01}
 # Losses beyond are cut off: they would use up the colors needed for the comparison.
