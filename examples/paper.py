@@ -51,7 +51,7 @@ from losslandscape import (
 # At 0.1 the deep networks without shortcuts do not train, or end up worse than they began.
 RATES = {("VGG-like", 56): 0.02, ("VGG-like", 110): 0.01}
 # Losses beyond are cut off: they would use up the colors needed for the comparison.
-LEVELS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
 # The loss of guessing among ten classes. Beyond, losses are huge in every direction.
 GUESSING = np.log(10)
