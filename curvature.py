@@ -6,6 +6,7 @@ are for the mean loss over a whole dataset, with the weight penalties, as
 that does is refused.
 """
 
+import contextlib
 import functools
 
 import numpy as np
@@ -20,7 +21,7 @@ from losslandscape.checks import (
     import_extra,
 )
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import check_derivatives, check_loss, mean_derivatives
+from losslandscape.derivatives import check_derivatives, check_loss, mean_derivative
 from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
@@ -203,12 +204,10 @@ def hessian_eigenvalues(
     _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     total = 2 * number if which == "both" else number
-    progress = Progress(None, verbose, unit="product")
-    counted = _counted(operator, progress)
-    values, directions = _eigenpairs(
-        counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
-    )
-    progress.finish()
+    with _counted(operator, None, verbose) as counted:
+        values, directions = _eigenpairs(
+            counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
+        )
     _check_finite(values)
     return values, directions
 
@@ -261,7 +260,6 @@ def hessian_trace(
     _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), verbose)
-    _check_finite(samples)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -325,18 +323,16 @@ def hessian_spectrum(
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
     steps = min(steps, operator.size)
-    progress = Progress(number_of_probes * steps, verbose, unit="product")
-    operator = _counted(operator, progress)
     eigenvalues, shares = [], []
-    for _ in range(number_of_probes):
-        diagonal, beside = _lanczos(operator, steps, generator)
-        _check_finite(diagonal)
-        values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
-        # Fewer than `steps` if the vector spans less; the padding has no share.
-        missing = (0, steps - len(values))
-        eigenvalues.append(np.pad(values, missing, mode="edge"))
-        shares.append(np.pad(vectors[0] ** 2, missing))
-    progress.finish()
+    with _counted(operator, number_of_probes * steps, verbose) as counted:
+        for _ in range(number_of_probes):
+            diagonal, beside = _lanczos(counted, steps, generator)
+            _check_finite(diagonal)
+            values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
+            # Fewer than `steps` if the vector spans less; the padding has no share.
+            missing = (0, steps - len(values))
+            eigenvalues.append(np.pad(values, missing, mode="edge"))
+            shares.append(np.pad(vectors[0] ** 2, missing))
     metadata = {"model": model.name, "parameters": operator.size, "seed": seed}
     metadata |= _describe(normalize, ignore, layers)
     return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
@@ -401,7 +397,6 @@ def layer_curvature(
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     samples = _trace_samples(operator, number_of_probes, seed, verbose)
-    _check_finite(samples)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
     for _, members in tracked(groups, verbose, "layer"):
@@ -447,8 +442,8 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
 
     def trace():
         operator = _Operator(product, scales(model))
-        samples = _trace_samples(operator, number_of_probes, seed, verbose=0)
-        return confidence_interval(samples.sum(axis=1))
+        samples = list(_draw_trace(operator, number_of_probes, seed, verbose=0))
+        return confidence_interval(np.sum(samples, axis=1))
 
     return {
         "largest_eigenvalue": functools.partial(largest, None),
@@ -563,7 +558,7 @@ class _Operator:
 
 
 def _prepare(verbose):
-    """Checks `verbose`, and says what the first product takes long for."""
+    """Checks `verbose`, and says why the first product takes long."""
     check_verbose(verbose)
     announce("Preparing the Hessian", verbose)
 
@@ -578,15 +573,20 @@ def _operator(model, data, batch_size, units):
     return _Operator(_product(model, read_dataset(model, data, batch_size)), units)
 
 
-def _counted(operator, progress):
-    """The same matrix, whose products are counted."""
+@contextlib.contextmanager
+def _counted(operator, number, verbose):
+    """Makes the same matrix, whose products a bar counts in a `with` block."""
+    progress = Progress(number, verbose, unit="product")
 
     def product(direction):
         moved = operator.product(direction)
         progress.advance(1)
         return moved
 
-    return _Operator(product, operator.units)
+    try:
+        yield _Operator(product, operator.units)
+    finally:
+        progress.finish()
 
 
 def _describe(normalize, ignore, layers):
@@ -610,15 +610,22 @@ def _by_layer(model, units):
 
 
 def _trace_samples(operator, number, seed, verbose):
-    """What each weight adds to an unbiased estimate of the trace: a row per random vector."""
-    generator = np.random.default_rng(seed)
+    """Array of what `_draw_trace` yields; refuses a Hessian that is not finite at once."""
     samples = []
+    for sample in _draw_trace(operator, number, seed, verbose):
+        _check_finite(sample)
+        samples.append(sample)
+    return np.array(samples, dtype=float)
+
+
+def _draw_trace(operator, number, seed, verbose):
+    """Yields what each weight adds to an unbiased estimate of the trace, per random vector."""
+    generator = np.random.default_rng(seed)
     for _ in tracked(range(number), verbose, "vector"):
         signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
         probe = _times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)
-        samples.append([np.vdot(part, moved) for part, moved in pairs])
-    return np.array(samples, dtype=float)
+        yield [np.vdot(part, moved) for part, moved in pairs]
 
 
 def _product(model, data):
@@ -630,14 +637,14 @@ def _product(model, data):
         nonlocal is_checked
         # If derivatives are not finite, the checks cannot decide, so a later product repeats them.
         if is_checked:
-            return mean_derivatives(model, differentiate, batches, direction).product
+            return mean_derivative(model, differentiate, batches, direction, "product")[1]
         reported = _evaluate(model, data)
         is_decided = check_derivatives(model, differentiate, next(iter(batches)))
-        found = mean_derivatives(model, differentiate, batches, direction)
-        if np.isfinite([found.loss, reported]).all():
-            check_loss(model, found.loss, reported)
+        loss, moved = mean_derivative(model, differentiate, batches, direction, "product")
+        if np.isfinite([loss, reported]).all():
+            check_loss(model, loss, reported)
             is_checked = is_decided
-        return found.product
+        return moved
 
     return product
 

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from losslandscape.autodiff import Derivatives
 from losslandscape.datasets import map_arrays
 from losslandscape.internals import flatten_layers
 from losslandscape.state import evaluated
@@ -20,7 +19,7 @@ SAMPLES = 4
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-def mean_derivatives(model, differentiate, batches, direction):
+def mean_derivative(model, differentiate, batches, direction, part):
     """Differentiates the mean loss over all batches.
 
     Args:
@@ -28,24 +27,25 @@ def mean_derivatives(model, differentiate, batches, direction):
         differentiate: From `differentiator`, with the batches.
         batches: The batches.
         direction: A list of arrays, one per trainable weight.
+        part: `"gradient"` or `"product"`, which of the `Derivatives` to average.
 
     Returns:
-        `Derivatives` of the mean, as a float and arrays; its count is that of all data.
+        The mean loss, a float, and that part of its derivatives, a list of arrays.
     """
     dtypes = precise_dtypes(model.trainable_variables)
     pairs = zip(direction, dtypes, strict=True)
     vector = [ops.convert_to_tensor(array, dtype) for array, dtype in pairs]
     loss, count = 0.0, 0.0
-    gradient = product = [ops.zeros_like(part) for part in vector]
+    wholes = [ops.zeros_like(step) for step in vector]
     with evaluated(model):
         for batch in batches:
             found = differentiate(batch, vector)
             loss += found.count * found.loss
             count += found.count
-            gradient = _sum(gradient, found.count, found.gradient)
-            product = _sum(product, found.count, found.product)
-    loss, count = float(loss), float(count)
-    return Derivatives(loss / count, count, _mean(gradient, count), _mean(product, count))
+            shares = zip(wholes, getattr(found, part), strict=True)
+            wholes = [whole + ops.cast(found.count, share.dtype) * share for whole, share in shares]
+    count = float(count)
+    return float(loss) / count, [ops.convert_to_numpy(whole / count) for whole in wholes]
 
 
 def check_loss(model, loss, reported):
@@ -101,15 +101,6 @@ def check_derivatives(model, differentiate, batch):
     with evaluated(model):
         _check_differences(model, differentiate_again, batch, first)
     return True
-
-
-def _sum(parts, count, others):
-    pairs = zip(parts, others, strict=True)
-    return [part + ops.cast(count, other.dtype) * other for part, other in pairs]
-
-
-def _mean(parts, count):
-    return [ops.convert_to_numpy(part / count) for part in parts]
 
 
 def _check_mean(differentiate, batch, direction):

@@ -11,6 +11,7 @@ and their results: a list with a dict of arrays, by name of the metric, per data
 """
 
 import contextlib
+import functools
 import time
 
 import keras
@@ -150,9 +151,9 @@ def evaluate_engine(state, data, interrupt, adjust=None):
 
 def _moves(state):
     """The function that puts the model at a point, and its graph."""
-    if keras.backend.backend() != "tensorflow":
-        return (mover(state),) * 2
     move = mover(state)
+    if keras.backend.backend() != "tensorflow":
+        return move, move
     return move, graph_of(state, "move", lambda: _traced(move))
 
 
@@ -253,7 +254,7 @@ def compiled_engine(state, data, interrupt):
     graphs = []
     for dataset in data:
         key = "compiled", signature(dataset.tensors), dataset.batch_size
-        names, measure_all = graph_of(state, key, lambda: make(state, dataset))  # noqa: B023
+        names, measure_all = graph_of(state, key, functools.partial(make, state, dataset))
         graphs.append(_padded(names, measure_all, arguments_of(state, dataset)))
 
     def measure(directions, points):

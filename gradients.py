@@ -9,7 +9,7 @@ import numpy as np
 from losslandscape.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.checks import check_backend, check_compiled, check_integer
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import check_derivatives, check_loss, mean_derivatives
+from losslandscape.derivatives import check_derivatives, check_loss, mean_derivative
 from losslandscape.directions import resolve_seed, scales
 from losslandscape.engines import evaluator
 from losslandscape.progress import announce, check_verbose, tracked
@@ -179,8 +179,7 @@ def _differentiator(model, data):
     still = [np.zeros(weight.shape) for weight in model.trainable_variables]
 
     def loss_and_gradient():
-        found = mean_derivatives(model, differentiate, batches, still)
-        return found.loss, found.gradient
+        return mean_derivative(model, differentiate, batches, still, "gradient")
 
     with evaluated(model):
         reported = evaluator(model, lambda *_, **__: None)(data)["loss"]

@@ -228,7 +228,7 @@ def letters_along(ax, axis="x"):
     """Returns how many letters of an axis' name fit beside the axis."""
     box = ax.get_window_extent()
     pixels = box.width if axis == "x" else box.height
-    return int(1.3 * pixels / (LETTER * _pixels(ax, mpl.rcParams["axes.labelsize"])))
+    return _letters(ax, 1.3 * pixels, mpl.rcParams["axes.labelsize"])
 
 
 def take_literally(text):
@@ -315,7 +315,7 @@ def note(ax, lines):
         return
     size = FontProperties(size="x-small").get_size_in_points()
     # A color bar beside the axes adds to the place there is, and sentences have narrow letters.
-    letters = int(1.25 * ax.get_window_extent().width / (0.85 * LETTER * _pixels(ax, size)))
+    letters = _letters(ax, 1.25 / 0.85 * ax.get_window_extent().width, size)
     rows = [
         row
         for line in "\n".join(lines).split("\n")
@@ -539,6 +539,11 @@ def _free_place(piece, size, frame, boxes):
 
 def _middle(box):
     return (box.p0 + box.p1) / 2
+
+
+def _letters(ax, pixels, fontsize):
+    """How many letters fit in so many pixels."""
+    return int(pixels / (LETTER * _pixels(ax, fontsize)))
 
 
 def _pixels(ax, fontsize):

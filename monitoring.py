@@ -139,15 +139,8 @@ def training_curvature(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    settings = Settings(
-        _names(measures),
-        number_of_probes,
-        number_of_directions,
-        rise,
-        tolerance,
-        call.seed(seed),
-    )
-    _check_settings(settings)
+    numbers = number_of_probes, number_of_directions
+    settings = _settings(measures, *numbers, rise, tolerance, call.seed(seed))
     _check_model(model, settings)
     names, records = read_history(model, history)
     times, unit = times_of(names)
@@ -253,15 +246,8 @@ class LandscapeLogger(keras.callbacks.Callback):
             self._make_meters = _checked_functions(measures, x)
             self.measures, self._metadata = tuple(measures), {}
             return
-        settings = Settings(
-            _names(measures),
-            number_of_probes,
-            number_of_directions,
-            rise,
-            tolerance,
-            resolve_seed(seed),
-        )
-        _check_settings(settings)
+        numbers = number_of_probes, number_of_directions
+        settings = _settings(measures, *numbers, rise, tolerance, resolve_seed(seed))
         if x is None:
             raise ValueError(
                 "`x` must be the data to measure on, as in `LandscapeLogger(measures, x, y)`. "
@@ -337,7 +323,10 @@ class LandscapeLogger(keras.callbacks.Callback):
             warn(f"Could not draw what was logged: {type(error).__name__}: {error}")
 
 
-def _check_settings(settings):
+def _settings(measures, *options):
+    """Makes `Settings` of names, or of a single one; refuses what cannot be used."""
+    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    settings = Settings(names, *options)
     for name in settings.measures:
         check_choice("measures", name, MEASURES)
     if not settings.measures:
@@ -348,14 +337,11 @@ def _check_settings(settings):
         raise ValueError(f"`rise` must be greater than 0. Received {settings.rise}.")
     for module in ("scipy.stats", "scipy.sparse.linalg"):
         import_extra(module, "analysis")
+    return settings
 
 
 def _described(settings):
     return settings._asdict() | {"measures": list(settings.measures)}
-
-
-def _names(measures):
-    return (measures,) if isinstance(measures, str) else tuple(measures)
 
 
 def _checked_functions(measures, x):
@@ -485,6 +471,7 @@ def _by_name(name, number):
 
 def _thresholds(model, times, unit, learning_rate):
     """The threshold of stability at each record."""
+    optimizer = _unwrapped(model.optimizer)
     if learning_rate is not None:
         rates = np.asarray(learning_rate, dtype=float)
         if rates.shape not in ((), times.shape) or not (rates > 0).all():
@@ -492,8 +479,7 @@ def _thresholds(model, times, unit, learning_rate):
                 f"`learning_rate` must be a number above 0, or one for each of the {len(times)} "
                 f"records. Received {learning_rate!r}."
             )
-        return np.broadcast_to(_stable_up_to(model.optimizer, rates), times.shape)
-    optimizer = _unwrapped(model.optimizer)
+        return np.broadcast_to(_stable_up_to(optimizer, rates), times.shape)
     if not isinstance(optimizer, keras.optimizers.SGD):
         return np.full(times.shape, np.nan)
     schedule = schedule_of(optimizer)
@@ -516,7 +502,6 @@ def _threshold(optimizer):
 
 def _stable_up_to(optimizer, rates):
     """The largest eigenvalue of a quadratic loss that steps with these learning rates descend."""
-    optimizer = _unwrapped(optimizer)
     momentum = getattr(optimizer, "momentum", 0.0)
     factor = 2 + 2 * momentum
     if getattr(optimizer, "nesterov", False):

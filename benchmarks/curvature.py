@@ -16,33 +16,20 @@ from pathlib import Path
 from unittest import mock
 
 import keras
-import numpy as np
-from keras import layers
-from speed import table
+from speed import convolutional_network, table
 
 from losslandscape import curvature, hessian_eigenvalues
 from losslandscape.datasets import read_dataset
 
-SAMPLES = 2000
 # Coarse, since the power method of PyHessian takes as many products, whatever it reaches.
 TOLERANCE = 1e-2
 
 
 def network():
-    model = keras.Sequential(
-        [
-            keras.Input((28, 28, 1)),
-            layers.Conv2D(16, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Conv2D(32, 3, activation="relu"),
-            layers.MaxPooling2D(),
-            layers.Flatten(),
-            layers.Dense(120, activation="relu"),
-            layers.Dense(10, activation="softmax"),
-        ]
-    )
+    """The benchmark's convolutional network of (b) with more units, and its images."""
+    model, x, y = convolutional_network(units=120)
     model.compile("sgd", "sparse_categorical_crossentropy")
-    return model
+    return model, x, y
 
 
 def same_network_in_torch(model):
@@ -68,7 +55,7 @@ def same_network_in_torch(model):
 
 def ours(model, x, y, batch_size):
     """The eigenvalue and the number of products for it, everything included."""
-    counted = mock.patch.object(curvature, "mean_derivatives", wraps=curvature.mean_derivatives)
+    counted = mock.patch.object(curvature, "mean_derivative", wraps=curvature.mean_derivative)
     with counted as products:
         (value,), _ = hessian_eigenvalues(
             model, x, y, tolerance=TOLERANCE, seed=0, batch_size=batch_size
@@ -111,9 +98,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     keras.utils.set_random_seed(0)
-    generator, model = np.random.default_rng(0), network()
-    x = generator.uniform(size=(SAMPLES, 28, 28, 1)).astype("float32")
-    y = generator.integers(0, 10, SAMPLES)
+    model, x, y = network()
     batch_size = read_dataset(model, (x, y)).batch_size
     has_peer = all(map(importlib.util.find_spec, ("torch", "pyhessian")))
     peers = pyhessians(model, x, y, batch_size) if has_peer else {}
@@ -138,7 +123,7 @@ def main():
         versions=", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages),
         rounds=arguments.rounds,
         parameters=f"{model.count_params():,}",
-        samples=f"{SAMPLES:,}",
+        samples=f"{len(x):,}",
         batch_size=batch_size,
         products=products,
     )

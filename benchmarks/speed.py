@@ -47,7 +47,7 @@ def digits_network():
     return model, (digits.data / 16).astype("float32"), digits.target
 
 
-def convolutional_network():
+def convolutional_network(units=32):
     model = keras.Sequential(
         [
             keras.Input((28, 28, 1)),
@@ -56,7 +56,7 @@ def convolutional_network():
             layers.Conv2D(32, 3, activation="relu"),
             layers.MaxPooling2D(),
             layers.Flatten(),
-            layers.Dense(32, activation="relu"),
+            layers.Dense(units, activation="relu"),
             layers.Dense(10, activation="softmax"),
         ]
     )
