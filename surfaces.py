@@ -70,6 +70,7 @@ class _Saved:
         - `LossBarriers`: `pair`, `alpha`, `first`, `second` and the values.
         - `Spectrum`: `probe`, `step`, `eigenvalue`, `share`.
         - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
+        - `TrainingCurvature`: `epoch`, `step` or `record`, the values and `threshold`.
 
         A metric with a name that is taken gets `_value` after it. Points that were
         interpolated, or that a checkpoint lacks, are marked in columns of these names.
@@ -551,6 +552,14 @@ class TrainingCurvature(_Landscape):
         """List of the names of what was measured, without the ends of intervals."""
         ends = {f"{name}_{end}" for name in self.values for end in ("low", "high")}
         return [name for name in self.values if name not in ends]
+
+    def _coordinates(self):
+        return {self.metadata["unit"]: self.times}
+
+    def _table(self):
+        coordinates, variables, attributes = super()._table()
+        threshold = "threshold", coordinates, self.thresholds
+        return coordinates, [*variables, threshold], attributes
 
     def __repr__(self):
         unit = self.metadata["unit"]

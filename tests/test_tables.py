@@ -14,6 +14,7 @@ from losslandscape import (
     LossSurface,
     LossTrajectory,
     Spectrum,
+    TrainingCurvature,
 )
 
 ALPHAS, BETAS = np.array([-1.0, 0.0, 1.0]), np.array([0.0, 0.5])
@@ -46,6 +47,19 @@ def trajectory():
         plane_values={"loss": np.array([2.0, 1, 3])},
         true_values={"loss": np.array([2.5, 1, 2.5])},
     )
+
+
+def test_the_curvature_of_a_training_has_a_row_per_record():
+    values = {"loss": np.array([2.0, 1, 0.5]), "largest_eigenvalue": np.array([3.0, 9, np.nan])}
+    thresholds = np.array([20.0, 20, 40])
+    metadata = {"unit": "epoch", "missing": [2]}
+    curvature = TrainingCurvature(np.arange(3.0), values, thresholds, {"loss": 0.5}, metadata)
+    frame = curvature.to_pandas()
+    assert list(frame) == ["epoch", "missing", *values, "threshold"]
+    for name, column in {"epoch": np.arange(3.0), "threshold": thresholds, **values}.items():
+        np.testing.assert_array_equal(frame[name], column)
+        np.testing.assert_array_equal(curvature.to_xarray()[name], column)
+    assert list(frame["missing"]) == [False, False, True]
 
 
 def test_a_line_has_a_row_per_direction_and_point(line):
