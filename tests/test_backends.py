@@ -202,6 +202,11 @@ else:
 
 
 def run_on(backend, script):
+    if backend == "tensorflow":  # As this process is.
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output):
+            exec(script, {"__name__": "script"})  # noqa: S102
+        return output.getvalue().splitlines()
     environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg"}
     command = [sys.executable, "-c", script]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -234,14 +239,8 @@ def test_both_engines_agree_on_jax():
 
 @functools.cache
 def curvature(backend):
-    """What the script shows, by name; this process is on TensorFlow already."""
-    if backend == "tensorflow":
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            exec(CURVATURE_SCRIPT, {"__name__": "script"})  # noqa: S102
-        lines = output.getvalue().splitlines()
-    else:
-        lines = run_on(backend, CURVATURE_SCRIPT)
+    """What the script shows, by name."""
+    lines = run_on(backend, CURVATURE_SCRIPT)
     return {name: np.array(values, float) for name, *values in map(str.split, lines)}
 
 
@@ -267,6 +266,11 @@ def hessian_by_differences(function, point, step=1e-3):
     return np.array(values) / (4 * step**4)
 
 
+# In one worker, since both tests read what is computed once.
+one_worker = pytest.mark.xdist_group("curvature")
+
+
+@one_worker
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_curvature_on_other_backends_is_that_on_tensorflow(backend):
     shown, expected = curvature(backend), curvature("tensorflow")
@@ -276,6 +280,7 @@ def test_curvature_on_other_backends_is_that_on_tensorflow(backend):
         np.testing.assert_allclose(shown[name], values, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
 
 
+@one_worker
 @pytest.mark.parametrize("backend", ["tensorflow", *BACKENDS])
 def test_curvature_on_each_backend_is_that_of_the_closed_form(backend):
     shown, generator = curvature(backend), np.random.default_rng(1)

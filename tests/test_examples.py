@@ -27,6 +27,7 @@ from images import load_images  # noqa: E402
 from networks import resnet, vgg_like  # noqa: E402
 
 SMALL = ("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "2")
+# Networks of depth 2 have no blocks: a convolution and the classifier, fast to compile.
 LINES = ("--line-points", "21", "--directions", "2")
 
 
@@ -48,15 +49,15 @@ def rows_of(path):
 
 
 def test_paper_draws_every_network_and_a_comparison(tmp_path):
-    flags = (*LINES, "--points", "5", "--depths", "8", "--seeds", "2", "--widths")
+    flags = (*LINES, "--points", "5", "--depths", "2", "--seeds", "2", "--widths")
     files = run("paper", tmp_path, *flags)
-    names = ("resnet-8", "vgg-like-8")
+    names = ("resnet-2", "vgg-like-2")
     singles = {f"paper-{name}-{kind}.png" for name in names for kind in ("levels", "3d")}
     both = {"paper-levels.png", "paper-3d.png", "paper.md", "paper-claims.md"}
     assert set(files) == singles | both
     header, _, *rows = rows_of(files["paper.md"])
     assert [row[:2] for row in rows] == [
-        [name, seed] for seed in "01" for name in ("ResNet 8", "VGG-like 8")
+        [name, seed] for seed in "01" for name in ("ResNet 2", "VGG-like 2")
     ]
     assert all(len(row) == len(header) for row in rows)
     # The values alone are enough to draw everything again, and report the same.
@@ -106,7 +107,7 @@ def test_claims_are_confirmed_only_by_intervals_apart():
 
 
 def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
-    files = run("healthchecks", tmp_path, *LINES, "--depth", "8", "--seeds", "2")
+    files = run("healthchecks", tmp_path, *LINES, "--depth", "2", "--seeds", "2")
     assert set(files) == {"healthchecks.png", "healthchecks.md", "healthchecks-verdict.md"}
     _, _, *rows = rows_of(files["healthchecks.md"])
     assert [row[:2] for row in rows[:2]] == [
@@ -127,7 +128,7 @@ def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
 
 
 def test_filter_normalization_compares_three_pairs(tmp_path):
-    files = run("filter_normalization", tmp_path, *LINES, "--depth", "8")
+    files = run("filter_normalization", tmp_path, *LINES, "--depth", "2")
     assert set(files) == {"filter-normalization.png", "filter-normalization.md"}
     _, _, *rows = rows_of(files["filter-normalization.md"])
     (_, raw, normalized), (_, raw_rescaled, normalized_rescaled) = rows[-2:]
