@@ -41,6 +41,8 @@ LONGEST_ROW = 10
 CELL_FONTS = ("small", "x-small", "xx-small")
 # How bright red, green and blue are.
 LUMINANCE = np.array([0.299, 0.587, 0.114])
+# The largest part of the caller's axes that a color bar takes.
+MOST_TAKEN = 0.6
 # A letter is about so wide, relative to its font size.
 LETTER = 0.65
 # Unicode and special characters that LaTeX does not take as they are.
@@ -362,6 +364,36 @@ def color_bar(ax, mappable, side, **options):
     # Clean in vector formats, too: no pixels, and no white lines between colors.
     bar.solids.set(rasterized=False, edgecolor="face")
     return bar
+
+
+def make_room_for(bar, axes):
+    """Narrows the caller's axes until the color bar beside them lies within their old limits.
+
+    Beyond may be other axes. Matplotlib's own bars take their room in the same way. A
+    layout, which moves everything, makes room by itself.
+
+    Args:
+        bar: A color bar at the right of the last of the axes.
+        axes: List of Matplotlib axes, which all become narrower, so that they compare.
+    """
+    figure = axes[-1].get_figure(root=True)
+    if figure.get_layout_engine() is not None:
+        return
+    places = [(ax, ax.get_subplotspec(), ax.get_position(original=True)) for ax in axes]
+    limits = places[-1][2].transformed(axes[-1].get_figure(root=False).transSubfigure)
+    taken = 0.0
+    # More than once, since axes of a given aspect stay in the middle of their place.
+    for _ in range(6):
+        figure.draw_without_rendering()
+        taken += (bar.ax.get_tightbbox().x1 - limits.x1) / limits.width
+        if not 0 < taken < MOST_TAKEN:
+            return
+        for ax, cell, place in places:
+            if cell is None:
+                ax.set_position([place.x0, place.y0, (1 - taken) * place.width, place.height])
+            else:
+                parts = cell.subgridspec(1, 2, wspace=0, width_ratios=[1 - taken, taken])
+                ax.set_subplotspec(parts[0])
 
 
 def label_contours(ax, contours, names):

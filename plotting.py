@@ -30,6 +30,7 @@ from losslandscape.layout import (
     legend_above,
     letters_along,
     log_ticks,
+    make_room_for,
     name_cells,
     name_point,
     names_beyond,
@@ -281,6 +282,8 @@ def plot_surface(
         bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
         if ax is None:
             fit(axes[-1].figure, bar)
+        else:
+            make_room_for(bar, axes)
     return axes if _is_list(surfaces) else axes[0]
 
 
@@ -335,7 +338,7 @@ def plot_path(
         ax.plot(*trajectory.path.T, **PATH_STYLE)
         ax.plot(*trajectory.path[0], **START_STYLE)
     # The layout of a new figure decides where the name fits.
-    ax.figure.draw_without_rendering()
+    ax.get_figure(root=True).draw_without_rendering()
     name_point(ax, "start", trajectory.path[0])
     _label_levels([trajectory], [ax], contours, names)
     return ax
@@ -726,6 +729,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     _name_models(ax, surface, points)
     bar = color_bar(ax, cells, sides_of(surface)[0], extend="max")
     bar.set_label(plain("|λmin / λmax|"))
+    make_room_for(bar, [ax])
     return ax
 
 
@@ -789,6 +793,7 @@ def plot_barriers(
     side = {"min": "above", "max": "below"}[mode]
     name = f"{value_label(metric)} barrier, {side} the {definition}"
     bar.set_label(wrapped(name, letters_along(ax, "y")), parse_math=False)
+    make_room_for(bar, [ax])
     number_cells(ax, heights, cells)
     return ax
 
@@ -925,13 +930,14 @@ def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
         bar.add_lines(grids[-1])
         every = -(-len(levels) // max(2, round(12 * height)))
         bar.set_ticks(levels[::every], labels=names[::every])
+        make_room_for(bar, axes)
     return axes, grids, dict(zip(levels, names, strict=True))
 
 
 def _label_levels(drawn, axes, grids, names):
     """Writes the names of models and levels, where nothing else has been drawn."""
     # The layout of a new figure decides where they fit.
-    axes[0].figure.draw_without_rendering()
+    axes[0].get_figure(root=True).draw_without_rendering()
     for surface, panel, contours in zip(drawn, axes, grids, strict=True):
         _name_models(panel, surface, _models_within(surface))
         label_contours(panel, contours, names)

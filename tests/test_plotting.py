@@ -329,6 +329,29 @@ def test_color_bars_keep_out_of_the_callers_axes(plot, layout):
     assert not any(one.overlaps(other) for one in boxes for other in boxes if one is not other)
 
 
+@pytest.mark.parametrize("plot", [plot_levels, plot_surface])
+@pytest.mark.parametrize("way", ["subplots", "add_axes", "subfigures"])
+def test_color_bars_take_their_room_from_the_callers_axes(plot, way):
+    figure = plt.figure(figsize=(8, 4))
+    style = {"projection": "3d"} if plot is plot_surface else {}
+    if way == "subplots":
+        ax = figure.add_subplot(121, **style)
+    elif way == "add_axes":
+        ax = figure.add_axes([0.1, 0.1, 0.4, 0.8], **style)
+    else:
+        ax = figure.subfigures(1, 2)[0].add_subplot(**style)
+    place = ax.get_position(original=True)
+    limit = place.transformed(ax.get_figure(root=False).transSubfigure).x1
+    plot(BOWL, ax)
+    figure.canvas.draw()
+    assert limit - 20 < bar_of(ax).get_tightbbox().x1 < limit + 1
+    # Matplotlib's adjustments still move both.
+    if way == "subplots":
+        figure.subplots_adjust(right=0.6)
+        figure.canvas.draw()
+        assert bar_of(ax).get_tightbbox().x1 < limit - 50
+
+
 def boxes_of(ax):
     """Where the legend and the note are, in units of the data."""
     ax.figure.canvas.draw()
