@@ -175,6 +175,7 @@ from losslandscape.plotting import (
     animate_path,
     check_backend,
     check_format,
+    check_style,
     plot_barriers,
     plot_convexity,
     plot_curve,
@@ -516,6 +517,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_choice("scale", scale, SCALES)
     drawings = _surface_drawings(plot_types, metric, {"labels": labels, "scale": scale}, style)
+    check_style(scale, **style)
     axes = _surface_axes(ax, list(drawings))
     paths = _figure_paths(path, tuple(drawings))
     surfaces = evaluate_surfaces(
@@ -816,8 +818,9 @@ def _surface_drawings(plot_types, metric, common, style):
     unknown = sorted(set(style) - accepted)
     if unknown:
         raise TypeError(
-            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. Accepted are those of "
-            f"`plot_loss_3D`, and {', '.join(sorted(accepted))}."
+            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. Accepted are "
+            f"{', '.join(sorted(accepted))} and those of `plot_loss_3D`, such as `dataset_labels` "
+            "for a title."
         )
     drawings = {}
     for plot_type in plot_types:

@@ -909,6 +909,18 @@ def check_format(path=None):
         ) from error
 
 
+def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
+    """Refuses options of `plot_levels` and `plot_surface` that nothing could be drawn with."""
+    if levels is not None:
+        _limits("levels", levels, scale)
+    if limits is not None and len(_limits("limits", limits, scale)) != 2:
+        raise ValueError(f"`limits` must be two numbers, low and high. Received {limits!r}.")
+    colormaps.get_cmap(cmap)
+    for name, pair in {"view": view, "figsize": figsize}.items():
+        if pair is not None and (np.shape(pair) != (2,) or not np.isfinite(pair).all()):
+            raise ValueError(f"`{name}` must be two numbers. Received {pair!r}.")
+
+
 def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     """Draws contours; returns the axes, the contours, and the names of their levels."""
     values = [drawable_values(surface, metric, scale) for surface in drawn]

@@ -228,6 +228,37 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
             "'view' is not an option of levels",
         ),
         (
+            lambda m, d: plot_loss_3D(m, "levels", *d, title="Test set"),
+            TypeError,
+            "'title' is not an option of levels.*`dataset_labels` for a title",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", *d, cmap="virdis"),
+            ValueError,
+            "'virdis' is not a valid value for cmap",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", *d, levels=(2, 1)),
+            ValueError,
+            "`levels` must be increasing",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "3d", *d, limits=(1, 2, 3)),
+            ValueError,
+            r"`limits` must be two numbers, low and high. Received \(1, 2, 3\)",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "3d", *d, view=30),
+            ValueError,
+            "`view` must be two numbers. Received 30",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", d[0]),
+            ValueError,
+            r"must be \(x, y\), since the loss.*'sparse_categorical_crossentropy'.*'levels', x, y",
+        ),
+        (lambda m, d: plot_loss(m, d[0]), ValueError, "Received inputs alone"),
+        (
             lambda m, d: plot_loss_3D(m, ("levels", "3d"), *d, ax=plt.gca()),
             ValueError,
             "`ax` must be a dict of axes by plot type, for levels, 3d. Received",
