@@ -418,8 +418,8 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
         figsize: As in `plot_line`.
 
     Returns:
-        The Matplotlib axes of the values; those of the distance share their
-        records.
+        The Matplotlib axes of the values, over epochs, steps or records; those of
+        the distance share this axis.
 
     Raises:
         TypeError: If `trajectory` is not a `LossTrajectory`.
@@ -438,10 +438,10 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
         (ax, on_plane, {"linestyle": "--", "label": "on the plane"}),
         (beside, trajectory.distances, {"linestyle": ":", "color": "0.4", "label": off_plane}),
     ]
-    handles = _draw_fidelity(trajectory.runs, curves)
+    handles = _draw_fidelity(trajectory, curves)
     beside.set_ylabel(off_plane)
     beside.set_ylim(bottom=0)
-    ax.set(xlabel="record")
+    ax.set(xlabel=trajectory.unit)
     ax.margins(x=0)
     _label_values(ax, metric, scale)
     legend_above(ax, handles)
@@ -452,7 +452,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
 def animate_path(
     trajectory, path, *, metric="loss", scale="linear", levels=None, cmap="viridis", fps=10
 ):
-    """Writes a film of the path as training proceeds, with a count of the records.
+    """Writes a film of the path as training proceeds, with a count of its epochs or steps.
 
     Args:
         trajectory: A `LossTrajectory`.
@@ -461,7 +461,7 @@ def animate_path(
         scale: As in `plot_path`.
         levels: As in `plot_path`.
         cmap: As in `plot_path`.
-        fps: Records per second. Defaults to 10.
+        fps: Frames per second, one for each epoch or step recorded. Defaults to 10.
 
     Raises:
         ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
@@ -474,22 +474,21 @@ def animate_path(
         )
     ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
-    paths = [trajectory.path[records] for records in trajectory.runs.values()]
-    lines = ax.lines[: len(paths)]
-    last = max(map(len, paths)) - 1
+    runs, frames = list(trajectory.runs.values()), np.unique(trajectory.times)
+    lines = ax.lines[: len(runs)]
     counter = ax.set_title("", loc="right", fontsize="small")
 
-    def draw(number):
-        for line, each in zip(lines, paths, strict=True):
-            line.set_data(*each[: number + 1].T)
-        counter.set_text(f"record {number} of {last}")
+    def draw(time):
+        for line, records in zip(lines, runs, strict=True):
+            line.set_data(*trajectory.path[records][trajectory.times[records] <= time].T)
+        counter.set_text(f"{trajectory.unit} {time:g} of {frames[-1]:g}")
         return [*lines, counter]
 
-    draw(last)
+    draw(frames[-1])
     # A layout made for each frame would make the picture tremble.
     ax.figure.draw_without_rendering()
     ax.figure.set_layout_engine("none")
-    film = animation.FuncAnimation(ax.figure, draw, frames=last + 1)
+    film = animation.FuncAnimation(ax.figure, draw, frames=frames)
     film.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps, dpi=150)
     plt.close(ax.figure)
 
@@ -1018,19 +1017,23 @@ def _draw_runs(ax, trajectory):
     legend_above(ax, drawn)
 
 
-def _draw_fidelity(runs, curves):
-    """Draws curves over the records of one or several runs; returns the handles of a legend."""
+def _draw_fidelity(trajectory, curves):
+    """Draws curves over the times of one or several runs; returns the handles of a legend."""
+    times, runs = trajectory.times, trajectory.runs
     if len(runs) == 1:
-        return [ax.plot(values, **style)[0] for ax, values, style in curves]
+        return [ax.plot(times, values, **style)[0] for ax, values, style in curves]
     (ax, first, _), *others = curves
     # The first curves before all others, for the colors that `plot_path` has.
     drawn = [
-        ax.plot(first[records], **curve_style(ax) | {"label": run, "linestyle": "-"})[0]
+        ax.plot(
+            times[records], first[records], **curve_style(ax) | {"label": run, "linestyle": "-"}
+        )[0]
         for run, records in runs.items()
     ]
     for beside, values, style in others:
         for line, records in zip(drawn, runs.values(), strict=True):
-            beside.plot(values[records], **style | {"color": line.get_color()})
+            color = {"color": line.get_color()}
+            beside.plot(times[records], values[records], **style | color)
     styles = [ax.plot([], **style | {"color": "0.4"})[0] for ax, _, style in curves]
     return [*styles, *drawn]
 

@@ -336,6 +336,17 @@ class LossTrajectory(LossSurface):
         return {name: slice(end - number, end) for (name, number), end in pairs}
 
     @property
+    def unit(self):
+        """What `times` count: `"epoch"`, `"step"` or, where files do not say, `"record"`."""
+        return self.metadata.get("unit", "record")
+
+    @property
+    def times(self):
+        """Float array of shape `(k,)`, when each record was made, in the unit of `unit`."""
+        counted = [np.arange(part.stop - part.start) for part in self.runs.values()]
+        return np.array(self.metadata.get("times", np.concatenate(counted)), float)
+
+    @property
     def axis_names(self):
         """Tuple of the names of both axes, with the share of the path's variance along them."""
         first, second = (
@@ -365,6 +376,8 @@ class LossTrajectory(LossSurface):
         runs = [name for name, part in self.runs.items() for _ in self.path[part]]
         alphas, betas = self.path.T
         columns = [("run", np.array(runs)), ("alpha", alphas), ("beta", betas)]
+        if self.unit != "record":
+            columns.insert(1, (self.unit, self.times))
         columns += [("distance", self.distances), *self.true_values.items()]
         columns += [(f"plane_{metric}", array) for metric, array in self.plane_values.items()]
         variables = [(name, ("record",), array) for name, array in columns]

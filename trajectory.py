@@ -268,7 +268,7 @@ def evaluate_trajectory(
         verbose=verbose,
     )
     trained, frozen = _trained_positions(model)
-    names, records, runs = _read_runs(model, history, [*trained, *frozen])
+    names, records, runs, times = _read_runs(model, history, [*trained, *frozen])
     center = _arrays(model)
     steps, frozen_steps = (_steps_from(center, records, part) for part in (trained, frozen))
     directions, path, explained, origin = _principal_plane(model, steps, runs, ignore)
@@ -295,7 +295,7 @@ def evaluate_trajectory(
     legs = [(_in_all_weights(model, directions), points), *legs_of_records(model, records)]
     number = sum(len(points) for _, points in legs)
     order = np.append(grid.order, np.arange(len(grid.points), number))
-    origin |= {"ignore": ignore, "records": names}
+    origin |= {"ignore": ignore, "records": names} | times
     if isinstance(history, dict):
         origin["runs"] = runs
     else:
@@ -408,7 +408,8 @@ def times_of(names):
         Float array of epochs or steps, and the unit: `"epoch"`, `"step"` or, where names
         are not those of a `WeightHistory`, `"record"`, counted from 0.
     """
-    found = [RECORD.fullmatch(name) for name in names]
+    # Those of several runs have the names of these in front.
+    found = [RECORD.fullmatch(name.rpartition("/")[2]) for name in names]
     units = {match[1] if match else "record" for match in found}
     if len(units) > 1 or "record" in units:
         return np.arange(len(names), dtype=float), "record"
@@ -527,15 +528,25 @@ def _are_same(arrays, others):
 
 
 def _read_runs(model, history, positions):
-    """The names and weights of all records, and the number of records by run."""
+    """The names and weights of all records, their number by run, and when they were made."""
     if isinstance(history, dict):
         found = _read_several(model, history)
     else:
         found = {"training": _until_the_end(model, *read_history(model, history))}
     for names, records in found.values():
         _check_finite(names, records, positions)
+    times = _times([names for names, _ in found.values()])
     names, records = ([each for pair in found.values() for each in pair[index]] for index in (0, 1))
-    return names, records, {run: len(records) for run, (_, records) in found.items()}
+    return names, records, {run: len(records) for run, (_, records) in found.items()}, times
+
+
+def _times(runs):
+    """What the metadata say of when the records of each run were made, from their names."""
+    times, units = zip(*map(times_of, runs), strict=True)
+    if len(set(units)) > 1:
+        # Only the records themselves can be counted in all of them.
+        times, units = [np.arange(len(names)) for names in runs], ["record"]
+    return {"times": np.concatenate(times).tolist(), "unit": units[0]}
 
 
 def _read_several(model, histories):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cycler import cycler
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 from PIL import Image
 
 from losslandscape import (
@@ -968,6 +969,25 @@ def test_films_have_a_frame_per_record(tmp_path):
     # The black path grows.
     assert (last < 60).sum() > (first < 60).sum()
     assert not plt.get_fignums()
+
+
+def test_paths_count_the_epochs_that_their_records_name(tmp_path, monkeypatch):
+    written, set_text = [], Text.set_text
+
+    def keep(self, text):
+        written.append(str(text))
+        set_text(self, text)
+
+    monkeypatch.setattr(Text, "set_text", keep)
+    metadata = {"times": [0.0, 10.0, 20.0, 25.0], "unit": "epoch"}
+    path = dataclasses.replace(TRAJECTORY, metadata=metadata)
+    animate_path(path, tmp_path / "path.gif")
+    counts = [text for text in written if "epoch" in text]
+    assert counts[-4:] == [f"epoch {number} of 25" for number in (0, 10, 20, 25)]
+    ax = plot_path_fidelity(path)
+    assert ax.get_xlabel() == "epoch"
+    np.testing.assert_array_equal(ax.lines[0].get_xdata(), metadata["times"])
+    np.testing.assert_array_equal(path.to_pandas()["epoch"], metadata["times"])
 
 
 def test_films_of_several_runs_last_as_long_as_the_longest(tmp_path):

@@ -585,6 +585,9 @@ def test_several_runs_share_the_plane_of_all_their_records(center):
     assert trajectory.runs == {"SGD": slice(0, 4), "Adam": slice(4, 7)}
     names = [f"{run}/{record.name}" for run, records in runs.items() for record in records]
     assert trajectory.metadata["records"] == names
+    # Models do not say when they were recorded.
+    assert trajectory.unit == "record"
+    np.testing.assert_array_equal(trajectory.times, [0, 1, 2, 3, 0, 1, 2])
     assert "random_walk" not in trajectory.metadata
 
 
@@ -598,7 +601,11 @@ def test_a_single_run_by_name_has_the_plane_of_that_run(trained, data, tmp_path)
         np.testing.assert_equal(getattr(named, name), getattr(alone, name))
     assert alone.runs == {"training": slice(0, 7)}
     named.save(tmp_path / "runs.h5")
-    assert LossTrajectory.load(tmp_path / "runs.h5").runs == {"Adam": slice(0, 7)}
+    loaded = LossTrajectory.load(tmp_path / "runs.h5")
+    assert loaded.runs == {"Adam": slice(0, 7)}
+    for trajectory in (alone, named, loaded):
+        assert trajectory.unit == "epoch"
+        np.testing.assert_array_equal(trajectory.times, range(7))
 
 
 def test_runs_that_span_no_plane_are_refused():
