@@ -1,8 +1,8 @@
 """Checkpoints: saved values with points still missing, and what they belong to.
 
-A checkpoint is what `save` writes for a line, surface or trajectory. Its metadata
-list the points that are still missing, and hold a fingerprint of all that the
-values depend on, so that the results of two computations never mix.
+A checkpoint is a file like those that a value's own `save` writes. Its metadata list
+the points that are still missing, and hold a fingerprint of all that the values
+depend on, so that the results of two computations never mix.
 """
 
 import collections.abc
@@ -54,7 +54,7 @@ class Checkpoint:
         self.seed = seeds[0] if seeds else None
 
     def identify(self, model, data, **parts):
-        """Records what the points belong to; refuses files that belong to something else.
+        """Notes what the points belong to; refuses files that belong to something else.
 
         Args:
             model: A compiled and built `keras.Model`.
@@ -94,21 +94,21 @@ class Checkpoint:
             ValueError: If the files hold other metrics or points, or another loss
                 at the center than the model has now.
         """
-        walks = [{name: np.full(number, np.nan) for name in center} for center in centers]
+        measured = [{name: np.full(number, np.nan) for name in center} for center in centers]
         is_missing = np.full(number, not self._paths)
         # Not strict: without a path there is nothing to restore or, in `write`, to write.
-        for path, saved, walk, center in zip(
-            self._paths, self._saved, walks, centers, strict=False
+        for path, saved, values, center in zip(
+            self._paths, self._saved, measured, centers, strict=False
         ):
             if saved is None:
                 is_missing[:] = True
                 continue
-            measured = _measurements(saved)
-            _check_points(path, measured, saved.missing_numbers, walk)
+            found = _measurements(saved)
+            _check_points(path, found, saved.missing_numbers, values)
             _check_center(path, saved, center)
-            walk.update(measured)
+            values.update(found)
             is_missing[saved.missing_numbers] = True
-        return walks, is_missing
+        return measured, is_missing
 
     def describe(self, is_missing):
         """Says how many points were measured, and where they are."""
@@ -214,10 +214,10 @@ def _check_same(path, saved, expected):
         )
 
 
-def _check_points(path, measured, missing, walk):
+def _check_points(path, held, missing, wanted):
     """Refuses other metrics or points, as from a hand-edited file or another test step."""
     found, expected = (
-        {name: array.size for name, array in values.items()} for values in (measured, walk)
+        {name: array.size for name, array in values.items()} for values in (held, wanted)
     )
     if found != expected or not np.isin(missing, np.arange(max(expected.values()))).all():
         raise ValueError(

@@ -1,9 +1,9 @@
-"""Curves: a path from one model to another along which the loss stays low.
+"""Curves: trained connections between two models, along which the loss stays low.
 
-A straight line between two trained networks often leads over a barrier where a curve
-does not. The curve here is the quadratic Bézier curve
+A straight line between two trained networks often crosses a barrier that a curve can
+avoid. Here it is the quadratic Bézier curve
 `φ(t) = (1 - t)²·w1 + 2t(1 - t)·θ + t²·w2`. Its ends w1 and w2 are the models; its control
-point θ is trained with an optimizer of Keras, each step at a random point of the curve.
+point θ is trained with a Keras optimizer, each step at a random point of the curve.
 """
 
 import contextlib
@@ -37,8 +37,8 @@ from losslandscape.walks import locator
 
 # As in `model.fit`.
 BATCH_SIZE = 32
-# How far off the line between the models the control point starts, relative to its length: where
-# the loss is symmetric to that line, gradients would never lead away from it.
+# How far off the line between the models the control point starts, as a fraction of its length:
+# where the loss is symmetric about that line, gradients would never lead away from it.
 OFFSET = 0.01
 
 
@@ -67,20 +67,21 @@ def fit_curve(
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`. Usually
             the training set.
         y: Targets. Defaults to `None`.
-        optimizer: An optimizer of Keras, or its name. A copy of it is used. Defaults to
+        optimizer: A Keras optimizer, or its name. A copy of it is used. Defaults to
             `"adam"`.
-        epochs: Passes over the data, in random order if their batches have one shape.
-            Defaults to 20.
+        epochs: Passes over the data, shuffled unless batches differ in shape or are not
+            dense. Defaults to 20.
         batch_size: Samples per batch, for arrays. `None` (the default) takes 32; batched
             datasets keep theirs.
         seed: Integer seed for the points on the curve and the order of the samples. `None`
             (the default) draws one from NumPy's global random state.
-        verbose: `"auto"` or 1 shows a progress bar, 2 one line at the end, 0 nothing.
+        verbose: `"auto"` (the default) or 1 shows a progress bar, 2 one line at the end,
+            0 nothing.
 
     Returns:
         A `keras.Model` like `model`, not compiled, whose weights are the control point.
-        Those that are not trained lie halfway between the models, so that they change
-        along the curve as on the straight line.
+        Weights that are not trained lie halfway between the models, so that they change
+        along the curve as they do along the straight line.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -215,7 +216,7 @@ def _check_finite(loss, epoch):
 
 
 def _copy(optimizer):
-    """A new optimizer like this one, which may already belong to the variables of a model."""
+    """A new optimizer with the same settings: this one may already belong to a model."""
     optimizer = keras.optimizers.get(optimizer)
     return type(optimizer).from_config(optimizer.get_config())
 
@@ -228,7 +229,7 @@ def _read(model, dataset, batch_size):
 
 
 def _batches(data, generator):
-    """The batches of one pass, of samples in random order unless shapes differ."""
+    """The batches of one epoch, shuffled unless they differ in shape."""
     if data.tensors is None:
         yield from data.batches
         return
@@ -270,7 +271,7 @@ def _clone(model, batch):
             twin.assign(weight)
         for layer in flatten_layers(clone):
             if isinstance(layer, layers.Normalization):
-                # It computes with other numbers than its weights.
+                # It computes with constants derived from its weights.
                 layer.finalize_state()
         check_same_architecture([model, clone], ["model", "its clone"])
     except Exception as error:
@@ -285,7 +286,7 @@ def _clone(model, batch):
 
 @contextlib.contextmanager
 def _uncompiled(model):
-    """Lets Keras clone a model without its loss, which it could do only if that is registered."""
+    """Lets Keras clone a model without its loss, since it cannot clone an unregistered one."""
     before = model.compiled
     try:
         model.compiled = False
@@ -308,14 +309,14 @@ def _twins(model, control):
 def _stepper(state, other, control, trained, optimizer):
     """The function that trains the control point for one step, on a batch at a point t."""
     model, locate = state.model, locator(state)
-    origins = [state.value(weight) for weight in state.moved]
+    centers = [state.value(weight) for weight in state.moved]
     # Copies, since both ends may be the same model.
     ends = [ops.copy(weight) for weight in mixed_weights(other)]
 
     def step(batch, t):
         share = 2 * t * (1 - t)
         directions = [ends, [weight.value for weight in mixed_weights(control)]]
-        values = locate(origins, directions, tf.stack([t**2, share]))
+        values = locate(centers, directions, tf.stack([t**2, share]))
         for weight, value in zip(state.moved, values, strict=True):
             weight.assign(value)
         with tf.GradientTape() as tape:
@@ -344,6 +345,6 @@ def _loss(model, batch):
 
 
 def _traced(step, signature):
-    # Now and for any batch size, since TensorFlow warns of functions that are traced often.
+    # Traced now, for any batch size: TensorFlow warns about functions that are traced often.
     inputs = [signature, tf.TensorSpec([], "float32")]
     return tf.function(step, input_signature=inputs, autograph=False).get_concrete_function()

@@ -69,7 +69,7 @@ def random_directions(
         layers: The layers that move, while all others stay put: a layer of the
             model, its name or path, a pattern of names such as `"conv*"`, or a
             list of these. A layer includes those within it. `None` (the default)
-            moves all. The same seed moves a layer alike, whichever others move.
+            moves all. The same seed moves a layer the same way, whichever others move.
         seed: Integer seed. `None` (the default) draws one from NumPy's global
             random state, which `keras.utils.set_random_seed` sets.
 
@@ -124,32 +124,32 @@ class RandomDirections(collections.abc.Sequence):
                 weights, filters(model), choose_weights(model, layers), strict=True
             )
         ]
-        self._seed, self._positions = seed, range(number)
+        self._seed, self._indices = seed, range(number)
 
     def __len__(self):
-        return len(self._positions)
+        return len(self._indices)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
             part = copy.copy(self)
-            part._positions = self._positions[index]
+            part._indices = self._indices[index]
             return part
-        return next(self._drawn([self._positions[index]]))
+        return next(self._drawn([self._indices[index]]))
 
     def __iter__(self):
-        return self._drawn(self._positions)
+        return self._drawn(self._indices)
 
-    def _drawn(self, positions):
+    def _drawn(self, indices):
         """Draws all directions up to the last one that is wanted, since they are one stream."""
         generator = np.random.default_rng(self._seed)
-        for position in range(max(positions, default=-1) + 1):
+        for index in range(max(indices, default=-1) + 1):
             # Drawn even if it is not used: what is ignored must not change the rest.
             direction = [
                 scale(generator.standard_normal(shape, dtype=np.float32))
                 for shape, scale in self._parts
             ]
             _check_any(direction)
-            if position in positions:
+            if index in indices:
                 yield direction
 
 
@@ -204,7 +204,7 @@ def filters(model):
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 4. Where
         the paper is silent (embeddings, attention, recurrence), see the table
-        in the README.
+        in `docs/directions.md`.
     """
     check_model(model)
     pairs = zip(model.trainable_variables, owners(model), strict=True)
@@ -212,7 +212,7 @@ def filters(model):
 
 
 def print_filters(model, print_fn=print):
-    """Prints which axes make a filter, for each trainable weight of a model.
+    """Prints which axes make up a filter, for each trainable weight of a model.
 
     Args:
         model: A built `keras.Model`.
@@ -382,7 +382,7 @@ def _check_any(arrays):
 
 
 def _matching(model, wanted):
-    """The layers of a model that one entry of `layers` means."""
+    """The layers of a model that one entry of `layers` refers to."""
     if not isinstance(wanted, (str, keras.Layer)):
         raise TypeError(
             "`layers` must be names, patterns such as 'conv*' or layers of `model`. Received "

@@ -6,7 +6,7 @@ that accepts. The `compiled` engine puts the model's own `test_step`, the loop
 over batches and the loop over points into one TensorFlow or JAX graph.
 
 An engine is a function of directions and points, an array of shape `(number of
-points, number of directions)`. It yields the positions of some points in that array
+points, number of directions)`. It yields the indices of some points in that array
 and their results: a list with a dict of arrays, by name of the metric, per dataset.
 """
 
@@ -58,9 +58,9 @@ def candidates(engine, model, number_of_points):
 
 
 def break_even(model):
-    """Returns from how many points on a graph takes less time to make than it saves.
+    """Returns the number of points from which on a graph saves more time than it takes to make.
 
-    Both grow with the model, but the time to make it grows faster: one more weight costs it as
+    Both grow with the model, but the time to make it grows faster: one more weight costs as
     much as about a quarter of a point saves. JAX compiles for `model.evaluate`, too, so
     there a graph costs nothing extra.
     """
@@ -130,7 +130,7 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     values, evaluate = state.values, evaluator(state.model, interrupt)
     asked = 0
     if state.model.test_function is None:
-        # Not at the first point: it is kept for the next call.
+        # Made here, not at the first point, so that it is kept for the next call.
         state.model.test_function = _test_function(state, data)
 
     def measure(directions, points):
@@ -202,7 +202,7 @@ def evaluator(model, interrupt):
 
 def _evaluate(model, batches, callbacks):
     options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
-    with _untold_retracing():
+    with _silent_retracing():
         if model.test_function is None:
             return model.evaluate(batches, **options)
         try:
@@ -214,7 +214,7 @@ def _evaluate(model, batches, callbacks):
 
 
 @contextlib.contextmanager
-def _untold_retracing():
+def _silent_retracing():
     """Silences TensorFlow's warnings of frequent retracing: each call makes and drops a graph."""
 
     def is_other(record):
@@ -451,8 +451,8 @@ def _regularized(model, but_for=()):
     """The weights whose penalties are known to be in the loss.
 
     Only Keras' own test step is known to add them; a custom one may not, so there
-    the loss is left whole. So it is for a model that reports its own `"data_loss"`,
-    a name in `but_for`.
+    the loss is left whole. The same goes for a model that reports its own
+    `"data_loss"`, a name in `but_for`.
     """
     if "data_loss" in but_for:
         return []

@@ -40,8 +40,8 @@ from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.walks import along_directions
 from losslandscape.workers import check_executor, distribute
 
-# An automatic extent ends at this many times the loss of the model, and between 2 to the power
-# of these exponents.
+# An automatic extent ends where the loss is this many times that of the model; it lies between
+# 2 to the powers of these exponents.
 RISE = 10
 EXPONENTS = (-10, 4)
 # The relative difference allowed between two evaluations at the same weights.
@@ -113,7 +113,7 @@ def evaluate_lines(
         metric: The metric that the progress bar shows, one that the model
             reports. All of them are measured. Defaults to `"loss"`.
         seed: Integer seed for the random directions. `None` (the default) draws
-            one from NumPy's global random state; the metadata record it.
+            one from NumPy's global random state; it is in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) makes
             batches as large as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
@@ -285,7 +285,7 @@ def evaluate_surfaces(
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_lines`.
         executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`; `LossSurface.load` reads it.
         tolerance: As in `evaluate_surface`.
         verbose: As in `evaluate_lines`.
 
@@ -353,7 +353,7 @@ class Evaluation:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If the model cannot be evaluated, or not in this way.
+        ValueError: If the model cannot be evaluated, or not as the arguments ask.
     """
 
     model: keras.Model
@@ -502,8 +502,8 @@ class Evaluation:
                 options["compared"] = compared
                 measure, centers, how = distribute(self.executor, *parts, **options)
 
-            def measure_some(positions):
-                return _along(measure, legs, centers, positions)
+            def measure_some(indices):
+                return _along(measure, legs, centers, indices)
 
             def assemble_with_engine(values, center, metadata):
                 # Workers report their engine only once they have started.
@@ -536,23 +536,23 @@ class Evaluation:
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
-            measure: A function of positions that yields some of them and their results,
-                as an engine does.
-            number: How many positions there are.
+            measure: A function of indices of points that yields some of them and their
+                results, as an engine does.
+            number: How many points there are.
             centers: List with a dict of floats per dataset, the values at the
                 unperturbed weights.
-            assemble: A function of a dict of arrays with a value per position, a dict
+            assemble: A function of a dict of arrays with a value per point, a dict
                 of floats for the center, and the metadata; it returns what is saved,
                 such as a `LossSurface`.
             origin: Dict for the metadata that says where the points come from.
-            order: All positions in the order to measure them, or a `Refinement`, which
+            order: All indices in the order to measure them, or a `Refinement`, which
                 decides as it goes. Defaults to `None`, ascending.
 
         Returns:
             A list of what `assemble` returned, one per dataset.
         """
         self._check_measured(centers[0])
-        walks, is_missing = self._saved.restore(number, centers)
+        measured, is_missing = self._saved.restore(number, centers)
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
         order = np.arange(number) if order is None else order
         first, *_ = self.metrics
@@ -560,14 +560,14 @@ class Evaluation:
         errors = {}
 
         def values():
-            return [assemble(*parts) for parts in zip(walks, centers, metadata, strict=True)]
+            return [assemble(*parts) for parts in zip(measured, centers, metadata, strict=True)]
 
         try:
-            for wanted in _rounds(order, walks, is_missing, errors):
-                for positions, results in measure(wanted):
-                    _store(results, walks, positions)
-                    is_missing[positions] = False
-                    progress.advance(len(positions), results[0][first][-1])
+            for wanted in _rounds(order, measured, is_missing, errors):
+                for indices, results in measure(wanted):
+                    _store(results, measured, indices)
+                    is_missing[indices] = False
+                    progress.advance(len(indices), results[0][first][-1])
                     if self._saved.is_due():
                         self._saved.write(values(), is_missing)
         except BaseException as error:
@@ -578,29 +578,29 @@ class Evaluation:
         self._saved.write(values(), is_missing)
         progress.finish()
         if isinstance(order, Refinement):
-            walks, metadata = order.interpolated(walks, metadata, is_missing, errors)
+            measured, metadata = order.interpolated(measured, metadata, is_missing, errors)
         return values()
 
 
-def _store(results, walks, positions):
-    for walk, arrays in zip(walks, results, strict=True):
+def _store(results, measured, indices):
+    for values, arrays in zip(measured, results, strict=True):
         for name, array in arrays.items():
-            walk[name][positions] = array
+            values[name][indices] = array
 
 
-def _rounds(order, walks, is_missing, errors):
-    """Yields the positions to measure: all at once, or as a `Refinement` asks for them."""
+def _rounds(order, measured, is_missing, errors):
+    """Yields the indices to measure: all at once, or as a `Refinement` asks for them."""
     if not isinstance(order, Refinement):
         yield order[is_missing[order]]
         return
-    while (wanted := order.wanted(walks, is_missing)).size:
+    while (wanted := order.wanted(measured, is_missing)).size:
         yield wanted
     sample = order.sample(is_missing)
-    guesses = [order.complete(walk, is_missing) for walk in walks]
+    guesses = [order.complete(values, is_missing) for values in measured]
     yield sample
-    found = [order.complete(walk, is_missing) for walk in walks]
-    for guess, walk in zip(guesses, found, strict=True):
-        for name, error in order.errors(guess, walk, sample).items():
+    found = [order.complete(values, is_missing) for values in measured]
+    for guess, values in zip(guesses, found, strict=True):
+        for name, error in order.errors(guess, values, sample).items():
             errors[name] = max(error, errors.get(name, 0.0))
     errors["checked"] = len(sample)
     if max(errors[name] for name in order.metrics) > order.tolerance:
@@ -687,6 +687,6 @@ def _along(measure, legs, centers, missing):
         if is_center.any():
             yield here[is_center], as_arrays(centers)
         if len(away):
-            for positions, results in measure(directions, points[away - first]):
-                yield away[positions], results
+            for indices, results in measure(directions, points[away - first]):
+                yield away[indices], results
         first += len(points)

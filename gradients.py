@@ -1,7 +1,7 @@
 """Gradients: the directions in which the loss rises fastest, and farthest.
 
-Random directions nearly always miss these. Which ones they are depends on what counts as
-equally far; here that is what random directions of some normalization take for it.
+Random directions nearly always miss these. Which ones they are depends on which steps count
+as equally long; here, they are as long as random directions of the same normalization.
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
 
     With the gradient g of the mean loss over all data, and the diagonal matrix T of
     the scales of random directions, it is `d = √N · T²g / ‖Tg‖`: of all directions
-    with `‖T⁻¹d‖ = √N`, as random directions of the same normalization have it, the
+    with `‖T⁻¹d‖ = √N`, as random directions of the same normalization have, the
     one along which the loss rises fastest. N counts the entries that move. At the
     same coordinate it is therefore as far away as a random direction, and both can
     be drawn on the same axes.
@@ -37,11 +37,11 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        normalize: How far a step counts, as in `random_directions`: relative to the
-            norm of each `"filter"` (the default) or `"layer"`, to each `"weight"`, or
-            as it is (`None`).
-        ignore: What stays put, as in `random_directions`. Under `None`, all weights
-            move in any case.
+        normalize: What the length of a step is relative to, as in `random_directions`:
+            the norm of each `"filter"` (the default) or `"layer"`, each `"weight"`, or
+            nothing (`None`).
+        ignore: What stays put, as in `random_directions`. With `normalize=None`, all
+            weights move, whatever this is.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
 
@@ -149,14 +149,14 @@ def worst_direction(
     differentiate = _differentiator(model, data)
     found = []
     with preserved(model):
-        origins = [weight.numpy() for weight in model.trainable_variables]
+        centers = [weight.numpy() for weight in model.trainable_variables]
         _, gradient = differentiate()
         for _ in tracked(range(steps), verbose, "step"):
             direction = _steepest(units, gradient)
             if direction is None:
                 noise = [generator.normal(size=scale.shape) for scale in units]
                 direction = _steepest(units, noise)
-            _move(model, origins, direction, radius)
+            _move(model, centers, direction, radius)
             loss, gradient = differentiate()
             found.append((loss, direction))
             if not _are_finite(loss, gradient):
@@ -174,7 +174,7 @@ def _prepared(model, dataset, normalize, ignore, batch_size):
 
 
 def _differentiator(model, data):
-    """Makes the function that returns the loss on all data, and its gradient; refuses others'."""
+    """Makes the function that returns the loss on all data and its gradient; checks both first."""
     differentiate, batches = differentiator(model, data)
     still = [np.zeros(weight.shape) for weight in model.trainable_variables]
 
@@ -209,6 +209,6 @@ def _steepest(units, gradient):
     return [(factor * scale * part).astype(np.float32) for scale, part in pairs]
 
 
-def _move(model, origins, direction, coordinate):
-    for weight, origin, step in zip(model.trainable_variables, origins, direction, strict=True):
-        weight.assign(origin + coordinate * step)
+def _move(model, centers, direction, coordinate):
+    for weight, center, step in zip(model.trainable_variables, centers, direction, strict=True):
+        weight.assign(center + coordinate * step)

@@ -61,7 +61,7 @@ def keep(state):
     """Keeps the graphs of a `State`, the latest ones, with its model."""
     kept = kept_with(state.model)
     if state.graphs.keys() - kept.graphs.keys():
-        # Found anew, since metrics may have been built meanwhile.
+        # Found again, since metrics may have been built since then.
         kept.references = _dependencies(state, references(state.model))
     kept.graphs = dict(list(state.graphs.items())[-LIMIT:])
 

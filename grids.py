@@ -61,7 +61,7 @@ class Grid:
 
     @property
     def order(self):
-        """The positions of the points from coarse to fine.
+        """The indices of the points, from coarse to fine.
 
         The corners come first, then the midpoints between them, and so on, so that
         the first few already show the whole plane.

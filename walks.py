@@ -20,7 +20,7 @@ def along_directions(model):
 def straight(value, steps, coordinates):
     """Moves a weight along directions: returns `value + α·d1 + β·d2 + …`."""
     for coordinate, step in zip(coordinates, steps, strict=True):
-        # Not `+=`: on Torch it would move the origin itself.
+        # Not `+=`: on Torch it would move the center itself.
         value = value + coordinate * step
     return value
 
@@ -42,10 +42,10 @@ def mover(state):
     locate, moved, others = locator(state), state.moved, state.others
 
     def move(values, directions, point):
-        origins, rest = values
+        centers, rest = values
         for variable, value in zip(others, rest, strict=True):
             put_back(variable, value)
-        for weight, value in zip(moved, locate(origins, directions, point), strict=True):
+        for weight, value in zip(moved, locate(centers, directions, point), strict=True):
             weight.assign(value)
 
     return move
@@ -69,17 +69,17 @@ def locator(state):
     """
     moved, moves, dtypes = state.moved, state.moves, precise_dtypes(state.moved)
 
-    def locate(origins, directions, point):
+    def locate(centers, directions, point):
         coordinates = {
             dtype: [_cast(point[index], _real(dtype)) for index in range(len(directions))]
             for dtype in set(dtypes)
         }
         value = point
-        parts = zip(moved, moves, dtypes, origins, *directions, strict=True)
-        for weight, move, dtype, origin, *steps in parts:
+        parts = zip(moved, moves, dtypes, centers, *directions, strict=True)
+        for weight, move, dtype, center, *steps in parts:
             with _after(value):
                 steps = [_cast(step, dtype) for step in steps]  # noqa: PLW2901
-                value = move(_cast(origin, dtype), steps, coordinates[dtype])
+                value = move(_cast(center, dtype), steps, coordinates[dtype])
             yield _cast(value, weight.dtype)
 
     return locate

@@ -34,7 +34,7 @@ _received = threading.local()
 
 
 def check_executor(executor):
-    """Refuses anything but an executor that would not hang."""
+    """Refuses what is not an executor, and executors that would hang."""
     if not isinstance(executor, concurrent.futures.Executor):
         raise TypeError(
             "`executor` must be a `concurrent.futures.Executor`, such as "
@@ -53,7 +53,7 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
     """Starts an engine whose points are measured by workers.
 
     The center is measured here and in each worker; otherwise a model that changed
-    on being sent would go unnoticed.
+    on the way would go unnoticed.
 
     Args:
         executor: A `concurrent.futures.Executor`.
@@ -116,8 +116,8 @@ def _run(executor, keys, contents, *, points, tasks, check, interrupt):
     """Hands out tasks, and the contents to workers that ask for them."""
     tasks, running, workers = collections.deque(tasks), {}, set()
 
-    def submit(positions, contents=None):
-        running[executor.submit(_work, keys, contents, points[positions])] = positions
+    def submit(indices, contents=None):
+        running[executor.submit(_work, keys, contents, points[indices])] = indices
 
     try:
         while tasks or running:
@@ -126,14 +126,14 @@ def _run(executor, keys, contents, *, points, tasks, check, interrupt):
             while tasks and len(running) < (2 * (len(workers) + 1) if workers else 1):
                 submit(tasks.popleft())
             for future in _finished(running, interrupt):
-                positions = running.pop(future)
+                indices = running.pop(future)
                 worker, started, results = _result(future)
                 workers.add(worker)
                 if results is None:
-                    submit(positions, contents)
+                    submit(indices, contents)
                 else:
                     check(started)
-                    yield positions, results
+                    yield indices, results
     finally:
         for future in running:
             future.cancel()
@@ -185,7 +185,7 @@ def _work(keys, contents, points):
 
 def _begin(setup, directions):
     engines, model, walk, data = pickle.loads(setup)  # noqa: S301
-    # No optimizer: this is the worker's own copy, which nobody gets back.
+    # No optimizer: this is the worker's own copy, which is never given back.
     state = State(model, walk, with_optimizer=False)
     measure, centers, metadata = start(
         engines, state, data, directions=directions, interrupt=_ignore
