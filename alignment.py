@@ -1,6 +1,6 @@
 """Alignment: reorders the channels of one model so that it lies close to another.
 
-Two trained networks may compute almost the same and yet lie far apart, only because
+Two trained networks may compute almost the same function, yet lie far apart, only because
 their channels come in different orders. Channels can be permuted freely as long as
 whatever reads them is permuted too, so the loss between two models says something
 about them only once their channels are matched.
@@ -125,7 +125,7 @@ class _Matching(NamedTuple):
     free: list
 
     def likeness(self, permutations, group=None):
-        """The inner product of the weights, by which the distance falls; or a group's part."""
+        """The inner product of the weights: the larger, the closer they are; or a group's part."""
         return sum(
             np.vdot(self.weights[index], _permuted(self.others[index], axes, permutations))
             for index, axes in ((index, self.axes[index]) for index in self.counted)
@@ -191,7 +191,7 @@ def _improved(matching, permutations):
 
 
 def _beside(matching, group):
-    """The groups along the other axes of the weights that follow a group, perhaps itself."""
+    """The groups along the other axes of the weights that follow a group, itself included."""
     beside = set()
     for axes in (matching.axes[index] for index in matching.counted):
         for one, other in itertools.permutations(axes.values(), 2):
@@ -289,7 +289,7 @@ class _Groups:
             raise _UnsupportedError("it joins channels that are grouped in different ways")
 
     def order(self, weight, axes):
-        """Lets the axes of a weight follow channels; one that is used again, both."""
+        """Makes the axes of a weight follow channels, and unites those of a weight used again."""
         axes = {axis % len(weight.shape): channels for axis, channels in axes.items()}
         known = self.axes.setdefault(id(weight), axes)
         for axis, channels in axes.items():
@@ -349,7 +349,7 @@ def _follow(call, given, groups):
 
 
 def _check_activation(call):
-    """Refuses an activation that would compute something else of channels in another order."""
+    """Refuses an activation whose results depend on the order of the channels."""
     activation, size = getattr(call.layer, "activation", None), call.outputs[0].shape[-1]
     if activation is None or size is None:
         return

@@ -103,7 +103,7 @@ def hessian_product(
 def directional_curvature(model, x, y=None, *, directions, batch_size=None, verbose="auto"):
     """Computes the second derivative of the loss along directions, dᵀHd.
 
-    It forecasts how wide a minimum is; see `quadratic_half_widths`.
+    It predicts how wide a minimum is; see `quadratic_half_widths`.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -175,12 +175,12 @@ def hessian_eigenvalues(
             one from NumPy's global random state.
         batch_size: As in `hessian_product`.
         verbose: As in `evaluate_lines`; the bar counts the products with the
-            Hessian, whose number is not known before.
+            Hessian, whose number is not known in advance.
 
     Returns:
-        A float array of shape `(number,)`, the most extreme value first (of
-        `"both"`, the largest come before the smallest), and a list of
-        directions, each a list of arrays with the shapes of
+        A float array of shape `(number,)`, the most extreme value first (for
+        `"both"` of twice that length, the largest before the smallest), and a
+        list of directions, each a list of arrays with the shapes of
         `model.trainable_variables`. They are T times the eigenvectors of length
         1, so the second derivative of the loss along each is its eigenvalue.
 
@@ -248,7 +248,8 @@ def hessian_trace(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
 
     Reference:
         Hutchinson, 1989, "A stochastic estimator of the trace of the influence
@@ -305,7 +306,8 @@ def hessian_spectrum(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
 
     Example:
 
@@ -501,7 +503,8 @@ def evaluate_convexity(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value.
+        ValueError: If an argument has an unusable value, or for any reason
+            that `hessian_product` has.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
@@ -520,7 +523,7 @@ def evaluate_convexity(
     check_backend("Curvature", DIFFERENTIATORS)
     directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
     call.identify(directions=directions, coordinates=grid.axes)
-    # Weight by weight, since the layers of workers are others.
+    # Weight by weight, since the layers in a worker are other objects.
     options = {"chosen": choose_weights(model, layers), "seed": origin.get("seed", 0)}
     engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
     (surface,) = call.along(
@@ -536,7 +539,7 @@ def evaluate_convexity(
 
 
 class _Operator:
-    """T·H·T as a matrix: of the entries that move only, all in one vector."""
+    """T·H·T as a matrix over the entries that move, all of them in one vector."""
 
     def __init__(self, product, units):
         """Takes a product with H, and T as a list of arrays."""
@@ -549,7 +552,7 @@ class _Operator:
         return _flat(_times(self.units, self.product(self.direction(vector))))[self._moves]
 
     def direction(self, vector):
-        """The step of the weights that a vector stands for: T times it."""
+        """The direction that a vector stands for: T times it."""
         whole = np.zeros(self._moves.shape, np.float32)
         whole[self._moves] = np.ravel(vector)
         ends = np.cumsum([unit.size for unit in self.units])
@@ -575,7 +578,7 @@ def _operator(model, data, batch_size, units):
 
 @contextlib.contextmanager
 def _counted(operator, number, verbose):
-    """Makes the same matrix, whose products a bar counts in a `with` block."""
+    """Yields the same matrix, with a bar that counts its products."""
     progress = Progress(number, verbose, unit="product")
 
     def product(direction):
@@ -590,13 +593,13 @@ def _counted(operator, number, verbose):
 
 
 def _describe(normalize, ignore, layers):
-    """The metadata of what takes the place of the Hessian, if anything."""
+    """The metadata of the matrix that takes the place of the Hessian, if one does."""
     units = {} if normalize is None else {"normalize": normalize, "ignore": ignore}
     return units if layers is None else units | {"layers": layer_names(layers)}
 
 
 def _by_layer(model, units):
-    """Pairs of the name of each layer in which something moves, and its weights' positions."""
+    """Pairs of the name of each layer in which something moves, and its weights' indices."""
     members = {}
     for index, (layer, unit) in enumerate(zip(owners(model), units, strict=True)):
         if unit.any():
@@ -610,7 +613,7 @@ def _by_layer(model, units):
 
 
 def _trace_samples(operator, number, seed, verbose):
-    """Array of what `_draw_trace` yields; refuses a Hessian that is not finite at once."""
+    """Array of what `_draw_trace` yields; refuses a non-finite Hessian at once."""
     samples = []
     for sample in _draw_trace(operator, number, seed, verbose):
         _check_finite(sample)
@@ -658,7 +661,7 @@ def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
 
     def measure(directions, points):
         tensors = to_tensors(directions)
-        for position, point in enumerate(points):
+        for index, point in enumerate(points):
             state.rewind()
             move(values, tensors, point)
             largest, smallest = (
@@ -666,7 +669,7 @@ def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
                 for end in ("LA", "SA")
             )
             loss = {"loss": evaluate(dataset)["loss"]}
-            yield [position], as_arrays([_with_ratio(largest, smallest) | loss])
+            yield [index], as_arrays([_with_ratio(largest, smallest) | loss])
             interrupt()
 
     return measure
@@ -710,7 +713,7 @@ def _eigenpairs(operator, number, end, *, tolerance, seed):
 
 
 def _most_extreme(values, number, end):
-    """The positions of the most extreme values from an end, or half as many from both ends."""
+    """The indices of the most extreme values from an end, or half as many from both ends."""
     keys = {"LA": -values, "SA": values, "LM": -np.abs(values), "BE": -values}
     order = np.argsort(keys[end])
     half = number // 2

@@ -1,10 +1,10 @@
 """Interpolation: the lines between two or more models, and the plane through three.
 
 Models of the same architecture are mixed: each floating-point weight, trained,
-frozen or not trainable, is a sum of theirs with shares that add up to 1; integers
-and seeds stay those of the first model. Between the models, the moving statistics
-of `BatchNormalization` have to change with the weights they belong to: otherwise
-any path would seem to have a barrier.
+frozen or not trainable, is a weighted sum of theirs, with shares that add up to 1;
+integers and seeds stay those of the first model. Between the models, the moving
+statistics of `BatchNormalization` have to change with the weights they belong to:
+otherwise any line would seem to cross a barrier.
 """
 
 import collections
@@ -143,7 +143,7 @@ def evaluate_plane(
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_interpolation`.
         executor: As in `evaluate_interpolation`.
-        checkpoint: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`; `LossSurface.load` reads it.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -194,10 +194,10 @@ def evaluate_barriers(
     checkpoint=None,
     verbose="auto",
 ) -> LossBarriers:
-    """Measures the loss on the straight lines between each two of several models.
+    """Measures the loss on the straight lines between every two of several models.
 
-    Of k models there are k·(k - 1)/2 such lines. `loss_barrier` makes the matrix of the
-    barriers of them, `plot_barriers` a heat map.
+    For k models there are k·(k - 1)/2 such lines. `loss_barrier` turns them into a matrix
+    of barriers, and `plot_barriers` draws that as a heat map.
 
     Args:
         models: List of at least two models of the same architecture, of which the
@@ -211,7 +211,7 @@ def evaluate_barriers(
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_interpolation`.
         executor: As in `evaluate_interpolation`.
-        checkpoint: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`; `LossBarriers.load` reads it.
         verbose: As in `evaluate_lines`.
 
     Returns:
@@ -262,11 +262,11 @@ def evaluate_barriers(
 
 
 def check_mixtures(models, names, statistics, call):
-    """Refuses models that cannot be mixed, or not with such statistics.
+    """Refuses models that cannot be mixed, or whose statistics cannot be set as asked.
 
     Args:
         models: List of models.
-        names: The names of the arguments that they are, for errors.
+        names: The names of the arguments that hold them, for errors.
         statistics: As in `evaluate_interpolation`.
         call: The `Evaluation` that will measure them.
     """
@@ -287,7 +287,7 @@ def check_same_architecture(models, names):
 
 
 def describe_mixtures(models, statistics):
-    """Returns what the metadata say of mixtures of models."""
+    """Returns what the metadata say about mixtures of models."""
     names = [model.name for model in models]
     return {"directions": "between models", "models": names, "statistics": statistics}
 
@@ -406,7 +406,7 @@ def _coordinates_of_third(models):
     alpha = product(to_second, to_third) / unit if unit else 0.0
     across = product(to_third, to_third) - alpha**2 * unit
     if unit == 0 or across <= 1e-9 * product(to_third, to_third):
-        raise ValueError("`models` must not lie on one line, or there is no plane through them.")
+        raise ValueError("`models` must not lie on one line: they would not span a plane.")
     return [float(alpha), float(np.sqrt(across / unit))]
 
 
@@ -417,7 +417,7 @@ def _mix(value, others, shares):
 def _all_shares(shares):
     """The shares of all models, with that of the first one in front."""
     rest = 1 - sum(shares)
-    # Between two other models, what rounding leaves is no share.
+    # Between two other models, what rounding leaves over is not a share.
     return ops.where(abs(rest) < ROUNDING, 0.0, rest), *shares
 
 

@@ -260,10 +260,11 @@ class LossDisplay:
         """Saves the values, or the figures.
 
         Args:
-            path: Where to save. With the suffix `.h5` the values, to be loaded by
-                `LossLine.load` or `LossSurface.load`, else the figures. Of
-                several, `results.h5` becomes `results-1.h5`, `results-2.h5`, …, and
-                `landscape.png` becomes `landscape-levels.png`, …
+            path: Where to save. The suffix `.h5` saves the values, to be loaded by
+                `LossLine.load`, `LossSurface.load` or `LossTrajectory.load`, any
+                other one the figures. If there are several, `results.h5` becomes
+                `results-1.h5`, `results-2.h5`, …, and `landscape.png` becomes
+                `landscape-levels.png`, …
 
         Raises:
             ValueError: If `path` is not a file that can be written.
@@ -348,7 +349,7 @@ def plot_loss(
             compiled with, or `"data_loss"`, the loss without weight penalties.
         scale: `"linear"` (the default) or `"log"`, for the values.
         seed: Integer seed for the random directions. `None` (the default) draws
-            one from NumPy's global random state; the metadata record it.
+            one from NumPy's global random state; it is in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) chooses
             large batches, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
@@ -366,14 +367,14 @@ def plot_loss(
             default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
             the figure anyway.
-        verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
-            line at the end, 0 nothing.
+        verbose: `"auto"` (the default) or 1 shows a progress bar with the time
+            left, 2 one line at the end, 0 nothing.
 
     Returns:
         A `LossDisplay` with the lines, axes and figures.
 
     Raises:
-        AssertionError: If the number of labels is not that of the datasets.
+        AssertionError: If there are not as many labels as datasets.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
@@ -466,7 +467,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             list of several makes a figure of each from one computation.
         scale: `"linear"` (the default) or `"log"`, for the values.
         seed: Integer seed for the random directions. `None` (the default) draws
-            one from NumPy's global random state; the metadata record it.
+            one from NumPy's global random state; it is in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) chooses
             large batches, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
@@ -481,7 +482,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             `LossSurface.load` reads it at any time, for a preview. Defaults to
             `None`.
         tolerance: Interpolate what cubic splines predict within this share of the
-            drawn range, such as 0.01: for smooth landscapes and fine grids this
+            range of `metric`, such as 0.01: for smooth landscapes and fine grids this
             saves most evaluations, and a note says how many points were
             interpolated; see `evaluate_surface`. Defaults to `None`: everything
             that is drawn was measured.
@@ -493,18 +494,18 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             `landscape-3d.png`. `None` (the default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
             the figures anyway.
-        verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
-            line at the end, 0 nothing.
+        verbose: `"auto"` (the default) or 1 shows a progress bar with the time
+            left, 2 one line at the end, 0 nothing.
         **style: Further keyword arguments of `plot_levels` and `plot_surface`, such
             as `cmap`, `levels`, `limits`, `view` or `figsize`. Each plot type gets
             those that it takes.
 
     Returns:
-        A `LossDisplay` with the surfaces, axes and figures. Of several metrics, the
+        A `LossDisplay` with the surfaces, axes and figures. With several metrics, the
         plot types are called `"levels-loss"`, `"levels-accuracy"` and so on.
 
     Raises:
-        AssertionError: If the number of labels is not that of the datasets.
+        AssertionError: If there are not as many labels as datasets.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
@@ -592,7 +593,7 @@ def plot_interpolation(
         every metric the model was compiled with.
 
     Raises:
-        AssertionError: If the number of labels is not that of the datasets.
+        AssertionError: If there are not as many labels as datasets.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or the models do not
             match; raised before any point is computed.
@@ -648,14 +649,14 @@ def plot_trajectory(
 
     A second figure shows how faithful the first one is: the loss at each record
     next to that on the plane, and the record's distance from the plane. The model
-    is left as it was. Several runs are drawn on one plane, each in a color.
+    is left as it was. Several runs are drawn on one plane, each in a color of its own.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training.
         history: A `WeightHistory`; a folder with its records or with `.keras` or
-            `.weights.h5` checkpoints; or a list of such files or of models. Of
-            several runs, a dict of these by name, with `model` at the center of
-            their plane; see `evaluate_trajectory`.
+            `.weights.h5` files; or a list of such files or of models. For several
+            runs, a dict of these by name, with `model` at the center of their
+            plane; see `evaluate_trajectory`.
         x: Inputs, or a whole dataset if `y` is `None`, as in `plot_loss_3D`.
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2. Defaults to 21.
@@ -723,16 +724,16 @@ def _finish(display, drawings, paths, show):
     """Draws, saves and shows; failures cause warnings, but never lose what was measured."""
     before = set(plt.get_fignums())
     for name, draw in drawings.items():
-        with _costing_a_warning(f"Could not draw {name!r}", _how_to_draw(draw)):
+        with _warning_of_failure(f"Could not draw {name!r}", _how_to_draw(draw)):
             drawn = draw()
             display.axes.update(drawn if isinstance(drawn, dict) else {name: drawn})
     for name in [name for name in paths if name in display.axes]:
-        with _costing_a_warning(
+        with _warning_of_failure(
             f"Could not write {paths[name]}", "The figure is in the returned display."
         ):
             _save(display.figures[name], paths[name])
     if show:
-        with _costing_a_warning("Could not show", "The figures are in the returned display."):
+        with _warning_of_failure("Could not show", "The figures are in the returned display."):
             plt.show()
     # Close half-drawn figures, and saved ones, which would pile up in a script.
     kept = () if paths and not plt.isinteractive() else display.figures.values()
@@ -744,8 +745,8 @@ def _finish(display, drawings, paths, show):
 
 
 @contextmanager
-def _costing_a_warning(what, advice):
-    """Turns any exception into a warning: it would throw away hours of computing."""
+def _warning_of_failure(what, advice):
+    """Turns any exception into a warning: raising it would throw away hours of computing."""
     try:
         # Matplotlib would fail if NumPy is set to raise.
         with np.errstate(all="ignore"):

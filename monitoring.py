@@ -1,7 +1,7 @@
-"""Monitoring: what training does to the landscape, as numbers in the course of epochs.
+"""Monitoring: what training does to the landscape, as numbers over its epochs.
 
-They are measured at the records of a finished training, or while a model trains, into the
-logs of `fit`. Training itself takes the same course, to the last bit.
+They are measured at the records of a finished training run, or while a model trains, for
+the logs of `fit`. Training itself stays the same, to the last bit.
 """
 
 import functools
@@ -33,8 +33,8 @@ from losslandscape.trajectory import between_records, legs_of_records, read_hist
 from losslandscape.walks import mover
 
 MEASURES = ("largest_eigenvalue", "scale_free_eigenvalue", "trace", "half_width")
-# A half-width is searched from the first of these distances, up to the second one, and found to
-# the share given by the third one.
+# The search for a half-width starts at the first of these distances and gives up at the second;
+# the third is its relative precision.
 NEAR, FAR, PRECISION = 0.125, 16, 0.02
 
 
@@ -67,23 +67,23 @@ def training_curvature(
     checkpoint=None,
     verbose="auto",
 ) -> TrainingCurvature:
-    """Measures the curvature of the loss at the records of a training.
+    """Measures the curvature of the loss at the records of a training run.
 
     In gradient descent the largest eigenvalue of the Hessian often rises until it reaches
     2/η, with the learning rate η, and stays there, at the edge of stability. With the
     momentum β of `SGD` this threshold is (2 + 2β)/η, and (2 + 2β)/((1 + 2β)·η) with
     Nesterov's. Steps on small batches are unstable at smaller eigenvalues; optimizers
-    such as Adam do not step along the gradient, so this threshold is not theirs.
+    such as Adam do not step along the gradient, so it does not apply to them.
 
     Each record takes a while: for a small convolutional network, measured on the data it
     trains on, an eigenvalue took as long as 20 epochs, the trace 10 and the half-width
     20. A part of the data is often enough.
 
     Args:
-        model: A compiled and built `keras.Model`. It is left as it was. What it trains is
-            what moves, at all records.
-        history: What `read_history` reads: a `WeightHistory`, a folder of records or
-            checkpoints, or a list of checkpoints or models.
+        model: A compiled and built `keras.Model`. It is left as it was. The weights that
+            it trains now are those that count, at every record.
+        history: What `read_history` reads: a `WeightHistory`, a folder of records or of
+            saved models, or a list of files or models.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         measures: Names of what to measure, by default all of
@@ -95,8 +95,8 @@ def training_curvature(
               the same ones at each record but for their scale.
         learning_rate: A number, or an array with one per record, for the thresholds. `None`
             (the default) takes that of the model's optimizer if this is `SGD`: its
-            schedule at the steps of the records, if it has one, and else the learning
-            rate that it has now.
+            schedule at the steps of the records, if it has one, and otherwise its
+            current learning rate.
         number_of_probes: As in `hessian_trace`. Defaults to 10.
         number_of_directions: For the half-width, at least 2. Defaults to 5.
         rise: As in `half_widths`. Defaults to 1.0. The half-width is infinite if a loss
@@ -163,16 +163,16 @@ def training_curvature(
 
 
 class LandscapeLogger(keras.callbacks.Callback):
-    """Adds what is measured at a model to the logs of `fit`, every few epochs.
+    """Measures a model every few epochs, and adds the numbers to the logs of `fit`.
 
     `History`, `CSVLogger`, `TensorBoard`, `EarlyStopping` and other callbacks get the
-    numbers like those of metrics, if they come later in the list. Epochs in between have
-    NaN, since some callbacks want the same names in all epochs; so has a number that
-    cannot be measured, for example because training diverged, which causes a warning.
+    numbers like those of metrics, if they come later in the list. Epochs in between get
+    NaN, since some callbacks expect the same names in every epoch. A number that cannot be
+    measured, for example because training diverged, is NaN as well, and causes a warning.
 
-    Training is bit-identical with and without this. It takes longer by what the measures
-    take: where they are those of `training_curvature` on all training data, each time about
-    as long as 70 epochs. A part of the data is often enough.
+    Training is bit-identical with and without this. Only the measuring takes extra time: all
+    that `training_curvature` measures, on all training data, takes about as long as 70
+    epochs each time. A part of the data is often enough.
 
     Args:
         measures: Names of what to measure, those of `training_curvature` (the default is
@@ -183,9 +183,9 @@ class LandscapeLogger(keras.callbacks.Callback):
             `evaluate_lines`. Functions have their own. Defaults to `None`.
         y: Targets. Defaults to `None`.
         every: How many epochs apart. Defaults to 1.
-        live: Whether to draw the numbers in one figure, again after each time: below a
-            notebook's cell, in a window, or in memory where there are none. Defaults to
-            `False`.
+        live: Whether to draw the numbers in one figure, redrawn each time: below a
+            notebook's cell, in a window, or in memory where there is neither. Defaults
+            to `False`.
         number_of_probes: As in `training_curvature`.
         number_of_directions: As in `training_curvature`.
         rise: As in `training_curvature`.
@@ -195,8 +195,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         batch_size: As in `training_curvature`.
 
     Attributes:
-        curvature: A `TrainingCurvature` of what was measured so far, with the learning
-            rates as they were, or `None`.
+        curvature: A `TrainingCurvature` of what was measured so far, with the thresholds
+            at the learning rate of each time, or `None`.
         figure: The live figure, or `None`.
 
     Raises:
@@ -305,7 +305,7 @@ class LandscapeLogger(keras.callbacks.Callback):
 
     def _numbers(self, name, measure):
         with preserved(self.model):
-            # Hours of training must not end here.
+            # A failure here must not end hours of training.
             try:
                 return _by_name(name, measure())
             except Exception as error:
@@ -345,7 +345,7 @@ def _described(settings):
 
 
 def _checked_functions(measures, x):
-    """Makes the function of a model that returns functions by name, those of the caller."""
+    """Makes a function of a model that returns the caller's functions by name, bound to it."""
     if not measures:
         raise ValueError("`measures` is empty. Pass a function of the model by its name.")
     if not all(map(callable, measures.values())):
@@ -377,7 +377,7 @@ def _meters_on(dataset, batch_size, settings, model):
 
 
 def _meters(model, data, settings, interrupt):
-    """Functions that measure a model at whatever weights it then has, by name."""
+    """Functions by name that measure a model at the weights it has when they are called."""
     evaluate = evaluator(model, lambda *_, **__: interrupt())
     made = {
         "loss": lambda: evaluate(data)["loss"],
@@ -408,7 +408,7 @@ def _curvature_engine(state, data, interrupt, *, settings):
     def measure(directions, points):
         nonlocal center
         tensors = to_tensors(directions)
-        for position, point in enumerate(points):
+        for index, point in enumerate(points):
             state.rewind()
             move(state.values, tensors, point)
             if point.any():
@@ -416,14 +416,14 @@ def _curvature_engine(state, data, interrupt, *, settings):
             else:
                 # Only the loss there is checked again at the end.
                 center = found = center | {"loss": made["loss"]()} if center else measure_here()
-            yield [position], as_arrays([found])
+            yield [index], as_arrays([found])
             interrupt()
 
     return measure
 
 
 def _half_width(model, loss_here, settings):
-    """The mean half-width along random directions from the weights that a model has now."""
+    """The mean half-width along random directions from the current weights of a model."""
     level = loss_here() + settings.rise
     if not np.isfinite(level):
         return Estimate(np.nan, np.nan, np.nan)
@@ -487,7 +487,7 @@ def _thresholds(model, times, unit, learning_rate):
         return np.full(times.shape, _threshold(optimizer))
     steps = times * (int(optimizer.iterations) / times[-1] if unit == "epoch" else 1)
     if unit == "record" or not steps.any():
-        # Nobody knows when these records were made.
+        # The steps at which these records were made are unknown.
         return np.full(times.shape, np.nan)
     return _stable_up_to(optimizer, np.array([float(schedule(step)) for step in steps]))
 
@@ -501,7 +501,7 @@ def _threshold(optimizer):
 
 
 def _stable_up_to(optimizer, rates):
-    """The largest eigenvalue of a quadratic loss that steps with these learning rates descend."""
+    """The largest eigenvalue of a quadratic loss that SGD still descends at these rates."""
     momentum = getattr(optimizer, "momentum", 0.0)
     factor = 2 + 2 * momentum
     if getattr(optimizer, "nesterov", False):

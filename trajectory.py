@@ -1,6 +1,6 @@
 """Trajectory: the path of training, in the plane that holds most of it.
 
-Weights are recorded while a model trains, or read from its checkpoints. The two
+Weights are recorded while a model trains, or read from saved models. The two
 principal components of the steps to the final weights span the plane; the path is
 drawn on the loss of exactly that plane, and its distance from it is reported. The
 paths of several runs may share a plane.
@@ -26,7 +26,7 @@ from losslandscape.state import preserved
 from losslandscape.surfaces import LossTrajectory
 from losslandscape.walks import straight
 
-CHECKPOINTS = (".npz", ".weights.h5", ".keras")
+SUFFIXES = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
 # Anything shorter than this, relative to the whole path, is rounding error, not an axis.
 ROUNDING = 1e-6
@@ -46,7 +46,7 @@ class WeightHistory(keras.callbacks.Callback):
     `epoch-0.npz` holds the weights at the very start, `epoch-7.npz` those after
     the seventh epoch overall. No record is ever replaced. If a `fit` starts from
     weights other than the last ones in the history (because the model was
-    changed, or restored from an earlier checkpoint after a crash), these are
+    changed, or restored to an earlier state after a crash), these are
     recorded as well, as `epoch-7_start-1.npz`: the path then jumps, as the
     training did. To leave out lost epochs, delete their records before resuming.
 
@@ -55,9 +55,9 @@ class WeightHistory(keras.callbacks.Callback):
         every: `"epoch"` (the default), or an integer number of steps. If Keras
             runs several steps at once (`steps_per_execution`), the weights are
             recorded when Keras next reports a step.
-        append: Whether to add to the records in the folder, to resume a
-            training. Defaults to `False`, which refuses a folder with records of
-            another training.
+        append: Whether to add to the records in the folder, to resume a training
+            run. Defaults to `False`, which refuses a folder with the records of
+            another run.
 
     Raises:
         TypeError: If `every` is neither `"epoch"` nor an integer.
@@ -92,12 +92,12 @@ class WeightHistory(keras.callbacks.Callback):
         are_there = any(self.folder.glob("*.npz"))
         if are_there and not self._may_append:
             raise ValueError(
-                f"`folder` has the records of another training. Received {str(self.folder)!r}. "
-                "Pass an empty folder, or `append=True` to resume that training."
+                f"`folder` has the records of another training run. Received {str(self.folder)!r}. "
+                "Pass an empty folder, or `append=True` to resume that run."
             )
         number = self._last_number()
         if number > self._count or not are_there:
-            # Others have recorded in the meantime, or all records were deleted.
+            # Another callback has added records since, or all were deleted.
             self._count, self._last = number, None
         # A second `fit` appends to the first one's records.
         self._may_append = True
@@ -185,12 +185,12 @@ def evaluate_trajectory(
     checkpoint=None,
     verbose="auto",
 ) -> LossTrajectory:
-    """Measures the loss on the plane that holds most of a training's path.
+    """Measures the loss on the plane that holds most of the path of training.
 
     The plane goes through the weights of `model`, the end of training, along the
     two principal components of the recorded weights minus these. Records on a
-    straight line have only one: the second axis then points at right angles from
-    the end to that line or, if the line goes through the end, in a random
+    straight line have only one: the second axis then leads from the end to that
+    line, at right angles to it or, if the line goes through the end, in a random
     direction, which the metadata note under `"second_axis"`.
 
     Several runs share a plane: that of the principal components of all their
@@ -199,15 +199,15 @@ def evaluate_trajectory(
     How much of a path its plane holds says little by itself: even a random walk in
     many dimensions lies close to a plane. Of its variance the k-th component
     explains 6 / (π²k²), that is 60.8 % and 15.2 %, and more if there are few
-    records: of n, 6 / (4 (n² - 1) sin²(πk / 2n)). The metadata hold both shares
-    under `"random_walk"`; plots show them beside those of the path, and say so
-    where these are no greater.
+    records: with n of them, 6 / (4 (n² - 1) sin²(πk / 2n)). The metadata hold both
+    shares under `"random_walk"`; plots show them beside those of the path, and say
+    so where the path's are no greater.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
             is left as it was.
         history: What `read_history` reads: a `WeightHistory`, a folder of
-            records or checkpoints, or a list of checkpoints or models. Of several
+            records or of saved models, or a list of files or models. For several
             runs, a dict of these by name; each run ends with its last record.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
@@ -217,17 +217,17 @@ def evaluate_trajectory(
             biases and normalization parameters at their final values, as the
             reference implementation does with this option.
         margin: How far the plane extends beyond the path, as a fraction of the
-            path's own extent. Defaults to 0.2.
+            longer side of the path itself. Defaults to 0.2.
         metric: The metric that the progress bar shows. Defaults to `"loss"`.
         batch_size: As in `evaluate_lines`.
         engine: As in `evaluate_lines`.
         executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`; `LossTrajectory.load` reads it.
         verbose: As in `evaluate_lines`.
 
     Returns:
         A `LossTrajectory`: the surface, the path on it, and how faithful it is.
-        Of several runs, the paths follow each other, and `runs` says where. They
+        The paths of several runs follow each other, and `runs` says where. They
         have no `"random_walk"`: runs that start apart stay apart. Distances are in
         the space of all trained weights, including those frozen at the end: where
         these moved earlier, the path lies that far off the plane. Moving statistics
@@ -236,10 +236,11 @@ def evaluate_trajectory(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If there are fewer than three records before the end, if
-            they do not fit the model, are not finite (the error names the first
-            such record) or are all the same, or if another argument has an
-            unusable value; raised before any point is computed.
+        ValueError: If there are fewer than three records before the end (of
+            several runs, fewer than two in one), if they do not fit the model, are
+            not finite (the error names the first such record) or are all the same,
+            or if another argument has an unusable value; raised before any point is
+            computed.
 
     Example:
 
@@ -267,7 +268,7 @@ def evaluate_trajectory(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    trained, frozen = _trained_positions(model)
+    trained, frozen = _trained_indices(model)
     names, records, runs, times = _read_runs(model, history, [*trained, *frozen])
     center = _arrays(model)
     steps, frozen_steps = (_steps_from(center, records, part) for part in (trained, frozen))
@@ -306,7 +307,7 @@ def evaluate_trajectory(
 
 
 def last_step(model, history):
-    """Returns the direction of the last step of a training.
+    """Returns the direction of the last step of training.
 
     Args:
         model: A built `keras.Model` at the end of its training.
@@ -332,7 +333,7 @@ def last_step(model, history):
     """
     check_model(model)
     _, records = read_history(model, history)
-    trained, _ = _trained_positions(model)
+    trained, _ = _trained_indices(model)
     steps = _steps_from(_arrays(model), records, trained)
     moving = [step for step in steps if any(array.any() for array in step)]
     if not moving:
@@ -408,7 +409,7 @@ def times_of(names):
         Float array of epochs or steps, and the unit: `"epoch"`, `"step"` or, where names
         are not those of a `WeightHistory`, `"record"`, counted from 0.
     """
-    # Those of several runs have the names of these in front.
+    # With several runs, each name has that of its run in front.
     found = [RECORD.fullmatch(name.rpartition("/")[2]) for name in names]
     units = {match[1] if match else "record" for match in found}
     if len(units) > 1 or "record" in units:
@@ -422,7 +423,7 @@ def read_history(model, history):
     Args:
         model: The model that the weights belong to. It is left as it was.
         history: A `WeightHistory`; a folder with its records or with `.keras`
-            or `.weights.h5` checkpoints, but only one of these, read in the
+            or `.weights.h5` files, but only one of these kinds, read in the
             natural order of their names (`epoch-2` before `epoch-10`); or a list
             of such files or of models, in the order given.
 
@@ -438,13 +439,13 @@ def read_history(model, history):
             cannot be read or do not fit the model.
     """
     if isinstance(history, WeightHistory):
-        # Its folder may also hold checkpoints.
+        # Its folder may also hold saved models.
         history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
-        history = _files_in(Path(history).expanduser(), CHECKPOINTS)
+        history = _files_in(Path(history).expanduser(), SUFFIXES)
     if not isinstance(history, (list, tuple)):
         raise TypeError(
-            "`history` must be a `WeightHistory`, a folder, or a list of checkpoints or models. "
+            "`history` must be a `WeightHistory`, a folder, or a list of files or models. "
             f"Received {type(history).__name__}."
         )
     names = [
@@ -527,21 +528,21 @@ def _are_same(arrays, others):
     )
 
 
-def _read_runs(model, history, positions):
+def _read_runs(model, history, indices):
     """The names and weights of all records, their number by run, and when they were made."""
     if isinstance(history, dict):
         found = _read_several(model, history)
     else:
         found = {"training": _until_the_end(model, *read_history(model, history))}
     for names, records in found.values():
-        _check_finite(names, records, positions)
+        _check_finite(names, records, indices)
     times = _times([names for names, _ in found.values()])
     names, records = ([each for pair in found.values() for each in pair[index]] for index in (0, 1))
     return names, records, {run: len(records) for run, (_, records) in found.items()}, times
 
 
 def _times(runs):
-    """What the metadata say of when the records of each run were made, from their names."""
+    """What the metadata say about when each run's records were made, by their names."""
     times, units = zip(*map(times_of, runs), strict=True)
     if len(set(units)) > 1:
         # Only the records themselves can be counted in all of them.
@@ -580,37 +581,37 @@ def _until_the_end(model, names, records):
     return names, records
 
 
-def _trained_positions(model):
-    """The positions of the trainable weights, and of those that are frozen now."""
-    position = {id(weight): index for index, weight in enumerate(model.weights)}
-    trained = [position[id(weight)] for weight in model.trainable_variables]
+def _trained_indices(model):
+    """The indices of the trainable weights, and of those that are frozen now."""
+    index_of = {id(weight): index for index, weight in enumerate(model.weights)}
+    trained = [index_of[id(weight)] for weight in model.trainable_variables]
     ever = {
-        position[id(weight)]
+        index_of[id(weight)]
         for layer in flatten_layers(model)
         for weight in own_trainable_variables(layer)
-        if id(weight) in position
+        if id(weight) in index_of
     }
     return trained, sorted(ever.difference(trained))
 
 
-def _check_finite(names, records, positions):
-    """Refuses a training that diverged, since no plane goes through NaN."""
-    for index, (name, record) in enumerate(zip(names, records, strict=True)):
-        if not all(np.isfinite(record[position]).all() for position in positions):
+def _check_finite(names, records, indices):
+    """Refuses records of diverged training, since no plane goes through NaN."""
+    for number, (name, record) in enumerate(zip(names, records, strict=True)):
+        if not all(np.isfinite(record[index]).all() for index in indices):
             raise ValueError(
                 f"`history` must hold finite weights. Received NaN or inf in {name!r}, the first "
-                f"such record of {len(records)}: training diverged there. To plot the {index} "
+                f"such record of {len(records)}: training diverged there. To plot the {number} "
                 "records before it, set `model` to the last of these and pass them as a list."
             )
 
 
-def _steps_from(center, records, positions):
+def _steps_from(center, records, indices):
     """Some weights of each record minus those at the center."""
-    return [[record[position] - center[position] for position in positions] for record in records]
+    return [[record[index] - center[index] for index in indices] for record in records]
 
 
 def _principal_plane(model, steps, runs, ignore):
-    """The two main directions of paths, their coordinates on them and the variance they explain.
+    """The two main directions of the paths, the records' coordinates and the explained variance.
 
     The fourth result is metadata: where the directions come from.
     """
@@ -624,7 +625,7 @@ def _principal_plane(model, steps, runs, ignore):
     )
     is_moving = np.repeat(moves, [array.size for array in steps[0]])
     length = _check_path(matrix, is_moving, ignore)
-    # The components of the steps without the end at the center, of length 0, as in the paper.
+    # Without the step of length 0 from the end to itself, as in the paper.
     is_end = np.isin(np.arange(len(matrix)), np.cumsum(list(runs.values())) - 1)
     centered = matrix[~is_end | matrix.any(axis=1)]
     centered -= centered.mean(axis=0)
@@ -713,10 +714,10 @@ def _at_record(value, steps, coordinates):
 
 def _in_all_weights(model, directions):
     """Directions in the space of all weights; those that are not trainable stay put."""
-    position = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
+    index_of = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
     return [
         [
-            direction[position[id(weight)]] if id(weight) in position else np.zeros((), "float32")
+            direction[index_of[id(weight)]] if id(weight) in index_of else np.zeros((), "float32")
             for weight in model.weights
         ]
         for direction in directions
