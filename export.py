@@ -29,7 +29,7 @@ from losslandscape.space import best_view
 from losslandscape.surfaces import LossLine, LossSurface, value_of
 
 PARTS = ("train", "test")
-# Without these a telephone shows the page small, and others a scroll bar.
+# Without these, a phone shows the page too small, and other screens show a scroll bar.
 HEAD = """<head><meta name="viewport" content="width=device-width, initial-scale=1">
 <style>body { margin: 0; overflow: hidden; }</style>"""
 # How far Plotly's camera is, in sizes of the surface, and the most lines along either axis.
@@ -51,8 +51,8 @@ def write_reference(path, train=None, test=None):
 
     Args:
         path: Where to write the HDF5 file; an existing one is replaced.
-        train: `LossLine` or `LossSurface` of the training set. Of a line with
-            several directions, only the first is written. Defaults to `None`.
+        train: `LossLine` or `LossSurface` of the training set. Only the first
+            direction of a line is written. Defaults to `None`.
         test: The same for the test set, at the same coordinates. Defaults to
             `None`.
 
@@ -239,7 +239,7 @@ def _traces(graphs, surface, metric, scale, values):
     first, second = (_escaped(axis.partition(" (")[0]) for axis in surface.axis_names)
     hover = f"{first} %{{x:.3g}}<br>{second} %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
     levels, names = _ticks(values, scale)
-    # Below the surface: a telephone has no room beside it.
+    # Below the surface: a phone has no room beside it.
     place = {"orientation": "h", "y": 0, "yanchor": "top", "len": 0.9, "thickness": 14}
     bar = place | {
         "title": {"text": name, "side": "bottom"},
@@ -254,7 +254,7 @@ def _traces(graphs, surface, metric, scale, values):
         colorscale="Viridis",
         colorbar=bar,
         hovertemplate=hover,
-        # The bar's own colors: light would make other values of them. Lines show the relief.
+        # The bar's own colors: light would turn them into those of other values. Lines show relief.
         lighting={"ambient": 1, "diffuse": 0, "specular": 0},
         contours={
             name: {"show": True, "color": "rgba(0, 0, 0, 0.25)", "width": 1, **_lines(axis)}

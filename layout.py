@@ -34,7 +34,7 @@ LONGEST_LEGEND = 6
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.5")
 LINE_STYLES = ("-", "--", "-.", ":")
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
-# Tick names of more characters have what they share taken out.
+# From tick names of more characters, what they share is taken out.
 LONGEST_NAME = 6
 # Characters on a line of the name of a heat map's row, and the fonts of the numbers in it.
 LONGEST_ROW = 10
@@ -43,7 +43,7 @@ CELL_FONTS = ("small", "x-small", "xx-small")
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 # The largest part of the caller's axes that a color bar takes.
 MOST_TAKEN = 0.6
-# A letter is about so wide, relative to its font size.
+# The width of a letter, relative to its font size.
 LETTER = 0.65
 # Unicode and special characters that LaTeX does not take as they are.
 TEX = str.maketrans(
@@ -216,7 +216,7 @@ def plane_ticks(ax, sides):
 
 
 def plain(text):
-    """Returns a text that means just its letters, for LaTeX, too, where settings ask for it."""
+    """Returns a text that is shown as plain letters, even by LaTeX where settings ask for that."""
     return text.translate(TEX) if mpl.rcParams["text.usetex"] else text
 
 
@@ -234,7 +234,7 @@ def letters_along(ax, axis="x"):
 
 
 def take_literally(text):
-    """Lets the caller's label mean its letters where it is no mathtext, such as "$x_$"."""
+    """Shows the caller's label as plain letters where it is not valid mathtext, such as "$x_$"."""
     try:
         for line in text.get_text().split("\n"):
             mathtext.MathTextParser("path").parse(line)
@@ -342,7 +342,7 @@ def write_title(ax, title):
 
 
 def keep_titles_above(ax, height):
-    """Keeps titles, also those that the caller sets later, so many points above some axes."""
+    """Keeps titles, even those that the caller sets later, `height` points above some axes."""
     # Matplotlib keeps titles clear of axes that belong to these, but of nothing else.
     ax.inset_axes([0, 1, 1, 1e-3], transform=_raised(ax, height)).set_visible(False)
 
@@ -369,12 +369,12 @@ def color_bar(ax, mappable, side, **options):
 def make_room_for(bar, axes):
     """Narrows the caller's axes until the color bar beside them lies within their old limits.
 
-    Beyond may be other axes. Matplotlib's own bars take their room in the same way. A
-    layout, which moves everything, makes room by itself.
+    Other axes may lie beyond these. Matplotlib's own bars take their room in the same way.
+    A layout, which moves everything, makes room by itself.
 
     Args:
         bar: A color bar at the right of the last of the axes.
-        axes: List of Matplotlib axes, which all become narrower, so that they compare.
+        axes: List of Matplotlib axes, which all become narrower, so that they can be compared.
     """
     figure = axes[-1].get_figure(root=True)
     if figure.get_layout_engine() is not None:
@@ -397,10 +397,10 @@ def make_room_for(bar, axes):
 
 
 def label_contours(ax, contours, names):
-    """Writes on contours what level they have, where a name fits.
+    """Writes the names of their levels on contours, where they fit.
 
-    No name is cut by the frame, or on another one or on anything drawn so far. A contour
-    that is too short for its name has none.
+    No name is cut off by the frame, or overlaps another one or anything drawn so far. A
+    contour that is too short for its name has none.
 
     Args:
         ax: Matplotlib axes.
@@ -426,7 +426,7 @@ def label_contours(ax, contours, names):
 
 
 def legend_above(ax, handles):
-    """Writes a legend above some axes and their notes, where curves may be anywhere in them."""
+    """Writes a legend above some axes and their notes, for curves that may be anywhere."""
     above = _raised(ax, _height_above(ax, *ax.texts))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "bbox_transform": above}
     drawn = ax.legend(handles=handles, frameon=False, fontsize="small", borderaxespad=0.2, **place)
@@ -457,7 +457,7 @@ def _keep_clear(ax, drawn):
         drawn.set_loc(place)
         if not _is_over_curves(ax, _roomy(drawn)):
             return
-    # Nowhere is room: make some above the curves.
+    # There is no room: make some above the curves.
     drawn.set_loc(LEGEND_PLACES[0])
     _make_room(ax, ax.bbox.y1 - _roomy(drawn).y0)
 
@@ -519,7 +519,7 @@ def _drawn_boxes(ax, size):
 
 
 def _points_along(ax, step=5):
-    """Points on the curves of some axes, at most so many pixels apart."""
+    """Points on the curves of some axes, at most `step` pixels apart."""
     found = [np.empty((0, 2))]
     for line in ax.lines:
         points = line.get_transform().transform_path(line.get_path()).vertices
@@ -531,7 +531,7 @@ def _points_along(ax, step=5):
 
 
 def _raised(ax, height):
-    """The coordinates of some axes, so many points higher."""
+    """The coordinates of some axes, `height` points higher."""
     return offset_copy(ax.transAxes, ax.get_figure(root=False), y=height, units="points")
 
 
@@ -574,7 +574,7 @@ def _middle(box):
 
 
 def _letters(ax, pixels, fontsize):
-    """How many letters fit in so many pixels."""
+    """How many letters fit in a number of pixels."""
     return int(pixels / (LETTER * _pixels(ax, fontsize)))
 
 

@@ -32,7 +32,7 @@ class Estimate(NamedTuple):
 
 
 LANDSCAPES = LossLine, LossSurface
-# What a path between models is compared with, given the share of the second one and both costs.
+# What costs between two models are compared with: shares of the second one, and both costs.
 REFERENCES = {
     "chord": lambda shares, start, end: (1 - shares) * start + shares * end,
     "mean": lambda _, start, end: (start + end) / 2,
@@ -101,7 +101,7 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
     ...     print(finding)
     share of points that are not finite: 0
     lowest point minus the model: -0.01029
-      ! The loss is lower elsewhere: the model is no minimum of what is drawn.
+      ! The loss is lower elsewhere: the model is not a minimum of what is drawn.
     ...
 
     Reference:
@@ -193,7 +193,7 @@ def asymmetry(line, rise=1.0, metric="loss"):
     Returns:
         Float array of shape `(k,)`, one per direction, from -1 to 1: 0 if both
         sides are as wide, positive if the loss stays low farther on the right. It is
-        ±1 where the loss rises that far on one side only, and NaN where on neither.
+        ±1 where the loss rises that far on one side only, NaN where it does on neither.
 
     Raises:
         ValueError: As in `half_widths`.
@@ -219,7 +219,7 @@ def expected_sigma(line, rise=0.1, metric="loss"):
     This is the largest σ up to which `E[L(θ + σu)] - L(θ) ≤ rise`. The random directions of
     the line, to both sides, are the u: those of `normalize=None` have independent standard
     normal entries, as in PAC-Bayes flatness, those of `"weight"` are relative to each
-    weight, as its magnitude-aware version has them; filter-normalized ones are relative to
+    weight, as in its magnitude-aware version; filter-normalized ones are relative to
     filters. At the minimum of a quadratic loss with the Hessian H, σ² is
     `2·rise / tr(H)`, or `2·rise / tr(T·H·T)` with the scales T of the directions.
 
@@ -506,7 +506,7 @@ def loss_rise(measured, radius=0.1, metric="loss"):
 
 
 def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
-    """Measures the barrier on the path from one model to another, or between each two of several.
+    """Measures the barrier between two models, or between every two of several.
 
     With the losses L(0) and L(1) of the models, in between
 
@@ -515,9 +515,9 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
     - `"mean"` is the highest loss minus the mean of both,
       `max L(α) - (L(0) + L(1)) / 2`: the "instability" of Frankle et al.
 
-    Neither is ever negative, since the models belong to the path. Where both have the
-    same loss, the two agree; where not, `"mean"` is at least half their difference, even
-    if the loss never rises along the path.
+    Neither is ever negative, since the models themselves count. Where both have the same
+    loss, the two agree; where not, `"mean"` is at least half their difference, even if the
+    loss never rises between them.
 
     Args:
         measured: A `LossLine` that leads from one model to another, as from
@@ -531,7 +531,7 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
     Returns:
         Float: the barrier, at the measured points between the models. It is inf if one
         of them is not finite, and NaN if a model is not. A model between two points has
-        the value interpolated linearly. Of several models, a symmetric array of shape
+        the value interpolated linearly. For several models, a symmetric array of shape
         `(models, models)`, 0 on its diagonal.
 
     Raises:
@@ -556,9 +556,9 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
         return _symmetric(measured, _barriers(measured.alphas, costs, definition))
     start, end = _ends(measured)
     inside = measured.alphas[(start < measured.alphas) & (measured.alphas < end)]
-    path = np.array([start, *inside, end])
-    shares = (path - start) / (end - start)
-    return float(_barriers(shares, np.interp(path, measured.alphas, costs[0]), definition))
+    points = np.array([start, *inside, end])
+    shares = (points - start) / (end - start)
+    return float(_barriers(shares, np.interp(points, measured.alphas, costs[0]), definition))
 
 
 def convex_radius(measured, metric="loss"):
@@ -619,7 +619,7 @@ def _find_interpolated(measured, metric):
 
 def _find_lower(values, center):
     lower = float(np.min(values, where=np.isfinite(values), initial=center) - center)
-    warning = "The loss is lower elsewhere: the model is no minimum of what is drawn."
+    warning = "The loss is lower elsewhere: the model is not a minimum of what is drawn."
     # A smaller difference would not show in a color or a line.
     is_seen = lower < -0.001 * abs(center)
     return Finding("lowest point minus the model", lower, warning if is_seen else None)
@@ -643,7 +643,7 @@ def _find_coarseness(measured, metric):
     part = float(step / highest) if highest else 0.0
     warning = "The minimum is narrower than the grid: take more points or a smaller extent."
     return Finding(
-        "rise to the nearest points, of the whole", part, warning if part > 0.5 else None
+        "rise to the nearest points, relative to the whole", part, warning if part > 0.5 else None
     )
 
 
@@ -764,7 +764,7 @@ def _ends(line):
     (rows,) = {len(values) for values in line.values.values()}
     if rows != 1 or len(positions) != 2:
         raise ValueError(
-            "`measured` must be one path between two models, as from `evaluate_interpolation`. "
+            "`measured` must be one line between two models, as from `evaluate_interpolation`. "
             f"Received {line!r} with models at {positions}."
         )
     if not line.alphas[0] <= positions[0] < positions[1] <= line.alphas[-1]:
@@ -776,7 +776,7 @@ def _ends(line):
 
 
 def _barriers(shares, costs, definition):
-    """The barrier on each path, a row of costs that begins and ends at a model."""
+    """The barrier in each row of costs, which begins and ends at a model."""
     start, end = costs[..., :1], costs[..., -1:]
     are_models_finite = np.isfinite(start + end)[..., 0]
     with np.errstate(invalid="ignore"):
@@ -787,7 +787,7 @@ def _barriers(shares, costs, definition):
 
 
 def _symmetric(measured, barriers):
-    """The matrix with one of several numbers for each pair of models."""
+    """The symmetric matrix of the barriers between the models."""
     matrix = np.zeros((len(measured.names), len(measured.names)))
     for (first, second), barrier in zip(measured.pairs, barriers, strict=True):
         matrix[first, second] = matrix[second, first] = barrier

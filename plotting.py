@@ -67,11 +67,11 @@ CURVE_STYLE = {"color": "black", "linewidth": 1.5, "path_effects": halo()}
 CHORD_STYLE = {"color": "black", "linewidth": 1, "linestyle": "--", "path_effects": halo()}
 MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
 MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
-# So few points are shown one by one: between them, nothing was measured.
+# Up to this many points are shown one by one: between them, nothing was measured.
 FEW_POINTS = 21
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
-# So many rows of a heat map have room for their names and numbers.
+# Up to this many rows of a heat map have room for their names and numbers.
 MODELS_PER_PANEL = 5
 # Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
 _tolerant = np.errstate(all="ignore")
@@ -104,7 +104,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
         The Matplotlib axes.
 
     Raises:
-        TypeError: If something else than lines is given.
+        TypeError: If anything but lines is given.
         ValueError: If there are not as many labels as lines, or `metric` or
             `scale` is unknown.
 
@@ -173,7 +173,7 @@ def plot_levels(
         labels: One title per surface. Defaults to `None`.
         metric: Which of the measured values to draw. Defaults to `"loss"`.
         scale: `"linear"` (the default), or `"log"` for levels in equal ratios,
-            fit for losses that span decades.
+            suited to losses that span decades.
         levels: Increasing values to draw contours at, with colors in equal
             steps. `None` (the default) chooses round ones.
         cmap: Matplotlib colormap. Defaults to the perceptually uniform
@@ -184,7 +184,7 @@ def plot_levels(
         The Matplotlib axes, a list of them for a list of surfaces.
 
     Raises:
-        TypeError: If something else than surfaces is given.
+        TypeError: If anything but surfaces is given.
         ValueError: If there are not as many labels or axes as surfaces, or
             `metric` or `scale` is unknown.
 
@@ -246,7 +246,7 @@ def plot_surface(
         The Matplotlib axes, a list of them for a list of surfaces.
 
     Raises:
-        TypeError: If something else than surfaces is given.
+        TypeError: If anything but surfaces is given.
         ValueError: If there are not as many labels or axes as surfaces, `ax` is
             not 3d, or `metric` or `scale` is unknown.
 
@@ -300,11 +300,11 @@ def plot_path(
 ):
     """Draws the path of training over the contours of its plane.
 
-    A square marks where training starts, the model's mark where it ends. Several
-    runs have a color each, and a point where they end. The axes are named after
-    the share of the paths' variance along them, beside that of a random walk; a
-    note says where it is no greater. Where the path is straight, the second axis
-    is a random direction.
+    A square marks where training starts, the model's mark where it ends. Each of
+    several runs has a color of its own, and a point where it ends. The names of the
+    axes give the share of the paths' variance along them; a note gives that of a
+    random walk, and says so if the path's is no greater. Where the path is straight,
+    the second axis may be a random direction.
 
     Args:
         trajectory: A `LossTrajectory`.
@@ -406,9 +406,9 @@ def plot_curve(
 def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", figsize=None):
     """Draws how far the picture of a path can be trusted.
 
-    For each record the value at the recorded weights beside the one on the
+    For each record it shows the value at the recorded weights, the one on the
     plane, where the path seems to be, and how far off the plane the record is.
-    Several runs have a color each.
+    Each of several runs has a color of its own.
 
     Args:
         trajectory: A `LossTrajectory`.
@@ -485,7 +485,7 @@ def animate_path(
         return [*lines, counter]
 
     draw(frames[-1])
-    # A layout made for each frame would make the picture tremble.
+    # A new layout for each frame would make the picture jitter.
     ax.figure.draw_without_rendering()
     ax.figure.set_layout_engine("none")
     film = animation.FuncAnimation(ax.figure, draw, frames=frames)
@@ -578,7 +578,7 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
 
 @_tolerant
 def plot_training_curvature(curvature, ax=None, *, scale="linear"):
-    """Draws what was measured in the course of a training, one panel above the other.
+    """Draws what was measured in the course of training, one panel above the other.
 
     A dashed line beside the largest eigenvalue shows the one above which gradient
     descent is unstable, where the learning rate is known. Bands are 95% confidence
@@ -593,7 +593,7 @@ def plot_training_curvature(curvature, ax=None, *, scale="linear"):
             negative.
 
     Returns:
-        Dict of Matplotlib axes by name: `"loss"` and every measure.
+        Dict of Matplotlib axes by name: every measure, and `"loss"` if it was measured.
 
     Raises:
         TypeError: If `curvature` is not a `TrainingCurvature`.
@@ -697,7 +697,7 @@ def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
 def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as a heat map.
 
-    Dark means convex, bright that the loss curves downwards half as much as
+    Dark means convex, bright means that the loss curves downwards half as much as
     upwards, or more. Marks and notes are those of `plot_levels`.
 
     Args:
@@ -720,7 +720,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     ratios = drawable_values(surface, "convexity", "linear")
     (ax,) = axes_for(ax, figsize=figsize)
     _dress_plane(ax, surface, ratios, "linear")
-    # The scale of the paper's figure, for all, or two networks could not be compared.
+    # Always the scale of the paper's figure, or two networks could not be compared.
     grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
     cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
     points = _models_within(surface)
@@ -744,7 +744,7 @@ def plot_barriers(
     cmap="viridis",
     figsize=None,
 ):
-    """Draws the barriers between each two of several models as a heat map.
+    """Draws the barriers between every two of several models as a heat map.
 
     Each cell has its number in it, if the cells are large enough for all of them. Barriers
     that are not finite have no color, and a note counts them.
@@ -810,7 +810,7 @@ def plot_metrics(lines, *, labels=None, scale="linear"):
         Dict of Matplotlib axes by metric; `"data_loss"` is left out.
 
     Raises:
-        TypeError: If something else than lines is given.
+        TypeError: If anything but lines is given.
     """
     lines = values_of("lines", lines, LossLine)
     metrics = [name for name in lines[0].values if name != "data_loss"]
@@ -852,7 +852,7 @@ def point_notes(measured, values, scale):
         notes.append(f"{interpolated} of {number} points interpolated, within {tolerance:.2g}")
     if holes:
         reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
-        holes = "no point is drawn, all" if holes == number else f"{holes} of {number} points"
+        holes = "nothing drawn: all points" if holes == number else f"{holes} of {number} points"
         notes.append(f"{holes} {reason}{_where(measured, are_holes)}")
     return notes
 
@@ -903,7 +903,7 @@ def check_format(path=None):
     except Exception as error:
         raise ValueError(
             f"Matplotlib cannot write .{suffix} figures here, so `path` {str(path)!r} must end in "
-            "another suffix, or its settings such as `text.usetex` be changed. It says: "
+            "another suffix, or settings such as `text.usetex` must change. Matplotlib says: "
             f"{type(error).__name__}: {error}"
         ) from error
 
@@ -966,7 +966,7 @@ def _draw_curve(ax, line, curves, label, scale):
         (curve,) = ax.plot(line.alphas, curves[0], **style)
         return curves[0], curve.get_color()
     to_axis, from_axis = (np.log, np.exp) if scale == "log" else (np.asarray, np.asarray)
-    # Of masked arrays, since NumPy warns where all of a column is NaN.
+    # With masked arrays, since NumPy warns where all of a column is NaN.
     finite = np.ma.masked_invalid(to_axis(curves))
     mean = finite.mean(axis=0).filled(np.nan)
     deviation = finite.std(axis=0, ddof=1).filled(np.nan)
@@ -1039,7 +1039,7 @@ def _draw_fidelity(trajectory, curves):
 
 
 def _path_notes(surface):
-    """What a random walk would explain of itself, beside what the names of the axes say."""
+    """What a random walk would explain, to compare with the names of the axes."""
     if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
         return []
     null = surface.metadata["random_walk"]

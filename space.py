@@ -14,7 +14,7 @@ WIDTH, HEIGHT = 4, 3
 # From all of them the height axis is at the right, where the color bar is.
 AZIMUTHS = (-60, -30, 120, 150)
 LOWEST, HIGHEST = 30, 42
-# So much higher than where the lowest point just comes into sight.
+# Degrees above the angle from which the lowest point just comes into sight.
 CLEARANCE = 8
 # How far out a line of sight is followed, and in how many steps.
 STEPS = np.linspace(0.02, 1.5, 75)
@@ -32,7 +32,7 @@ def draw_faces(ax, surface, heights, mapped):
     low, high = mapped.norm.vmin, mapped.norm.vmax
     faces = _faces(surface.alphas, surface.betas, heights, low, high)
     if faces:
-        # The color bar's own colors: light would make other values of them.
+        # The color bar's own colors: light would turn them into those of other values.
         shades = colormaps.get_cmap(mapped.cmap)(mapped.norm([f[:, 2].mean() for f in faces]))
         shades = shades[..., :3]
         # The finer the grid, the lighter its lines, or they would darken the whole surface.
@@ -52,9 +52,9 @@ def frame(ax, surface, limits, view):
     """
     ax.set(xlim=surface.alphas[[0, -1]], ylim=surface.betas[[0, -1]], zlim=limits)
     ax.view_init(*view)
-    # Else it would cover what the panel beside writes on its height axis.
+    # Otherwise it would cover what the next panel writes on its height axis.
     ax.patch.set_visible(False)
-    # Else the surface would hide the model's own point at its bottom.
+    # Otherwise the surface would hide the model's own point at its bottom.
     ax.computed_zorder = False
 
 
@@ -129,8 +129,8 @@ def fit(figure, bar):
 def best_view(heights, limits, sides):
     """Chooses where to look from, so that nothing hides the lowest point of any surface.
 
-    A surface that slopes is seen from its lower side, for it would be seen edge-on from
-    the upper one.
+    A surface that slopes is seen from its lower side, since from the upper one it would be
+    seen edge-on.
 
     Args:
         heights: List of arrays of shape `(m, n)`, in units of the height axis.

@@ -2,8 +2,8 @@
 
 A `LossLine` holds losses along directions, a `LossSurface` losses over the plane
 of two directions. Both keep every metric of the model, the values at the
-unperturbed weights and a record of how they were computed, so they can be drawn
-again without model or data.
+unperturbed weights and how they were computed, so they can be drawn again without
+model or data.
 """
 
 import itertools
@@ -65,15 +65,17 @@ class _Saved:
 
         - `LossLine`: `direction`, `alpha` and the values.
         - `LossSurface`: `beta`, `alpha` and the values.
-        - `LossTrajectory`, a row per record: `record`, `run`, `alpha`, `beta`, `distance`,
-          the values at the recorded weights, and as `plane_loss` … those on the plane.
+        - `LossTrajectory`, a row per record: `record`, `run`, `epoch` or `step` if known,
+          `alpha`, `beta`, `distance`, the values at the recorded weights, and as
+          `plane_loss` … those on the plane.
         - `LossBarriers`: `pair`, `alpha`, `first`, `second` and the values.
         - `Spectrum`: `probe`, `step`, `eigenvalue`, `share`.
         - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
         - `TrainingCurvature`: `epoch`, `step` or `record`, the values and `threshold`.
 
         A metric with a name that is taken gets `_value` after it. Points that were
-        interpolated, or that a checkpoint lacks, are marked in columns of these names.
+        interpolated, or that a checkpoint lacks, are marked in the columns
+        `interpolated` and `missing`.
 
         Returns:
             A `pandas.DataFrame`. Its `attrs` are the metadata, with the values at the
@@ -135,7 +137,7 @@ class _Landscape(_Saved):
 
     @property
     def missing_numbers(self):
-        """List of ints: the same points, numbered row by row, then a trajectory's others."""
+        """List of ints: the missing points, numbered row by row, then a trajectory's others."""
         return self.metadata.get("missing", [])
 
     @property
@@ -234,7 +236,7 @@ class LossSurface(_Landscape):
 
     @property
     def axes(self):
-        """Tuple of the coordinates along each axis, `(alphas, betas)`, the reverse of `values`."""
+        """Tuple of the coordinates along each axis: alphas, the columns of `values`, then betas."""
         return self.alphas, self.betas
 
     @property
@@ -307,7 +309,7 @@ class LossTrajectory(LossSurface):
 
     Attributes:
         path: Float array of shape `(k, 2)`, alpha and beta of each record,
-            projected onto the plane; the last one is (0, 0). Several runs
+            projected onto the plane. A single run ends at (0, 0). Several runs
             follow each other, and `runs` says where.
         explained: Float array of shape `(2,)`, the share of the path's variance
             along each axis.
@@ -386,9 +388,9 @@ class LossTrajectory(LossSurface):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossBarriers(_Landscape):
-    """Losses on the straight lines between each two of several models.
+    """Losses on the straight lines between every two of several models.
 
-    Of the models θ_0, θ_1, …, `values["loss"][k, j]` is the loss at
+    For the models θ_0, θ_1, …, `values["loss"][k, j]` is the loss at
     `(1 - alphas[j])·θ_a + alphas[j]·θ_b`, where `(a, b) = pairs[k]`.
 
     Attributes:
@@ -534,7 +536,7 @@ class LayerCurvature(_Saved):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class TrainingCurvature(_Landscape):
-    """The curvature of the loss in the course of a training.
+    """The curvature of the loss in the course of training.
 
     Attributes:
         times: Float array of shape `(k,)`, the epoch or step of each record.
@@ -543,7 +545,8 @@ class TrainingCurvature(_Landscape):
             ends of their 95% confidence intervals beside them, `"trace_low"` and
             `"trace_high"`. Non-finite values are kept as NaN or inf.
         thresholds: Float array of shape `(k,)`, the eigenvalue above which gradient
-            descent is unstable: 2/η for the learning rate η. NaN where it is unknown.
+            descent is unstable: without momentum, 2/η for the learning rate η. NaN where
+            it is unknown.
         center: Dict of floats, the same values at the model itself.
         metadata: Dict of how this was computed. `"unit"` says what `times` count:
             `"epoch"`, `"step"` or, if the records have other names, `"record"`.

@@ -48,8 +48,8 @@ def persistence(surface, metric="loss"):
 
     Returns:
         A list of `Basin`, the deepest first. The first has the lowest minimum and
-        never dies. Non-finite values belong to no basin; if they part the surface,
-        one basin of each part never dies.
+        never dies. Non-finite values belong to no basin; if they divide the
+        surface, one basin of each part never dies.
 
     Raises:
         ValueError: If `metric` was not measured.
@@ -113,7 +113,7 @@ def saddle_minimum_distance(surface, metric="loss"):
 
     Reference:
         [Chen et al., 2026](https://arxiv.org/abs/2602.07135), as their package
-        computes it by default. It connects the points of a grid in another way.
+        computes it by default. It connects the points of a grid differently.
     """
     basins = persistence(surface, metric)
     heights = [basin.saddle - basin.birth for basin in basins if np.isfinite(basin.saddle)]
@@ -151,7 +151,7 @@ def _merges(values):
 
 def _root(roots, point):
     while roots[point] != point:
-        # Shortens the way for the next call.
+        # Shortens the chain for the next call.
         roots[point] = roots[roots[point]]
         point = roots[point]
     return point

@@ -404,13 +404,13 @@ def test_non_finite_losses_are_infinite_barriers():
 
 
 def test_paths_without_both_models_are_refused():
-    with pytest.raises(ValueError, match="one path between two models.*with models at \\[0.0\\]"):
+    with pytest.raises(ValueError, match="one line between two models.*with models at \\[0.0\\]"):
         loss_barrier(line_of(lambda a: a**2))
     with pytest.raises(ValueError, match="hold both models, at 0 and 1. .*extent of \\(-1, 0.5\\)"):
         loss_barrier(path_of(lambda a: a**2, alphas=[-1, 0, 0.5]))
     several = line_of(lambda a: a**2, lambda a: a**2, alphas=[0, 1])
     several.metadata["positions"] = [0, 1]
-    with pytest.raises(ValueError, match="one path between two models.*2 directions"):
+    with pytest.raises(ValueError, match="one line between two models.*2 directions"):
         loss_barrier(several)
     unfinished = path_of(lambda a: a**2)
     unfinished.metadata["missing"] = [2]

@@ -679,7 +679,7 @@ def test_a_grid_of_the_caller_is_not_drawn_over_contours():
 @pytest.mark.parametrize("plot", [plot_levels, plot_surface])
 def test_a_surface_without_a_finite_value_says_so_and_has_no_color_bar(plot):
     ax = plot(a_surface(lambda a, b: np.nan * a * b))
-    assert texts(ax) == ["no point is drawn, all not finite"]
+    assert texts(ax) == ["nothing drawn: all points not finite"]
     assert not any(child.get_visible() for child in ax.child_axes)
 
 
