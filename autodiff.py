@@ -1,7 +1,7 @@
 """Autodiff: the loss of one batch, differentiated twice, on each backend.
 
-TensorFlow silently loses a part of some second derivatives. Those that Keras itself uses
-are exact here; `derivatives` checks whatever else a model does.
+TensorFlow silently loses a part of some second derivatives. Those of Keras' own layers are
+exact here; `derivatives` checks whatever else a model does.
 """
 
 import contextlib

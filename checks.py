@@ -110,7 +110,7 @@ def check_choice(name, value, choices):
 
 
 def check_integer(name, value, minimum=None):
-    """Refuses anything but an integer that is not below the minimum."""
+    """Refuses anything but an integer, and integers below the minimum."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer. Received {value!r}.")
     if minimum is not None and value < minimum:
@@ -132,7 +132,7 @@ def check_path(name, path):
 
 
 def numbered(name, path, number):
-    """Returns a path, or of several files `line-1.h5`, `line-2.h5`, …; refuses as `check_path`."""
+    """Returns a path, or for several files `line-1.h5`, `line-2.h5`, …, as `check_path` does."""
     path = check_path(name, path)
     if number == 1:
         return [path]

@@ -60,9 +60,9 @@ class Dataset:
 
     @functools.cached_property
     def keras_batches(self):
-        """The batches for `model.evaluate`, of known length if all are equal.
+        """The batches for `model.evaluate`, of known size if all are equally large.
 
-        So are those that Keras makes from arrays, for which the model may have a graph already.
+        Keras makes such batches of arrays, so the model may already have a graph for them.
         """
         if self.tensors is None or self.size % self.batch_size:
             return self.batches
@@ -247,7 +247,7 @@ def in_structure_of(structure, arrays):
 
 
 def _check_targets(model, dataset):
-    """Refuses inputs alone where the loss compares with targets: Keras says no more than "None"."""
+    """Refuses inputs alone where the loss needs targets: Keras would say only "None"."""
     batch = dataset.pipeline.element_spec if dataset.tensors is None else dataset.tensors
     _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
     is_needed = isinstance(model.loss, (str, keras.losses.Loss)) and all(
@@ -257,7 +257,7 @@ def _check_targets(model, dataset):
     if y is None and is_needed:
         loss = model.loss if isinstance(model.loss, str) else model.loss.name
         raise ValueError(
-            f"`{dataset.name}` must be (x, y), since the loss of `model`, {loss!r}, compares with "
+            f"`{dataset.name}` must be (x, y), since the loss of `model`, {loss!r}, needs "
             "targets. Received inputs alone. Pass the targets as well: `plot_loss(model, (x, y))`, "
             "`plot_loss_3D(model, 'levels', x, y)`."
         )

@@ -197,7 +197,7 @@ def _doubled(batch):
     def double(tensor):
         if isinstance(tensor, tf.SparseTensor):
             return tf.sparse.concat(0, [tensor, tensor])
-        # Those of Keras do not take ragged tensors and strings.
+        # Keras' own does not take ragged tensors or strings.
         concatenate = tf.concat if tf.is_tensor(tensor) else ops.concatenate
         return concatenate([tensor, tensor], axis=0)
 

@@ -42,7 +42,7 @@ def set_global_seed_generator(generator):
 
 
 def has_graph(model):
-    """Whether all that a model does is what the graph of a Sequential or Functional one says."""
+    """Whether a model does just what its graph says, as Sequential and Functional ones do."""
     if getattr(model, "_functional", model) is None:
         # Some layer of a Sequential model cannot be called without data.
         return False

@@ -9,17 +9,17 @@ from losslandscape.checks import check_choice
 
 # Seconds between two lines of progress in a file.
 PLAIN_INTERVAL = 30
-# In fewer seconds nothing was measured, only looked up.
+# In fewer seconds than this, nothing was measured, only looked up.
 NO_TIME = 0.5
 
 
 def check_verbose(verbose):
-    """Refuses what Keras would not take for `verbose`."""
+    """Refuses what Keras would not accept as `verbose`."""
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
 
 
 def announce(text, verbose):
-    """Says that something happens while a graph is made, where the bar will stand."""
+    """Says what is being prepared, in the place of the bar to come."""
     if verbose in ("auto", 1) and _is_interactive():
         print(f"{text} …", end="\r", flush=True)
 
@@ -89,7 +89,7 @@ class Progress:
 
     def _show(self, value, finalize):
         if self._is_plain and self._bar.target is None:
-            # Keras writes no lines without an end to count to.
+            # Keras writes no lines if it does not know where the count ends.
             print(f"{self._done} {self._bar.unit_name}s", flush=True)
         values = [] if value is None else [(self._metric, value)]
         self._bar.update(self._done, values, finalize=finalize)

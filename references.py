@@ -29,7 +29,7 @@ FLEETING = {
 
 
 def references(model):
-    """Returns all references that lead on from a model, except through its optimizer.
+    """Returns everything that a model refers to, at any depth, except through its optimizer.
 
     What is referred to several times is listed as often, so that the list also shows how
     things are connected.
