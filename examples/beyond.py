@@ -1,4 +1,4 @@
-"""Draws what lies beyond one point: the path of training, paths between networks, curvature.
+"""Draws what lies beyond one point: the path of training, lines between networks, curvature.
 
 Small convolutional networks on Fashion-MNIST; about ten minutes on two cores:
 

@@ -7,7 +7,7 @@ function. At full size, on a GPU:
 
     python examples/filter_normalization.py --dataset cifar10
 
-At the size of the figure in the README, on two cores:
+At the size of the figure in docs/results.md, on two cores:
 
     python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
         --samples 10000 --epochs 30 --family VGG-like --depth 8

@@ -51,7 +51,7 @@ def main():
     parser = flags(__doc__)
     parser.add_argument("--family", choices=FAMILIES, default="ResNet")
     parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--seeds", type=int, default=3, help="trainings per setting, at least 2")
+    parser.add_argument("--seeds", type=int, default=3, help="networks per setting, at least 2")
     arguments = parser.parse_args()
     data = prepare(arguments)
     settings = dict.fromkeys(setting for pair in CHECKS.values() for setting in pair.values())

@@ -1,4 +1,4 @@
-r"""Draws what a single picture hides: layers, steep directions, barriers, ways around, saddles.
+r"""Draws what a single picture hides: layers, steep directions, saddles, barriers and ways around.
 
 Small convolutional networks on scikit-learn's digits; about two minutes on two cores:
 

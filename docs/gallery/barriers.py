@@ -1,4 +1,4 @@
-"""How high the loss rises between each two of several networks."""
+"""How high the loss rises between every two of several networks."""
 
 from trained import large_batch, model, other, sgd, train
 

@@ -1,4 +1,4 @@
-"""A way of low loss around the barrier between two networks."""
+"""A curve of low loss around the barrier between two networks."""
 
 from trained import model, other, train
 

@@ -1,4 +1,4 @@
-"""In which layers the loss curves."""
+"""How much the loss curves in each layer."""
 
 from trained import model, train
 

@@ -1,4 +1,4 @@
-"""How many eigenvalues of the Hessian are how large."""
+"""How the eigenvalues of the Hessian are distributed."""
 
 from trained import model, train
 

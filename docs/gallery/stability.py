@@ -1,4 +1,4 @@
-"""How sharp the loss becomes in the course of training, and how sharp it may be."""
+"""How sharp the loss becomes during training, and how sharp the learning rate lets it be."""
 
 from trained import sgd, sgd_history, train
 

@@ -1,4 +1,4 @@
-"""A small network on scikit-learn's digits, and relatives of it, for all pictures."""
+"""A small network on scikit-learn's digits, and variants of it, for all pictures."""
 
 import tempfile
 
