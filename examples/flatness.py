@@ -71,7 +71,7 @@ def draw(networks, path):
             members = [of for name, of in networks.items() if family_of(name) == family]
             widths = [network[kind] for network in members]
             ax.plot(widths, [of["error"] for of in members], marker, label=family, alpha=0.7)
-        ax.set(xscale="log", xlabel="half-width", title=title)
+        ax.set(xlabel="half-width", title=title)
     axes[0].set_ylabel("test error")
     axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(path, dpi=200)
