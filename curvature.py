@@ -42,6 +42,12 @@ def hessian_product(
 ):
     """Makes a function that multiplies the Hessian of the loss by a direction.
 
+    Example:
+
+    >>> product = hessian_product(model, x_train, y_train)
+    >>> (direction,) = random_directions(model, seed=0)
+    >>> curved = product(direction)
+
     Args:
         model: A compiled and built `keras.Model`. The Hessian is taken at the weights
             it has when that function is called.
@@ -78,12 +84,6 @@ def hessian_product(
             no second derivative, state passes from batch to batch, or the loss
             is not a mean over samples, for example with `reduction="sum"`.
 
-    Example:
-
-    >>> product = hessian_product(model, x_train, y_train)
-    >>> (direction,) = random_directions(model, seed=0)
-    >>> curved = product(direction)
-
     Reference:
         Pearlmutter, 1994, "Fast exact multiplication by the Hessian". The scales
         follow from the directions of [Li et al., 2018](
@@ -105,6 +105,13 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
 
     It forecasts how wide a minimum is; see `quadratic_half_widths`.
 
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
+    >>> curvatures.shape
+    (10,)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -121,13 +128,6 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
         TypeError: If an argument has the wrong type.
         ValueError: If a direction does not fit the model, the Hessian is not
             finite, or for any reason that `hessian_product` has.
-
-    Example:
-
-    >>> directions = random_directions(model, 10, seed=0)
-    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
-    >>> curvatures.shape
-    (10,)
     """
     check_compiled(model)
     check_directions(model, directions)
@@ -155,6 +155,11 @@ def hessian_eigenvalues(
     verbose="auto",
 ):
     """Finds the extreme eigenvalues of the Hessian and their directions.
+
+    Example:
+
+    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
+    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -191,11 +196,6 @@ def hessian_eigenvalues(
             finite, or for any reason that `hessian_product` has.
         scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
             found; it holds those that were.
-
-    Example:
-
-    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
-    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
     """
     check_integer("number", number, minimum=1)
     check_choice("which", which, tuple(ENDS))
@@ -282,6 +282,10 @@ def hessian_spectrum(
     Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
     of the Hessian within its Krylov space, with weights that sum to 1.
 
+    Example:
+
+    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -306,10 +310,6 @@ def hessian_spectrum(
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value.
-
-    Example:
-
-    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
 
     Reference:
         [Ghorbani et al., 2019](https://arxiv.org/abs/1901.10159), section 2.
@@ -354,6 +354,11 @@ def layer_curvature(
 ) -> LayerCurvature:
     """Measures the curvature of the loss in each layer, while all others stay put.
 
+    Example:
+
+    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
+    >>> plot_layers(curvature)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -378,11 +383,6 @@ def layer_curvature(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, the Hessian is not
             finite, or for any reason that `hessian_product` has.
-
-    Example:
-
-    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
-    >>> plot_layers(curvature)
 
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers

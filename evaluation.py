@@ -93,6 +93,10 @@ def evaluate_lines(
 ) -> list[LossLine]:
     """Measures the loss along the same directions on one or several datasets.
 
+    Example:
+
+    >>> train, test = evaluate_lines(model, ((x_train, y_train), (x_test, y_test)), seed=0)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several: arrays or tensors
@@ -137,10 +141,6 @@ def evaluate_lines(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> train, test = evaluate_lines(model, ((x_train, y_train), (x_test, y_test)), seed=0)
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
@@ -194,6 +194,12 @@ def evaluate_surface(
 ) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
 
+    Example:
+
+    >>> surface = evaluate_surface(model, x_test, y_test, number_of_points=(51, 26), seed=0)
+    >>> surface.values["loss"].shape
+    (26, 51)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -228,12 +234,6 @@ def evaluate_surface(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> surface = evaluate_surface(model, x_test, y_test, number_of_points=(51, 26), seed=0)
-    >>> surface.values["loss"].shape
-    (26, 51)
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
@@ -273,6 +273,11 @@ def evaluate_surfaces(
 ) -> list[LossSurface]:
     """Measures the loss over the same plane on one or several datasets.
 
+    Example:
+
+    >>> surfaces = evaluate_surfaces(model, ((x_train, y_train), (x_test, y_test)), seed=0)
+    >>> axes = plot_levels(surfaces, labels=("training set", "test set"))
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
@@ -296,11 +301,6 @@ def evaluate_surfaces(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> surfaces = evaluate_surfaces(model, ((x_train, y_train), (x_test, y_test)), seed=0)
-    >>> axes = plot_levels(surfaces, labels=("training set", "test set"))
     """
     check_tolerance(tolerance)
     is_auto = _is_auto(extent)

@@ -33,6 +33,15 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
     sharpness-aware minimization (SAM) looks for the worst loss. Their perturbation
     of radius ρ, `ρ · T²g / ‖Tg‖`, is at the coordinate `ρ / √N`.
 
+    Example:
+
+    >>> steepest = gradient_direction(model, x_train, y_train)
+    >>> random, worst = (
+    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
+    ...     for directions in (random_directions(model, 10, seed=0), [steepest])
+    ... )
+    >>> plot_line([random, worst], labels=("random", "steepest"))
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -54,15 +63,6 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
         ValueError: If an argument has an unusable value, the gradient is 0 or not
             finite, or for any reason that `hessian_product` has: the derivatives
             are checked as there.
-
-    Example:
-
-    >>> steepest = gradient_direction(model, x_train, y_train)
-    >>> random, worst = (
-    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
-    ...     for directions in (random_directions(model, 10, seed=0), [steepest])
-    ... )
-    >>> plot_line([random, worst], labels=("random", "steepest"))
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 2;
@@ -100,6 +100,16 @@ def worst_direction(
     d. At the minimum of a quadratic loss this is the power method: it ends along the
     largest eigenvalue λ of THT, where the loss rises most, by `N · radius² · λ / 2`.
 
+    Example:
+
+    >>> worst = worst_direction(model, x_train, y_train, 0.2, seed=0)
+    >>> gradient = gradient_direction(model, x_train, y_train)
+    >>> lines = [
+    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
+    ...     for directions in (random_directions(model, 10, seed=0), [gradient], [worst])
+    ... ]
+    >>> plot_line(lines, labels=("random", "gradient", "worst"), scale="log")
+
     Args:
         model: As in `gradient_direction`.
         x: As in `gradient_direction`.
@@ -124,16 +134,6 @@ def worst_direction(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, the gradient is not finite, or
             for any reason that `hessian_product` has.
-
-    Example:
-
-    >>> worst = worst_direction(model, x_train, y_train, 0.2, seed=0)
-    >>> gradient = gradient_direction(model, x_train, y_train)
-    >>> lines = [
-    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
-    ...     for directions in (random_directions(model, 10, seed=0), [gradient], [worst])
-    ... ]
-    >>> plot_line(lines, labels=("random", "gradient", "worst"), scale="log")
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and

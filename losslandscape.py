@@ -564,6 +564,10 @@ def plot_interpolation(
 
     Both models are marked. They are left as they were.
 
+    Example:
+
+    >>> plot_interpolation(small_batch, large_batch, (x_test, y_test))
+
     Args:
         model: A compiled and built `keras.Model`, at coordinate 0.
         other: A model of the same architecture, at coordinate 1.
@@ -594,10 +598,6 @@ def plot_interpolation(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or the models do not
             match; raised before any point is computed.
-
-    Example:
-
-    >>> plot_interpolation(small_batch, large_batch, (x_test, y_test))
 
     Reference:
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
@@ -648,6 +648,13 @@ def plot_trajectory(
     next to that on the plane, and the record's distance from the plane. The model
     is left as it was. Several runs are drawn on one plane, each in a color.
 
+    Example:
+
+    >>> history = WeightHistory("history")
+    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
+    >>> display = plot_trajectory(model, history, x_train, y_train, scale="log")
+    >>> animate_path(display.surface, "training.gif", scale="log")
+
     Args:
         model: A compiled and built `keras.Model` at the end of its training.
         history: A `WeightHistory`; a folder with its records or with `.keras` or
@@ -681,13 +688,6 @@ def plot_trajectory(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> history = WeightHistory("history")
-    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
-    >>> display = plot_trajectory(model, history, x_train, y_train, scale="log")
-    >>> animate_path(display.surface, "training.gif", scale="log")
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
