@@ -186,9 +186,7 @@ def evaluator(model, interrupt):
         try:
             logs = _evaluate(model, dataset.keras_batches, callbacks)
         except Exception as error:
-            has_targets = isinstance(dataset.batches.element_spec, tuple)
-            hint = "" if has_targets else " It has no targets: is `y` missing?"
-            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{hint}")
+            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{_hint(dataset)}")
             raise
         if regularized and "data_loss" not in logs:
             logs["data_loss"] = _difference(logs["loss"], _penalty(regularized))
@@ -198,6 +196,16 @@ def evaluator(model, interrupt):
         return dict(zip(_result_names(logs), np.concatenate(values).tolist(), strict=True))
 
     return evaluate
+
+
+def _hint(dataset):
+    """What may be wrong with data that cannot be evaluated."""
+    parts = dataset.batches.element_spec
+    if not isinstance(parts, tuple):
+        return " It has no targets: is `y` missing?"
+    if isinstance(parts[0], tuple):
+        return " It was read as one dataset; several are tuples: ((x1, y1), (x2, y2))."
+    return ""
 
 
 def _evaluate(model, batches, callbacks):

@@ -17,6 +17,7 @@ from losslandscape.checks import (
     check_compiled,
     check_directions,
     check_integer,
+    check_metric,
     warn,
 )
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
@@ -368,6 +369,7 @@ class Evaluation:
 
     def __post_init__(self):
         check_compiled(self.model)
+        check_metric(self.metric)
         if self.executor is not None:
             check_executor(self.executor)
         check_choice("engine", self.engine, ("auto", *ENGINES))

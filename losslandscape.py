@@ -123,7 +123,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from losslandscape.alignment import match_weights
-from losslandscape.checks import check_choice, check_path, numbered, warn
+from losslandscape.checks import (
+    check_choice,
+    check_metric,
+    check_not_data,
+    check_path,
+    numbered,
+    warn,
+)
 from losslandscape.curvature import (
     directional_curvature,
     evaluate_convexity,
@@ -382,6 +389,7 @@ def plot_loss(
     """
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
+    check_metric(metric, single=True)
     check_choice("scale", scale, SCALES)
     if ax is None:
         check_backend()
@@ -776,6 +784,7 @@ def _save(figure, path):
 
 
 def _check_dataset_labels(labels, number):
+    check_not_data("dataset_labels", labels)
     if labels is None:
         return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
     labels = [labels] if isinstance(labels, str) else list(labels)
@@ -807,6 +816,7 @@ def _check_plot_types(plot_types):
 
 def _surface_drawings(plot_types, metric, common, style):
     """A function that draws by the name of each figure; refuses options that none of them takes."""
+    check_metric(metric)
     metrics = [metric] if isinstance(metric, str) else list(metric)
     taken = {
         plot_type: set(inspect.signature(PLOT_TYPES[plot_type]).parameters) - {"surfaces", "ax"}

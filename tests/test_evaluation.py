@@ -689,6 +689,15 @@ def test_a_forgotten_y_is_named(model, data):
     assert any("is `y` missing?" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+def test_datasets_as_lists_are_named(model, data):
+    with pytest.raises(ValueError, match=".") as caught:
+        evaluate_lines(model, [list(data), list(data)], number_of_points=2, verbose=0)
+    assert any(
+        "several are tuples: ((x1, y1), (x2, y2))" in note for note in caught.value.__notes__
+    )
+
+
 def test_directions_and_their_number_exclude_each_other(model, data):
     directions = random_directions(model, 2, seed=0)
     with pytest.raises(ValueError, match="`number_of_directions` is for random.*Received 2"):
