@@ -446,8 +446,10 @@ def _report(model, logs, regularized):
     logs = metrics if metrics.keys() == logs.keys() else logs
     if regularized:
         # Measured without the penalty, next to which rounding may swallow the data loss.
-        penalty = ops.cast(_penalty(regularized), logs["loss"].dtype)
-        logs = logs | {"loss": logs["loss"] + penalty, "data_loss": logs["loss"]}
+        # Outside of a graph, some versions of Keras report Python's floats.
+        loss = ops.convert_to_tensor(logs["loss"])
+        penalty = ops.cast(_penalty(regularized), loss.dtype)
+        logs = logs | {"loss": loss + penalty, "data_loss": loss}
     return _in_order(logs)
 
 

@@ -551,10 +551,18 @@ def test_the_metadata_suffice_to_repeat_a_line(model, data):
     ("options", "error", "message"),
     [
         ({"number_of_points": 1}, ValueError, "`number_of_points` must be at least 2. Received 1"),
-        ({"number_of_points": 5.0}, TypeError, "`number_of_points` must be one value.*5.0"),
+        (
+            {"number_of_points": 5.0},
+            TypeError,
+            "`number_of_points` must be an integer for both axes.*5.0",
+        ),
         ({"number_of_points": (5, 5.5)}, TypeError, "`number_of_points` must be an integer.*5.5"),
         ({"number_of_points": True}, TypeError, "`number_of_points` must be an integer.*True"),
-        ({"number_of_points": (5, 5, 5)}, TypeError, "`number_of_points` must be one value"),
+        (
+            {"number_of_points": (5, 5, 5)},
+            TypeError,
+            "`number_of_points` must be an integer for both axes",
+        ),
         ({"extent": (1, -1)}, ValueError, r"`extent`.*smaller first.*Received \(1, -1\)"),
         ({"extent": (0, np.inf)}, ValueError, r"`extent` must be two finite numbers.*inf"),
         ({"extent": (-1, 0, 1)}, TypeError, r"`extent` must be two numbers.*\(-1, 0, 1\)"),
