@@ -27,7 +27,7 @@ from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
 from losslandscape.measures import confidence_interval
-from losslandscape.progress import Progress, announce, check_verbose, tracked
+from losslandscape.progress import Progress, Status, tracked
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
 from losslandscape.walks import mover
@@ -131,9 +131,9 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
     """
     check_compiled(model)
     check_directions(model, directions)
-    _prepare(verbose)
+    status = _prepare(verbose)
     product = hessian_product(model, x, y, batch_size=batch_size)
-    tracked_directions = tracked(directions, verbose, "direction")
+    tracked_directions = tracked(directions, status, "direction")
     curvatures = np.array([_dot(direction, product(direction)) for direction in tracked_directions])
     _check_finite(curvatures)
     return curvatures
@@ -201,10 +201,10 @@ def hessian_eigenvalues(
     check_choice("which", which, tuple(ENDS))
     import_extra("scipy.sparse.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     total = 2 * number if which == "both" else number
-    with _counted(operator, None, verbose) as counted:
+    with _counted(operator, None, status) as counted:
         values, directions = _eigenpairs(
             counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
         )
@@ -257,9 +257,9 @@ def hessian_trace(
     check_integer("number_of_probes", number_of_probes, minimum=2)
     import_extra("scipy.stats", "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
-    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), verbose)
+    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), status)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -318,13 +318,13 @@ def hessian_spectrum(
     check_integer("steps", steps, minimum=1)
     linalg = import_extra("scipy.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
     steps = min(steps, operator.size)
     eigenvalues, shares = [], []
-    with _counted(operator, number_of_probes * steps, verbose) as counted:
+    with _counted(operator, number_of_probes * steps, status) as counted:
         for _ in range(number_of_probes):
             diagonal, beside = _lanczos(counted, steps, generator)
             _check_finite(diagonal)
@@ -393,13 +393,13 @@ def layer_curvature(
     for module in ("scipy.stats", "scipy.sparse.linalg"):
         import_extra(module, "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
-    samples = _trace_samples(operator, number_of_probes, seed, verbose)
+    samples = _trace_samples(operator, number_of_probes, seed, status)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
-    for _, members in tracked(groups, verbose, "layer"):
+    for _, members in tracked(groups, status, "layer"):
         kept = [unit * (index in members) for index, unit in enumerate(units)]
         layer = _Operator(operator.product, kept)
         values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
@@ -442,7 +442,7 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
 
     def trace():
         operator = _Operator(product, scales(model))
-        samples = list(_draw_trace(operator, number_of_probes, seed, verbose=0))
+        samples = list(_draw_trace(operator, number_of_probes, seed, Status(0)))
         return confidence_interval(np.sum(samples, axis=1))
 
     return {
@@ -558,9 +558,10 @@ class _Operator:
 
 
 def _prepare(verbose):
-    """Checks `verbose`, and says why the first product takes long."""
-    check_verbose(verbose)
-    announce("Preparing the Hessian", verbose)
+    """The status of a call, which says why the first product takes long."""
+    status = Status(verbose)
+    status.announce("Preparing the Hessian")
+    return status
 
 
 def _units(model, normalize, ignore, layers):
@@ -574,9 +575,9 @@ def _operator(model, data, batch_size, units):
 
 
 @contextlib.contextmanager
-def _counted(operator, number, verbose):
+def _counted(operator, number, status):
     """Makes the same matrix, whose products a bar counts in a `with` block."""
-    progress = Progress(number, verbose, unit="product")
+    progress = Progress(number, status, unit="product")
 
     def product(direction):
         moved = operator.product(direction)
@@ -609,19 +610,19 @@ def _by_layer(model, units):
     ]
 
 
-def _trace_samples(operator, number, seed, verbose):
+def _trace_samples(operator, number, seed, status):
     """Array of what `_draw_trace` yields; refuses a Hessian that is not finite at once."""
     samples = []
-    for sample in _draw_trace(operator, number, seed, verbose):
+    for sample in _draw_trace(operator, number, seed, status):
         _check_finite(sample)
         samples.append(sample)
     return np.array(samples, dtype=float)
 
 
-def _draw_trace(operator, number, seed, verbose):
+def _draw_trace(operator, number, seed, status):
     """Yields what each weight adds to an unbiased estimate of the trace, per random vector."""
     generator = np.random.default_rng(seed)
-    for _ in tracked(range(number), verbose, "vector"):
+    for _ in tracked(range(number), status, "vector"):
         signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
         probe = _times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)

@@ -30,7 +30,7 @@ from losslandscape.interpolation import (
     mixed_weights,
 )
 from losslandscape.interrupts import patient_interrupts
-from losslandscape.progress import Progress, check_verbose
+from losslandscape.progress import Progress, Status
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine
 from losslandscape.walks import locator
@@ -101,11 +101,11 @@ def fit_curve(
     check_compiled(model)
     check_same_architecture([model, other], ["model", "other"])
     check_integer("epochs", epochs, minimum=1)
-    check_verbose(verbose)
+    status = Status(verbose)
     optimizer = _copy(optimizer)
     generator = np.random.default_rng(resolve_seed(seed))
     data = _read(model, one_dataset(x, y), batch_size)
-    progress = Progress(epochs, verbose, "loss", unit="epoch")
+    progress = Progress(epochs, status, "loss", unit="epoch")
     with patient_interrupts() as interrupt, evaluated(model, between_models) as state:
         # Builds the loss, and fails if the model does not fit the data.
         evaluator(model, interrupt)(data.first_batch)

@@ -34,7 +34,7 @@ from losslandscape.engines import (
 )
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.interrupts import patient_interrupts
-from losslandscape.progress import Progress, announce, check_verbose
+from losslandscape.progress import Progress, Status, check_verbose
 from losslandscape.refinement import Refinement, check_tolerance
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
@@ -386,6 +386,10 @@ class Evaluation:
         return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
 
     @functools.cached_property
+    def _status(self):
+        return Status(self.verbose)
+
+    @functools.cached_property
     def _saved(self):
         return Checkpoint(self.checkpoint, self.kind, len(split_datasets(self.datasets)))
 
@@ -434,7 +438,7 @@ class Evaluation:
 
     def radius(self, directions):
         """Finds how far the loss stays low along all directions, rounded down to two digits."""
-        announce("Looking for the extent", self.verbose)
+        self._status.announce("Looking for the extent")
         with patient_interrupts() as interrupt, evaluated(self.model) as state:
             measure = evaluate_engine(state, self.data[:1], interrupt)
             ((loss,),) = _losses(measure, directions[:1], [0.0])
@@ -495,7 +499,7 @@ class Evaluation:
             if engines is None:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.engine, self.model, number)
-            announce(f"Preparing {number} points", self.verbose)
+            self._status.announce(f"Preparing {number} points")
             options = {"directions": directions, "interrupt": interrupt}
             if self.executor is None:
                 measure, centers, how = start(engines, state, self.data, **options)
@@ -558,7 +562,7 @@ class Evaluation:
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
         order = np.arange(number) if order is None else order
         first, *_ = self.metrics
-        progress = Progress(np.count_nonzero(is_missing), self.verbose, first)
+        progress = Progress(np.count_nonzero(is_missing), self._status, first)
         errors = {}
 
         def values():

@@ -12,7 +12,7 @@ from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, mean_derivative
 from losslandscape.directions import resolve_seed, scales
 from losslandscape.engines import evaluator
-from losslandscape.progress import announce, check_verbose, tracked
+from losslandscape.progress import Status, tracked
 from losslandscape.state import evaluated, preserved
 
 
@@ -142,16 +142,16 @@ def worst_direction(
     if not radius > 0:
         raise ValueError(f"`radius` must be greater than 0. Received {radius}.")
     check_integer("steps", steps, minimum=1)
-    check_verbose(verbose)
+    status = Status(verbose)
     generator = np.random.default_rng(resolve_seed(seed))
     data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
-    announce("Preparing gradients", verbose)
+    status.announce("Preparing gradients")
     differentiate = _differentiator(model, data)
     found = []
     with preserved(model):
         origins = [weight.numpy() for weight in model.trainable_variables]
         _, gradient = differentiate()
-        for _ in tracked(range(steps), verbose, "step"):
+        for _ in tracked(range(steps), status, "step"):
             direction = _steepest(units, gradient)
             if direction is None:
                 noise = [generator.normal(size=scale.shape) for scale in units]
