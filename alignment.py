@@ -36,6 +36,11 @@ def match_weights(model, other):
     by layer from the inputs, and the closer result is returned; nothing is random.
     Moving statistics are permuted, too, but do not count in the distance.
 
+    Example:
+
+    >>> large_batch.set_weights(match_weights(small_batch, large_batch))
+    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
+
     Args:
         model: A built `keras.Model`. It is left as it was.
         other: A Sequential or Functional model of the same architecture, whose
@@ -55,11 +60,6 @@ def match_weights(model, other):
             elementwise layers and activations, `Flatten`, `Reshape`, `Concatenate`,
             `Add` and other merging layers, nested models, all with channels last;
             and any layer without trainable weights that acts on the inputs.
-
-    Example:
-
-    >>> large_batch.set_weights(match_weights(small_batch, large_batch))
-    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
 
     Reference:
         [Ainsworth et al., 2023](https://arxiv.org/abs/2209.04836), section 3.2 and

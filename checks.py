@@ -23,7 +23,11 @@ ROOM = 14
 def check_model(model, name="model"):
     """Refuses anything without weights that can be moved; `name` is the argument's."""
     if not isinstance(model, keras.Model):
-        raise TypeError(f"`{name}` must be a `keras.Model`. Received {type(model).__name__}.")
+        is_path = isinstance(model, (str, os.PathLike))
+        raise TypeError(
+            f"`{name}` must be a `keras.Model`. Received {type(model).__name__}."
+            + " Load it first, with `keras.models.load_model(path)`." * is_path
+        )
     if not model.built:
         raise ValueError(
             f"`{name}` {model.name!r} is not built, so it has no weights yet. Call it on a batch "
@@ -107,6 +111,26 @@ def check_choice(name, value, choices):
     if value not in choices:
         accepted = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {accepted}. Received {value!r}.")
+
+
+def check_metric(metric, *, single=False):
+    """Refuses anything but the name of a metric or, unless it must be single, several names."""
+    names = [metric] if single or isinstance(metric, str) else metric
+    if not isinstance(names, (tuple, list)) or not all(isinstance(each, str) for each in names):
+        raise TypeError(
+            f"`metric` must be the name of a metric, such as 'accuracy'. Received {metric!r}."
+        )
+
+
+def check_not_data(name, value):
+    """Refuses targets that are apart from their inputs, in the place of another argument."""
+    shape = getattr(value, "shape", ())
+    if len(shape) and not all(isinstance(each, str) for each in value):
+        raise TypeError(
+            f"`{name}` cannot be an array. Received {type(value).__name__} of shape "
+            f"{tuple(shape)}. Inputs and targets are one argument, as in "
+            "`plot_loss(model, (x, y))`."
+        )
 
 
 def check_integer(name, value, minimum=None):

@@ -27,7 +27,7 @@ from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
 from losslandscape.measures import confidence_interval
-from losslandscape.progress import Progress, announce, check_verbose, tracked
+from losslandscape.progress import Progress, Status, tracked
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LayerCurvature, LossSurface, Spectrum
 from losslandscape.walks import mover
@@ -41,6 +41,12 @@ def hessian_product(
     model, x, y=None, *, normalize=None, ignore="biasbn", layers=None, batch_size=None
 ):
     """Makes a function that multiplies the Hessian of the loss by a direction.
+
+    Example:
+
+    >>> product = hessian_product(model, x_train, y_train)
+    >>> (direction,) = random_directions(model, seed=0)
+    >>> curved = product(direction)
 
     Args:
         model: A compiled and built `keras.Model`. The Hessian is taken at the weights
@@ -78,12 +84,6 @@ def hessian_product(
             no second derivative, state passes from batch to batch, or the loss
             is not a mean over samples, for example with `reduction="sum"`.
 
-    Example:
-
-    >>> product = hessian_product(model, x_train, y_train)
-    >>> (direction,) = random_directions(model, seed=0)
-    >>> curved = product(direction)
-
     Reference:
         Pearlmutter, 1994, "Fast exact multiplication by the Hessian". The scales
         follow from the directions of [Li et al., 2018](
@@ -105,6 +105,13 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
 
     It predicts how wide a minimum is; see `quadratic_half_widths`.
 
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
+    >>> curvatures.shape
+    (10,)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -121,19 +128,12 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
         TypeError: If an argument has the wrong type.
         ValueError: If a direction does not fit the model, the Hessian is not
             finite, or for any reason that `hessian_product` has.
-
-    Example:
-
-    >>> directions = random_directions(model, 10, seed=0)
-    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
-    >>> curvatures.shape
-    (10,)
     """
     check_compiled(model)
     check_directions(model, directions)
-    _prepare(verbose)
+    status = _prepare(verbose)
     product = hessian_product(model, x, y, batch_size=batch_size)
-    tracked_directions = tracked(directions, verbose, "direction")
+    tracked_directions = tracked(directions, status, "direction")
     curvatures = np.array([_dot(direction, product(direction)) for direction in tracked_directions])
     _check_finite(curvatures)
     return curvatures
@@ -155,6 +155,11 @@ def hessian_eigenvalues(
     verbose="auto",
 ):
     """Finds the extreme eigenvalues of the Hessian and their directions.
+
+    Example:
+
+    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
+    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -191,20 +196,15 @@ def hessian_eigenvalues(
             finite, or for any reason that `hessian_product` has.
         scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
             found; it holds those that were.
-
-    Example:
-
-    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
-    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
     """
     check_integer("number", number, minimum=1)
     check_choice("which", which, tuple(ENDS))
     import_extra("scipy.sparse.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     total = 2 * number if which == "both" else number
-    with _counted(operator, None, verbose) as counted:
+    with _counted(operator, None, status) as counted:
         values, directions = _eigenpairs(
             counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
         )
@@ -258,9 +258,9 @@ def hessian_trace(
     check_integer("number_of_probes", number_of_probes, minimum=2)
     import_extra("scipy.stats", "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
-    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), verbose)
+    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), status)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -282,6 +282,10 @@ def hessian_spectrum(
 
     Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
     of the Hessian within its Krylov space, with weights that sum to 1.
+
+    Example:
+
+    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -309,10 +313,6 @@ def hessian_spectrum(
         ValueError: If an argument has an unusable value, the Hessian is not
             finite, or for any reason that `hessian_product` has.
 
-    Example:
-
-    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
-
     Reference:
         [Ghorbani et al., 2019](https://arxiv.org/abs/1901.10159), section 2.
     """
@@ -320,13 +320,13 @@ def hessian_spectrum(
     check_integer("steps", steps, minimum=1)
     linalg = import_extra("scipy.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
     steps = min(steps, operator.size)
     eigenvalues, shares = [], []
-    with _counted(operator, number_of_probes * steps, verbose) as counted:
+    with _counted(operator, number_of_probes * steps, status) as counted:
         for _ in range(number_of_probes):
             diagonal, beside = _lanczos(counted, steps, generator)
             _check_finite(diagonal)
@@ -356,6 +356,11 @@ def layer_curvature(
 ) -> LayerCurvature:
     """Measures the curvature of the loss in each layer, while all others stay put.
 
+    Example:
+
+    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
+    >>> plot_layers(curvature)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -381,11 +386,6 @@ def layer_curvature(
         ValueError: If an argument has an unusable value, the Hessian is not
             finite, or for any reason that `hessian_product` has.
 
-    Example:
-
-    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
-    >>> plot_layers(curvature)
-
     Reference:
         [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
         created equal?", and [Chatterji et al., 2020](
@@ -395,13 +395,13 @@ def layer_curvature(
     for module in ("scipy.stats", "scipy.sparse.linalg"):
         import_extra(module, "analysis")
     units = _units(model, normalize, ignore, layers)
-    _prepare(verbose)
+    status = _prepare(verbose)
     operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
-    samples = _trace_samples(operator, number_of_probes, seed, verbose)
+    samples = _trace_samples(operator, number_of_probes, seed, status)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
-    for _, members in tracked(groups, verbose, "layer"):
+    for _, members in tracked(groups, status, "layer"):
         kept = [unit * (index in members) for index, unit in enumerate(units)]
         layer = _Operator(operator.product, kept)
         values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
@@ -444,7 +444,7 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
 
     def trace():
         operator = _Operator(product, scales(model))
-        samples = list(_draw_trace(operator, number_of_probes, seed, verbose=0))
+        samples = list(_draw_trace(operator, number_of_probes, seed, Status(0)))
         return confidence_interval(np.sum(samples, axis=1))
 
     return {
@@ -561,9 +561,10 @@ class _Operator:
 
 
 def _prepare(verbose):
-    """Checks `verbose`, and says why the first product takes long."""
-    check_verbose(verbose)
-    announce("Preparing the Hessian", verbose)
+    """The status of a call, which says why the first product takes long."""
+    status = Status(verbose)
+    status.announce("Preparing the Hessian")
+    return status
 
 
 def _units(model, normalize, ignore, layers):
@@ -577,9 +578,9 @@ def _operator(model, data, batch_size, units):
 
 
 @contextlib.contextmanager
-def _counted(operator, number, verbose):
+def _counted(operator, number, status):
     """Yields the same matrix, with a bar that counts its products."""
-    progress = Progress(number, verbose, unit="product")
+    progress = Progress(number, status, unit="product")
 
     def product(direction):
         moved = operator.product(direction)
@@ -612,19 +613,19 @@ def _by_layer(model, units):
     ]
 
 
-def _trace_samples(operator, number, seed, verbose):
+def _trace_samples(operator, number, seed, status):
     """Array of what `_draw_trace` yields; refuses a non-finite Hessian at once."""
     samples = []
-    for sample in _draw_trace(operator, number, seed, verbose):
+    for sample in _draw_trace(operator, number, seed, status):
         _check_finite(sample)
         samples.append(sample)
     return np.array(samples, dtype=float)
 
 
-def _draw_trace(operator, number, seed, verbose):
+def _draw_trace(operator, number, seed, status):
     """Yields what each weight adds to an unbiased estimate of the trace, per random vector."""
     generator = np.random.default_rng(seed)
-    for _ in tracked(range(number), verbose, "vector"):
+    for _ in tracked(range(number), status, "vector"):
         signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
         probe = _times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)

@@ -30,7 +30,7 @@ from losslandscape.interpolation import (
     mixed_weights,
 )
 from losslandscape.interrupts import patient_interrupts
-from losslandscape.progress import Progress, check_verbose
+from losslandscape.progress import Progress, Status
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine
 from losslandscape.walks import locator
@@ -61,6 +61,13 @@ def fit_curve(
     training mode, and multiplied by dφ/dθ = 2t(1 - t). The control point starts halfway
     between the models, a hundredth of their distance off the line.
 
+    Example:
+
+    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
+    >>> (curve,) = evaluate_curve(small_batch, large_batch, control, (x_test, y_test))
+    >>> plane = evaluate_plane([small_batch, large_batch, control], x_test, y_test)
+    >>> ax = plot_curve(plane)
+
     Args:
         model: A compiled and built `keras.Model`, at t = 0. It is left as it was.
         other: A model of the same architecture, at t = 1; it need not be compiled.
@@ -88,13 +95,6 @@ def fit_curve(
         ValueError: If an argument has an unusable value, the backend is not TensorFlow,
             or the loss does not stay finite.
 
-    Example:
-
-    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
-    >>> (curve,) = evaluate_curve(small_batch, large_batch, control, (x_test, y_test))
-    >>> plane = evaluate_plane([small_batch, large_batch, control], x_test, y_test)
-    >>> ax = plot_curve(plane)
-
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), equations 2 and 4.
     """
@@ -102,11 +102,11 @@ def fit_curve(
     check_compiled(model)
     check_same_architecture([model, other], ["model", "other"])
     check_integer("epochs", epochs, minimum=1)
-    check_verbose(verbose)
+    status = Status(verbose)
     optimizer = _copy(optimizer)
     generator = np.random.default_rng(resolve_seed(seed))
     data = _read(model, one_dataset(x, y), batch_size)
-    progress = Progress(epochs, verbose, "loss", unit="epoch")
+    progress = Progress(epochs, status, "loss", unit="epoch")
     with patient_interrupts() as interrupt, evaluated(model, between_models) as state:
         # Builds the loss, and fails if the model does not fit the data.
         evaluator(model, interrupt)(data.first_batch)
@@ -147,6 +147,12 @@ def evaluate_curve(
 ) -> list[LossLine]:
     """Measures the loss on the curve from one model to another.
 
+    Example:
+
+    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
+    >>> (curve,) = evaluate_curve(small_batch, large_batch, control, (x_test, y_test))
+    >>> barrier = loss_barrier(curve)
+
     Args:
         model: A compiled and built `keras.Model`, at t = 0. It is left as it was.
         other: A model of the same architecture, at t = 1.
@@ -174,12 +180,6 @@ def evaluate_curve(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or the models do not match;
             raised before any point is computed.
-
-    Example:
-
-    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
-    >>> (curve,) = evaluate_curve(small_batch, large_batch, control, (x_test, y_test))
-    >>> barrier = loss_barrier(curve)
 
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), section 3.

@@ -139,7 +139,8 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
             are missing, or `batch_size` is given for a dataset that is already
             batched.
     """
-    if isinstance(dataset, collections.abc.Iterator):
+    parts = dataset if isinstance(dataset, tuple) else (dataset,)
+    if any(isinstance(part, collections.abc.Iterator) for part in parts):
         raise TypeError(
             f"`{name}` must be readable more than once. Received an iterator or generator, which "
             "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
@@ -287,9 +288,17 @@ def _read_arrays(model, dataset, batch_size, name):
 def _number_of_samples(parts, name):
     shapes = [getattr(leaf, "shape", ()) for leaf in tree.flatten(parts) if leaf is not None]
     if not shapes or not all(len(shape) for shape in shapes):
+        first, *_ = parts
+        is_whole = len(parts) > 1 and (isinstance(first, tuple) or _is_batched(first))
         raise TypeError(
             f"`{name}` must be arrays (x, y) with one entry per sample. Received "
-            f"{[type(part).__name__ for part in parts]} with elements that are not arrays."
+            f"{[type(part).__name__ for part in parts]} with elements that are not arrays. "
+            + (
+                "The first is a whole dataset: pass what follows it by name, such as "
+                "`number_of_points=5`."
+                if is_whole
+                else "Make arrays of lists with `np.asarray`."
+            )
         )
     sizes = [shape[0] for shape in shapes]
     if len(set(sizes)) > 1:

@@ -56,6 +56,11 @@ def random_directions(
     The same seed gives the same directions on every backend and machine, and
     the first of several directions is the one that `number=1` gives.
 
+    Example:
+
+    >>> d1, d2 = random_directions(model, 2, seed=0)
+    >>> surface = evaluate_surface(model, x_test, y_test, directions=[d1, d2])
+
     Args:
         model: A built `keras.Model`.
         number: How many directions to draw. Defaults to 1.
@@ -82,11 +87,6 @@ def random_directions(
             integer, or `layers` holds neither names nor layers.
         ValueError: If `model` is not built, is quantized or has nothing to
             move, or another argument is not an accepted value.
-
-    Example:
-
-    >>> d1, d2 = random_directions(model, 2, seed=0)
-    >>> surface = evaluate_surface(model, x_test, y_test, directions=[d1, d2])
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 4.

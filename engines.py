@@ -186,9 +186,7 @@ def evaluator(model, interrupt):
         try:
             logs = _evaluate(model, dataset.keras_batches, callbacks)
         except Exception as error:
-            has_targets = isinstance(dataset.batches.element_spec, tuple)
-            hint = "" if has_targets else " It has no targets: is `y` missing?"
-            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{hint}")
+            error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{_hint(dataset)}")
             raise
         if regularized and "data_loss" not in logs:
             logs["data_loss"] = _difference(logs["loss"], _penalty(regularized))
@@ -198,6 +196,16 @@ def evaluator(model, interrupt):
         return dict(zip(_result_names(logs), np.concatenate(values).tolist(), strict=True))
 
     return evaluate
+
+
+def _hint(dataset):
+    """What may be wrong with data that cannot be evaluated."""
+    parts = dataset.batches.element_spec
+    if not isinstance(parts, tuple):
+        return " It has no targets: is `y` missing?"
+    if isinstance(parts[0], tuple):
+        return " It was read as one dataset; several are tuples: ((x1, y1), (x2, y2))."
+    return ""
 
 
 def _evaluate(model, batches, callbacks):
@@ -438,8 +446,10 @@ def _report(model, logs, regularized):
     logs = metrics if metrics.keys() == logs.keys() else logs
     if regularized:
         # Measured without the penalty, next to which rounding may swallow the data loss.
-        penalty = ops.cast(_penalty(regularized), logs["loss"].dtype)
-        logs = logs | {"loss": logs["loss"] + penalty, "data_loss": logs["loss"]}
+        # Outside of a graph, some versions of Keras report Python's floats.
+        loss = ops.convert_to_tensor(logs["loss"])
+        penalty = ops.cast(_penalty(regularized), loss.dtype)
+        logs = logs | {"loss": loss + penalty, "data_loss": loss}
     return _in_order(logs)
 
 

@@ -17,6 +17,7 @@ from losslandscape.checks import (
     check_compiled,
     check_directions,
     check_integer,
+    check_metric,
     warn,
 )
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
@@ -33,7 +34,7 @@ from losslandscape.engines import (
 )
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.interrupts import patient_interrupts
-from losslandscape.progress import Progress, announce, check_verbose
+from losslandscape.progress import Progress, Status, check_verbose
 from losslandscape.refinement import Refinement, check_tolerance
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
@@ -93,6 +94,10 @@ def evaluate_lines(
 ) -> list[LossLine]:
     """Measures the loss along the same directions on one or several datasets.
 
+    Example:
+
+    >>> train, test = evaluate_lines(model, ((x_train, y_train), (x_test, y_test)), seed=0)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several: arrays or tensors
@@ -137,10 +142,6 @@ def evaluate_lines(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> train, test = evaluate_lines(model, ((x_train, y_train), (x_test, y_test)), seed=0)
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
@@ -194,6 +195,12 @@ def evaluate_surface(
 ) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
 
+    Example:
+
+    >>> surface = evaluate_surface(model, x_test, y_test, number_of_points=(51, 26), seed=0)
+    >>> surface.values["loss"].shape
+    (26, 51)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
@@ -228,12 +235,6 @@ def evaluate_surface(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> surface = evaluate_surface(model, x_test, y_test, number_of_points=(51, 26), seed=0)
-    >>> surface.values["loss"].shape
-    (26, 51)
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
@@ -273,6 +274,11 @@ def evaluate_surfaces(
 ) -> list[LossSurface]:
     """Measures the loss over the same plane on one or several datasets.
 
+    Example:
+
+    >>> surfaces = evaluate_surfaces(model, ((x_train, y_train), (x_test, y_test)), seed=0)
+    >>> axes = plot_levels(surfaces, labels=("training set", "test set"))
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
@@ -296,11 +302,6 @@ def evaluate_surfaces(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> surfaces = evaluate_surfaces(model, ((x_train, y_train), (x_test, y_test)), seed=0)
-    >>> axes = plot_levels(surfaces, labels=("training set", "test set"))
     """
     check_tolerance(tolerance)
     is_auto = _is_auto(extent)
@@ -368,6 +369,7 @@ class Evaluation:
 
     def __post_init__(self):
         check_compiled(self.model)
+        check_metric(self.metric)
         if self.executor is not None:
             check_executor(self.executor)
         check_choice("engine", self.engine, ("auto", *ENGINES))
@@ -382,6 +384,10 @@ class Evaluation:
     def metrics(self):
         """Tuple of the names of the metrics that are asked for."""
         return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+
+    @functools.cached_property
+    def _status(self):
+        return Status(self.verbose)
 
     @functools.cached_property
     def _saved(self):
@@ -432,7 +438,7 @@ class Evaluation:
 
     def radius(self, directions):
         """Finds how far the loss stays low along all directions, rounded down to two digits."""
-        announce("Looking for the extent", self.verbose)
+        self._status.announce("Looking for the extent")
         with patient_interrupts() as interrupt, evaluated(self.model) as state:
             measure = evaluate_engine(state, self.data[:1], interrupt)
             ((loss,),) = _losses(measure, directions[:1], [0.0])
@@ -493,7 +499,7 @@ class Evaluation:
             if engines is None:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.engine, self.model, number)
-            announce(f"Preparing {number} points", self.verbose)
+            self._status.announce(f"Preparing {number} points")
             options = {"directions": directions, "interrupt": interrupt}
             if self.executor is None:
                 measure, centers, how = start(engines, state, self.data, **options)
@@ -556,7 +562,7 @@ class Evaluation:
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
         order = np.arange(number) if order is None else order
         first, *_ = self.metrics
-        progress = Progress(np.count_nonzero(is_missing), self.verbose, first)
+        progress = Progress(np.count_nonzero(is_missing), self._status, first)
         errors = {}
 
         def values():

@@ -12,7 +12,7 @@ from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import check_derivatives, check_loss, mean_derivative
 from losslandscape.directions import resolve_seed, scales
 from losslandscape.engines import evaluator
-from losslandscape.progress import announce, check_verbose, tracked
+from losslandscape.progress import Status, tracked
 from losslandscape.state import evaluated, preserved
 
 
@@ -32,6 +32,15 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
     `None` all scales are 1: that is the gradient itself, along which
     sharpness-aware minimization (SAM) looks for the worst loss. Their perturbation
     of radius ρ, `ρ · T²g / ‖Tg‖`, is at the coordinate `ρ / √N`.
+
+    Example:
+
+    >>> steepest = gradient_direction(model, x_train, y_train)
+    >>> random, worst = (
+    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
+    ...     for directions in (random_directions(model, 10, seed=0), [steepest])
+    ... )
+    >>> plot_line([random, worst], labels=("random", "steepest"))
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -54,15 +63,6 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
         ValueError: If an argument has an unusable value, the gradient is 0 or not
             finite, or for any reason that `hessian_product` has: the derivatives
             are checked as there.
-
-    Example:
-
-    >>> steepest = gradient_direction(model, x_train, y_train)
-    >>> random, worst = (
-    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
-    ...     for directions in (random_directions(model, 10, seed=0), [steepest])
-    ... )
-    >>> plot_line([random, worst], labels=("random", "steepest"))
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 2;
@@ -100,6 +100,16 @@ def worst_direction(
     d. At the minimum of a quadratic loss this is the power method: it ends along the
     largest eigenvalue λ of THT, where the loss rises most, by `N · radius² · λ / 2`.
 
+    Example:
+
+    >>> worst = worst_direction(model, x_train, y_train, 0.2, seed=0)
+    >>> gradient = gradient_direction(model, x_train, y_train)
+    >>> lines = [
+    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
+    ...     for directions in (random_directions(model, 10, seed=0), [gradient], [worst])
+    ... ]
+    >>> plot_line(lines, labels=("random", "gradient", "worst"), scale="log")
+
     Args:
         model: As in `gradient_direction`.
         x: As in `gradient_direction`.
@@ -125,16 +135,6 @@ def worst_direction(
         ValueError: If an argument has an unusable value, the gradient is not finite, or
             for any reason that `hessian_product` has.
 
-    Example:
-
-    >>> worst = worst_direction(model, x_train, y_train, 0.2, seed=0)
-    >>> gradient = gradient_direction(model, x_train, y_train)
-    >>> lines = [
-    ...     evaluate_line(model, x_train, y_train, directions=directions, extent=(-0.2, 0.2))
-    ...     for directions in (random_directions(model, 10, seed=0), [gradient], [worst])
-    ... ]
-    >>> plot_line(lines, labels=("random", "gradient", "worst"), scale="log")
-
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and
         [Kwon et al., 2021](https://arxiv.org/abs/2102.11600), who take one step.
@@ -142,16 +142,16 @@ def worst_direction(
     if not radius > 0:
         raise ValueError(f"`radius` must be greater than 0. Received {radius}.")
     check_integer("steps", steps, minimum=1)
-    check_verbose(verbose)
+    status = Status(verbose)
     generator = np.random.default_rng(resolve_seed(seed))
     data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
-    announce("Preparing gradients", verbose)
+    status.announce("Preparing gradients")
     differentiate = _differentiator(model, data)
     found = []
     with preserved(model):
         centers = [weight.numpy() for weight in model.trainable_variables]
         _, gradient = differentiate()
-        for _ in tracked(range(steps), verbose, "step"):
+        for _ in tracked(range(steps), status, "step"):
             direction = _steepest(units, gradient)
             if direction is None:
                 noise = [generator.normal(size=scale.shape) for scale in units]

@@ -10,7 +10,7 @@ import numbers
 
 import numpy as np
 
-from losslandscape.checks import check_integer
+from losslandscape.checks import check_integer, check_not_data
 from losslandscape.surfaces import LossLine, LossSurface
 
 
@@ -93,6 +93,7 @@ def coordinates(number_of_points, extent):
         TypeError: If an argument has the wrong type.
         ValueError: If there are fewer than two points, or the extent is empty or infinite.
     """
+    check_not_data("number_of_points", number_of_points)
     check_integer("number_of_points", number_of_points, minimum=2)
     is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
     if not is_pair or not all(isinstance(end, numbers.Real) for end in extent):
@@ -115,12 +116,17 @@ def _per_axis(number_of_points, extent):
     """The number of points and the extent of alpha and of beta."""
     is_single = isinstance(number_of_points, numbers.Integral)
     numbers_of_points = [number_of_points] * 2 if is_single else number_of_points
+    if np.size(number_of_points) > 2:
+        check_not_data("number_of_points", number_of_points)
     extents = extent if np.ndim(extent) == 2 else [extent] * 2
-    for name, value in (("number_of_points", numbers_of_points), ("extent", extents)):
+    for name, one, value in (
+        ("number_of_points", "an integer", numbers_of_points),
+        ("extent", "two numbers", extents),
+    ):
         if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 2:
             raise TypeError(
-                f"`{name}` must be one value for both axes, or a pair for alpha and beta. Received "
-                f"{value!r}."
+                f"`{name}` must be {one} for both axes, or a pair of these for alpha and beta. "
+                f"Received {value!r}."
             )
     return numbers_of_points, extents
 

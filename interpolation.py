@@ -46,6 +46,10 @@ def evaluate_interpolation(
 ) -> list[LossLine]:
     """Measures the loss on the line from one model to another.
 
+    Example:
+
+    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
+
     Args:
         model: A compiled and built `keras.Model`, at coordinate 0. It is left
             as it was.
@@ -81,10 +85,6 @@ def evaluate_interpolation(
         ValueError: If an argument has an unusable value, or the models differ in
             the shapes of their weights or in how they normalize their inputs;
             raised before any point is computed.
-
-    Example:
-
-    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
 
     Reference:
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
@@ -199,6 +199,12 @@ def evaluate_barriers(
     For k models there are k·(k - 1)/2 such lines. `loss_barrier` turns them into a matrix
     of barriers, and `plot_barriers` draws that as a heat map.
 
+    Example:
+
+    >>> barriers = evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
+    >>> loss_barrier(barriers).shape
+    (3, 3)
+
     Args:
         models: List of at least two models of the same architecture, of which the
             first must be compiled. They are left as they were.
@@ -221,12 +227,6 @@ def evaluate_barriers(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point is
             computed.
-
-    Example:
-
-    >>> barriers = evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
-    >>> loss_barrier(barriers).shape
-    (3, 3)
 
     Reference:
         [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), section 2.

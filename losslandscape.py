@@ -123,7 +123,14 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from losslandscape.alignment import match_weights
-from losslandscape.checks import check_choice, check_path, numbered, warn
+from losslandscape.checks import (
+    check_choice,
+    check_metric,
+    check_not_data,
+    check_path,
+    numbered,
+    warn,
+)
 from losslandscape.curvature import (
     directional_curvature,
     evaluate_convexity,
@@ -384,6 +391,7 @@ def plot_loss(
     """
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
+    check_metric(metric, single=True)
     check_choice("scale", scale, SCALES)
     if ax is None:
         check_backend()
@@ -567,6 +575,10 @@ def plot_interpolation(
 
     Both models are marked. They are left as they were.
 
+    Example:
+
+    >>> plot_interpolation(small_batch, large_batch, (x_test, y_test))
+
     Args:
         model: A compiled and built `keras.Model`, at coordinate 0.
         other: A model of the same architecture, at coordinate 1.
@@ -597,10 +609,6 @@ def plot_interpolation(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or the models do not
             match; raised before any point is computed.
-
-    Example:
-
-    >>> plot_interpolation(small_batch, large_batch, (x_test, y_test))
 
     Reference:
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
@@ -651,6 +659,13 @@ def plot_trajectory(
     next to that on the plane, and the record's distance from the plane. The model
     is left as it was. Several runs are drawn on one plane, each in a color of its own.
 
+    Example:
+
+    >>> history = WeightHistory("history")
+    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
+    >>> display = plot_trajectory(model, history, x_train, y_train, scale="log")
+    >>> animate_path(display.surface, "training.gif", scale="log")
+
     Args:
         model: A compiled and built `keras.Model` at the end of its training.
         history: A `WeightHistory`; a folder with its records or with `.keras` or
@@ -684,13 +699,6 @@ def plot_trajectory(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
-
-    Example:
-
-    >>> history = WeightHistory("history")
-    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
-    >>> display = plot_trajectory(model, history, x_train, y_train, scale="log")
-    >>> animate_path(display.surface, "training.gif", scale="log")
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
@@ -779,6 +787,7 @@ def _save(figure, path):
 
 
 def _check_dataset_labels(labels, number):
+    check_not_data("dataset_labels", labels)
     if labels is None:
         return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
     labels = [labels] if isinstance(labels, str) else list(labels)
@@ -810,6 +819,7 @@ def _check_plot_types(plot_types):
 
 def _surface_drawings(plot_types, metric, common, style):
     """A function that draws by the name of each figure; refuses options that none of them takes."""
+    check_metric(metric)
     metrics = [metric] if isinstance(metric, str) else list(metric)
     taken = {
         plot_type: set(inspect.signature(PLOT_TYPES[plot_type]).parameters) - {"surfaces", "ax"}

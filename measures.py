@@ -63,6 +63,15 @@ class Finding(NamedTuple):
 def report(measured, metric="loss", *, expected=None, directions=None, curvature=None):
     """Checks whether a picture of a line or surface would mislead.
 
+    Example:
+
+    >>> for finding in report(surface, expected=model.evaluate(x, y, return_dict=True)):
+    ...     print(finding)
+    share of points that are not finite: 0
+    lowest point minus the model: -0.01029
+      ! The loss is lower elsewhere: the model is no minimum of what is drawn.
+    ...
+
     Args:
         measured: A `LossLine`, `LossSurface` or `LossTrajectory`.
         metric: Which of the measured values to use. Defaults to `"loss"`.
@@ -94,15 +103,6 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
         TypeError: If an argument has the wrong type.
         ValueError: If `metric` was not measured, or there are fewer than 3 points
             per axis to compare with `curvature`.
-
-    Example:
-
-    >>> for finding in report(surface, expected=model.evaluate(x, y, return_dict=True)):
-    ...     print(finding)
-    share of points that are not finite: 0
-    lowest point minus the model: -0.01029
-      ! The loss is lower elsewhere: the model is not a minimum of what is drawn.
-    ...
 
     Reference:
         [Böttcher and Wheeler, 2022](https://arxiv.org/abs/2208.13219) compare
@@ -148,6 +148,12 @@ def half_widths(line, rise=1.0, metric="loss"):
     directions 0.5 means half the length of the weights, so networks can be
     compared.
 
+    Example:
+
+    >>> line = evaluate_line(model, x, y, 41, number_of_directions=10, seed=0)
+    >>> print(confidence_interval(half_widths(line, rise=0.1)))
+    0.413 [0.391, 0.435]
+
     Args:
         line: A `LossLine` that extends to both sides of 0.
         rise: How far the loss must rise above that of the model, greater than
@@ -163,12 +169,6 @@ def half_widths(line, rise=1.0, metric="loss"):
     Raises:
         ValueError: If the line does not extend to both sides of 0, `rise` is not
             positive, or `metric` was not measured.
-
-    Example:
-
-    >>> line = evaluate_line(model, x, y, 41, number_of_directions=10, seed=0)
-    >>> print(confidence_interval(half_widths(line, rise=0.1)))
-    0.413 [0.391, 0.435]
     """
     return _half_widths_by_side(line, rise, metric).mean(axis=1)
 
@@ -185,6 +185,11 @@ def asymmetry(line, rise=1.0, metric="loss"):
     ratio c, so an asymmetry of ±(c − 1) / (c + 1). Half-widths compare mean slopes up to
     the same rise, and need no constants but that; they do not say how slopes vary.
 
+    Example:
+
+    >>> print(confidence_interval(abs(asymmetry(line, rise=0.1))))
+    0.127 [0.089, 0.165]
+
     Args:
         line: As in `half_widths`.
         rise: As in `half_widths`.
@@ -197,11 +202,6 @@ def asymmetry(line, rise=1.0, metric="loss"):
 
     Raises:
         ValueError: As in `half_widths`.
-
-    Example:
-
-    >>> print(confidence_interval(abs(asymmetry(line, rise=0.1))))
-    0.127 [0.089, 0.165]
 
     Reference:
         [He et al., 2019](https://arxiv.org/abs/1902.00744), section 3.
@@ -223,6 +223,13 @@ def expected_sigma(line, rise=0.1, metric="loss"):
     filters. At the minimum of a quadratic loss with the Hessian H, σ² is
     `2·rise / tr(H)`, or `2·rise / tr(T·H·T)` with the scales T of the directions.
 
+    Example:
+
+    >>> directions = random_directions(model, 10, normalize="weight", ignore=None, seed=0)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> print(expected_sigma(line))
+    0.413 [0.391, 0.435]
+
     Args:
         line: A `LossLine` along at least 2 random directions, to both sides of 0.
         rise: How far the loss may rise on average, greater than 0. Defaults to 0.1, which
@@ -238,13 +245,6 @@ def expected_sigma(line, rise=0.1, metric="loss"):
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         ValueError: If there are fewer than 2 directions, or as in `half_widths`.
-
-    Example:
-
-    >>> directions = random_directions(model, 10, normalize="weight", ignore=None, seed=0)
-    >>> line = evaluate_line(model, x, y, 41, directions=directions)
-    >>> print(expected_sigma(line))
-    0.413 [0.391, 0.435]
 
     Reference:
         [Jiang et al., 2020](https://arxiv.org/abs/1912.02178), appendix C: σ of PAC-Bayes
@@ -284,6 +284,12 @@ def worst_sigma(line, rise=0.1, metric="loss"):
     The search may miss worse directions: the number found is an upper limit of the σ of
     the ball. Several searches with different seeds, as below, make it a better one.
 
+    Example:
+
+    >>> directions = [worst_direction(model, x, y, 0.2, seed=seed) for seed in range(3)]
+    >>> line = evaluate_line(model, x, y, 41, directions=directions, extent=(-0.5, 0.5))
+    >>> sigma = worst_sigma(line)
+
     Args:
         line: A `LossLine` to both sides of 0, usually along `worst_direction`.
         rise: As in `expected_sigma`. Defaults to 0.1.
@@ -294,12 +300,6 @@ def worst_sigma(line, rise=0.1, metric="loss"):
 
     Raises:
         ValueError: As in `half_widths`.
-
-    Example:
-
-    >>> directions = [worst_direction(model, x, y, 0.2, seed=seed) for seed in range(3)]
-    >>> line = evaluate_line(model, x, y, 41, directions=directions, extent=(-0.5, 0.5))
-    >>> sigma = worst_sigma(line)
 
     Reference:
         [Jiang et al., 2020](https://arxiv.org/abs/1912.02178), appendix C: the largest
@@ -317,6 +317,15 @@ def quadratic_half_widths(curvatures, rise=1.0):
     loss bends away from its curvature at the model; where it finds a smaller
     one, the curvature at the model hides how steep its surroundings are.
 
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x, y, directions=directions)
+    >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> (half_widths(line, rise=0.1) / forecast).shape
+    (10,)
+
     Args:
         curvatures: One or several numbers dᵀHd, as `directional_curvature` returns;
             for the typical random direction, the mean that `hessian_trace` returns.
@@ -327,15 +336,6 @@ def quadratic_half_widths(curvatures, rise=1.0):
 
     Raises:
         ValueError: If `rise` is not positive.
-
-    Example:
-
-    >>> directions = random_directions(model, 10, seed=0)
-    >>> curvatures = directional_curvature(model, x, y, directions=directions)
-    >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
-    >>> line = evaluate_line(model, x, y, 41, directions=directions)
-    >>> (half_widths(line, rise=0.1) / forecast).shape
-    (10,)
     """
     _check_rise(rise)
     curvatures = np.asarray(curvatures, dtype=float)
@@ -519,6 +519,12 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
     loss, the two agree; where not, `"mean"` is at least half their difference, even if the
     loss never rises between them.
 
+    Example:
+
+    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
+    >>> rise_of_loss = loss_barrier(line)
+    >>> rise_of_error = loss_barrier(line, "accuracy", mode="max")
+
     Args:
         measured: A `LossLine` that leads from one model to another, as from
             `evaluate_interpolation`, or the `LossBarriers` of several models.
@@ -537,12 +543,6 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
     Raises:
         TypeError: If `measured` is neither of these.
         ValueError: If the line does not hold both models, or an argument is unknown.
-
-    Example:
-
-    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
-    >>> rise_of_loss = loss_barrier(line)
-    >>> rise_of_error = loss_barrier(line, "accuracy", mode="max")
 
     Reference:
         [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), definition 2.1;

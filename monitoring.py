@@ -79,6 +79,13 @@ def training_curvature(
     trains on, an eigenvalue took as long as 20 epochs, the trace 10 and the half-width
     20. A part of the data is often enough.
 
+    Example:
+
+    >>> history = WeightHistory("history")
+    >>> model.fit(x_train, y_train, epochs=3, callbacks=[history], verbose=0)
+    >>> curvature = training_curvature(model, history, x_train, y_train, seed=0)
+    >>> plot_training_curvature(curvature)
+
     Args:
         model: A compiled and built `keras.Model`. It is left as it was. The weights that
             it trains now are those that count, at every record.
@@ -118,13 +125,6 @@ def training_curvature(
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or for any reason that
             `read_history` or `hessian_product` has.
-
-    Example:
-
-    >>> history = WeightHistory("history")
-    >>> model.fit(x_train, y_train, epochs=3, callbacks=[history], verbose=0)
-    >>> curvature = training_curvature(model, history, x_train, y_train, seed=0)
-    >>> plot_training_curvature(curvature)
 
     Reference:
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), section 3; for momentum,
@@ -174,6 +174,16 @@ class LandscapeLogger(keras.callbacks.Callback):
     that `training_curvature` measures, on all training data, takes about as long as 70
     epochs each time. A part of the data is often enough.
 
+    Example:
+
+    >>> logger = LandscapeLogger(("largest_eigenvalue", "trace"), x_train, y_train, every=2)
+    >>> history = model.fit(x_train, y_train, epochs=4, callbacks=[logger], verbose=0)
+    >>> sharpness = history.history["largest_eigenvalue"]
+    >>> plot_training_curvature(logger.curvature)
+    >>> def length(model):
+    ...     return sum((weight**2).sum() for weight in model.get_weights()) ** 0.5
+    >>> model.fit(x_train, y_train, callbacks=[LandscapeLogger({"length": length})], verbose=0)
+
     Args:
         measures: Names of what to measure, those of `training_curvature` (the default is
             all of them); or a dict of functions by the names that the numbers get in the
@@ -205,16 +215,6 @@ class LandscapeLogger(keras.callbacks.Callback):
         ValueError: If an argument has an unusable value; when training begins, if the
             data or the model cannot be used; or, when an epoch ends, if the logs already
             have one of the names.
-
-    Example:
-
-    >>> logger = LandscapeLogger(("largest_eigenvalue", "trace"), x_train, y_train, every=2)
-    >>> history = model.fit(x_train, y_train, epochs=4, callbacks=[logger], verbose=0)
-    >>> sharpness = history.history["largest_eigenvalue"]
-    >>> plot_training_curvature(logger.curvature)
-    >>> def length(model):
-    ...     return sum((weight**2).sum() for weight in model.get_weights()) ** 0.5
-    >>> model.fit(x_train, y_train, callbacks=[LandscapeLogger({"length": length})], verbose=0)
 
     Reference:
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065): in gradient descent with

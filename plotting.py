@@ -89,6 +89,15 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
     curve is; if there is no such place, the axis is extended above the curves.
     Curves differ in color, safe for color-blind readers, and in line style.
 
+    Example:
+
+    >>> lines = [small_batch_line, large_batch_line]
+    >>> ax = plot_line(lines, labels=("128", "2048"), metric="data_loss")
+    >>> # One layer at a time, while all others stay put.
+    >>> names = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
+    >>> lines = [evaluate_line(model, x_test, y_test, layers=name, seed=0) for name in names]
+    >>> ax = plot_line(lines, labels=names)
+
     Args:
         lines: A `LossLine`, or a list of them to compare on the same axes.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
@@ -107,15 +116,6 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
         TypeError: If anything but lines is given.
         ValueError: If there are not as many labels as lines, or `metric` or
             `scale` is unknown.
-
-    Example:
-
-    >>> lines = [small_batch_line, large_batch_line]
-    >>> ax = plot_line(lines, labels=("128", "2048"), metric="data_loss")
-    >>> # One layer at a time, while all others stay put.
-    >>> names = [layer.name for layer in model.layers if hasattr(layer, "kernel")]
-    >>> lines = [evaluate_line(model, x_test, y_test, layers=name, seed=0) for name in names]
-    >>> ax = plot_line(lines, labels=names)
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 3; for single
@@ -166,6 +166,11 @@ def plot_levels(
     contour has a label wherever one fits in the frame, clear of other labels
     and marks.
 
+    Example:
+
+    >>> ax = plot_levels(LossSurface.load("resnet56.h5"), scale="log")
+    >>> axes = plot_levels([resnet, vgg], labels=("ResNet-56", "VGG-like 56"), scale="log")
+
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
         ax: Matplotlib axes to draw on, a list of them for a list of surfaces.
@@ -187,11 +192,6 @@ def plot_levels(
         TypeError: If anything but surfaces is given.
         ValueError: If there are not as many labels or axes as surfaces, or
             `metric` or `scale` is unknown.
-
-    Example:
-
-    >>> ax = plot_levels(LossSurface.load("resnet56.h5"), scale="log")
-    >>> axes = plot_levels([resnet, vgg], labels=("ResNet-56", "VGG-like 56"), scale="log")
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
@@ -226,6 +226,10 @@ def plot_surface(
     note counts them; those that a checkpoint has not measured yet are
     interpolated, and a note says "preview".
 
+    Example:
+
+    >>> ax = plot_surface(LossSurface.load("resnet56.h5"), scale="log", view=(20, 45))
+
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
         ax: Matplotlib axes with `projection="3d"` to draw on, a list of them
@@ -249,10 +253,6 @@ def plot_surface(
         TypeError: If anything but surfaces is given.
         ValueError: If there are not as many labels or axes as surfaces, `ax` is
             not 3d, or `metric` or `scale` is unknown.
-
-    Example:
-
-    >>> ax = plot_surface(LossSurface.load("resnet56.h5"), scale="log", view=(20, 45))
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
@@ -306,6 +306,10 @@ def plot_path(
     random walk, and says so if the path's is no greater. Where the path is straight,
     the second axis may be a random direction.
 
+    Example:
+
+    >>> plot_path(LossTrajectory.load("training.h5"), scale="log")
+
     Args:
         trajectory: A `LossTrajectory`.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
@@ -321,10 +325,6 @@ def plot_path(
     Raises:
         TypeError: If `trajectory` is not a `LossTrajectory`.
         ValueError: If `metric` or `scale` is unknown.
-
-    Example:
-
-    >>> plot_path(LossTrajectory.load("training.h5"), scale="log")
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), figure 9.
@@ -359,6 +359,11 @@ def plot_curve(
 
     Beside the curve, the straight line between the models is dashed.
 
+    Example:
+
+    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
+    >>> ax = plot_curve(evaluate_plane([small_batch, large_batch, control], x_test, y_test))
+
     Args:
         surface: A `LossSurface` from `evaluate_plane` of three models: both ends of the
             curve, then its control point, as from `fit_curve`.
@@ -376,11 +381,6 @@ def plot_curve(
         TypeError: If `surface` is not a `LossSurface`.
         ValueError: If it is not the plane of three models, or `metric` or `scale` is
             unknown.
-
-    Example:
-
-    >>> control = fit_curve(small_batch, large_batch, x_train, y_train, epochs=5)
-    >>> ax = plot_curve(evaluate_plane([small_batch, large_batch, control], x_test, y_test))
 
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), figure 1.
@@ -584,6 +584,12 @@ def plot_training_curvature(curvature, ax=None, *, scale="linear"):
     descent is unstable, where the learning rate is known. Bands are 95% confidence
     intervals. What is not finite is left out.
 
+    Example:
+
+    >>> logger = LandscapeLogger("largest_eigenvalue", x_train, y_train)
+    >>> model.fit(x_train, y_train, epochs=3, callbacks=[logger], verbose=0)
+    >>> axes = plot_training_curvature(logger.curvature, scale="log")
+
     Args:
         curvature: A `TrainingCurvature` from `training_curvature`, or the attribute of
             a `LandscapeLogger`.
@@ -598,12 +604,6 @@ def plot_training_curvature(curvature, ax=None, *, scale="linear"):
     Raises:
         TypeError: If `curvature` is not a `TrainingCurvature`.
         ValueError: If `scale` is unknown, or `ax` has other names.
-
-    Example:
-
-    >>> logger = LandscapeLogger("largest_eigenvalue", x_train, y_train)
-    >>> model.fit(x_train, y_train, epochs=3, callbacks=[logger], verbose=0)
-    >>> axes = plot_training_curvature(logger.curvature, scale="log")
 
     Reference:
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), figure 1.
@@ -749,6 +749,11 @@ def plot_barriers(
     Each cell has its number in it, if the cells are large enough for all of them. Barriers
     that are not finite have no color, and a note counts them.
 
+    Example:
+
+    >>> barriers = evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
+    >>> ax = plot_barriers(barriers, labels=("32", "16", "100"))
+
     Args:
         barriers: A `LossBarriers`.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
@@ -766,11 +771,6 @@ def plot_barriers(
         TypeError: If `barriers` is not a `LossBarriers`.
         ValueError: If there are not as many labels as models, or another argument is
             unknown.
-
-    Example:
-
-    >>> barriers = evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
-    >>> ax = plot_barriers(barriers, labels=("32", "16", "100"))
     """
     barriers = value_of("barriers", barriers, LossBarriers)
     labels = barriers.names if labels is None else _check_labels(labels, barriers.names)

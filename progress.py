@@ -1,5 +1,8 @@
 """Progress: how far a call has come, as a bar on the screen or as plain lines in a file."""
 
+import contextlib
+import importlib
+import io
 import sys
 import time
 
@@ -18,24 +21,71 @@ def check_verbose(verbose):
     check_choice("verbose", verbose, ("auto", 0, 1, 2))
 
 
-def announce(text, verbose):
-    """Says what is being prepared, in the place of the bar to come."""
-    if verbose in ("auto", 1) and _is_interactive():
-        print(f"{text} …", end="\r", flush=True)
+class Status:
+    """The line in which one call shows how far it has come.
+
+    In a notebook it is one output, which changes in place: whatever is printed may be
+    kept as an output of its own, hundreds of them, where no browser runs the notebook.
+
+    Args:
+        verbose: As in `evaluate_lines`.
+    """
+
+    def __init__(self, verbose):
+        check_verbose(verbose)
+        self.verbose, self._output = verbose, None
+
+    @property
+    def is_plain(self):
+        """Whether it is written to a file, and cannot change."""
+        return self.verbose == "auto" and not _is_interactive()
+
+    @property
+    def changes(self):
+        """Whether it changes as the call goes on."""
+        return self.verbose in ("auto", 1) and _is_interactive()
+
+    def announce(self, text):
+        """Says that something happens while a graph is made, where the bar will stand."""
+        if self.changes:
+            with self.printing():
+                print(f"{text} …", end="\r", flush=True)
+
+    @contextlib.contextmanager
+    def printing(self):
+        """Puts what is printed in a `with` block into the line."""
+        if not (self.changes and _is_cell()):
+            yield
+            return
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            yield
+        # Keras goes back to the start of the line to draw the bar anew.
+        text = printed.getvalue().replace("\b", "").strip("\r\n").rpartition("\r")[2]
+        if text:
+            self._display({"text/plain": text})
+        if printed.getvalue().endswith("\n"):
+            self._output = None
+
+    def _display(self, content):
+        if self._output is not None:
+            self._output.update(content, raw=True)
+            return
+        display = importlib.import_module("IPython.display").display
+        self._output = display(content, raw=True, display_id=True)
 
 
-def tracked(items, verbose, unit):
+def tracked(items, status, unit):
     """Yields items, and counts them as they are done.
 
     Args:
         items: A sequence.
-        verbose: As in `evaluate_lines`.
+        status: A `Status`.
         unit: The name of what is counted.
 
     Yields:
         Each of the items.
     """
-    progress = Progress(len(items), verbose, unit=unit)
+    progress = Progress(len(items), status, unit=unit)
     try:
         for item in items:
             yield item
@@ -51,16 +101,16 @@ class Progress:
 
     Args:
         number: How many units there are. `None` if nobody knows.
-        verbose: As in `evaluate_lines`.
+        status: The `Status` in which it is shown.
         metric: The name of the values that are shown. Defaults to `None`, none.
         unit: The name of what is counted. Defaults to `"point"`.
     """
 
-    def __init__(self, number, verbose, metric=None, unit="point"):
-        self._is_plain = verbose == "auto" and not _is_interactive()
+    def __init__(self, number, status, metric=None, unit="point"):
+        self._status, self._is_plain = status, status.is_plain
         self._bar = keras.utils.Progbar(
             number,
-            verbose=2 if self._is_plain else 1 if verbose == "auto" else verbose,
+            verbose=2 if status.is_plain else 1 if status.verbose == "auto" else status.verbose,
             stateful_metrics=[metric],
             unit_name=unit,
         )
@@ -92,9 +142,16 @@ class Progress:
             # Keras writes no lines if it does not know where the count ends.
             print(f"{self._done} {self._bar.unit_name}s", flush=True)
         values = [] if value is None else [(self._metric, value)]
-        self._bar.update(self._done, values, finalize=finalize)
+        with self._status.printing():
+            self._bar.update(self._done, values, finalize=finalize)
 
 
 def _is_interactive():
     """Whether there is a terminal or notebook, in which a bar can move."""
     return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
+def _is_cell():
+    """Whether what is printed goes to a cell of a notebook, and not, for example, to a string."""
+    streams = sys.modules.get("ipykernel.iostream")
+    return streams is not None and isinstance(sys.stdout, streams.OutStream)

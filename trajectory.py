@@ -50,6 +50,12 @@ class WeightHistory(keras.callbacks.Callback):
     recorded as well, as `epoch-7_start-1.npz`: the path then jumps, as the
     training did. To leave out lost epochs, delete their records before resuming.
 
+    Example:
+
+    >>> history = WeightHistory("history")
+    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
+    >>> plot_trajectory(model, history, x_train, y_train)
+
     Args:
         folder: Where to write; it is created if it does not exist.
         every: `"epoch"` (the default), or an integer number of steps. If Keras
@@ -64,12 +70,6 @@ class WeightHistory(keras.callbacks.Callback):
         ValueError: If `every` is less than 1; or, when training begins, if the
             folder has records and `append` is `False`, or has records by epoch
             and `every` counts steps, or vice versa.
-
-    Example:
-
-    >>> history = WeightHistory("history")
-    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
-    >>> plot_trajectory(model, history, x_train, y_train)
     """
 
     def __init__(self, folder, every="epoch", append=False):
@@ -203,6 +203,13 @@ def evaluate_trajectory(
     shares under `"random_walk"`; plots show them beside those of the path, and say
     so where the path's are no greater.
 
+    Example:
+
+    >>> trajectory = evaluate_trajectory(
+    ...     small_batch, {"16": small_history, "100": large_history}, x_train, y_train
+    ... )
+    >>> plot_path(trajectory, scale="log")
+
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
             is left as it was.
@@ -241,13 +248,6 @@ def evaluate_trajectory(
             not finite (the error names the first such record) or are all the same,
             or if another argument has an unusable value; raised before any point is
             computed.
-
-    Example:
-
-    >>> trajectory = evaluate_trajectory(
-    ...     small_batch, {"16": small_history, "100": large_history}, x_train, y_train
-    ... )
-    >>> plot_path(trajectory, scale="log")
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2; for random

@@ -5,6 +5,7 @@ import builtins
 import doctest
 import functools
 import importlib
+import inspect
 import re
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def test_example(example, request, tmp_path, monkeypatch):
     runner = doctest.DocTestRunner(Checker(), optionflags=doctest.ELLIPSIS)
     failures, _ = runner.run(example, out=messages.append)
     assert not failures, "".join(messages)
+
+
+def test_the_first_screen_of_help_ends_after_the_example():
+    late = []
+    for name in losslandscape.__all__:
+        lines = (inspect.getdoc(getattr(losslandscape, name)) or "").splitlines()
+        example = [number for number, line in enumerate(lines) if line.startswith((">>>", "..."))]
+        if example and example[-1] >= 24:
+            late.append(name)
+    assert late == []
 
 
 def missing_names(source, known):

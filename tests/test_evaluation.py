@@ -551,10 +551,18 @@ def test_the_metadata_suffice_to_repeat_a_line(model, data):
     ("options", "error", "message"),
     [
         ({"number_of_points": 1}, ValueError, "`number_of_points` must be at least 2. Received 1"),
-        ({"number_of_points": 5.0}, TypeError, "`number_of_points` must be one value.*5.0"),
+        (
+            {"number_of_points": 5.0},
+            TypeError,
+            "`number_of_points` must be an integer for both axes.*5.0",
+        ),
         ({"number_of_points": (5, 5.5)}, TypeError, "`number_of_points` must be an integer.*5.5"),
         ({"number_of_points": True}, TypeError, "`number_of_points` must be an integer.*True"),
-        ({"number_of_points": (5, 5, 5)}, TypeError, "`number_of_points` must be one value"),
+        (
+            {"number_of_points": (5, 5, 5)},
+            TypeError,
+            "`number_of_points` must be an integer for both axes",
+        ),
         ({"extent": (1, -1)}, ValueError, r"`extent`.*smaller first.*Received \(1, -1\)"),
         ({"extent": (0, np.inf)}, ValueError, r"`extent` must be two finite numbers.*inf"),
         ({"extent": (-1, 0, 1)}, TypeError, r"`extent` must be two numbers.*\(-1, 0, 1\)"),
@@ -687,6 +695,15 @@ def test_a_forgotten_y_is_named(model, data):
     with pytest.raises(ValueError, match=".") as caught:
         evaluate_surface(model, data[0], number_of_points=2, verbose=0)
     assert any("is `y` missing?" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.filterwarnings("ignore:The structure of `inputs`")
+def test_datasets_as_lists_are_named(model, data):
+    with pytest.raises(ValueError, match=".") as caught:
+        evaluate_lines(model, [list(data), list(data)], number_of_points=2, verbose=0)
+    assert any(
+        "several are tuples: ((x1, y1), (x2, y2))" in note for note in caught.value.__notes__
+    )
 
 
 def test_directions_and_their_number_exclude_each_other(model, data):

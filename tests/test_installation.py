@@ -167,6 +167,9 @@ def test_the_notebook_runs_and_shows_each_figure_once():
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
+    # A bar is one output that changes; what is printed would be kept line by line.
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    assert [output.text for output in outputs if output.get("name") == "stdout"] == []
     for source, number in pictures.items():
         assert number == source.count("plot_loss(") + source.count('"levels"') + source.count(
             '"3d"'

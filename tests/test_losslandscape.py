@@ -21,6 +21,7 @@ from losslandscape import (
     WeightHistory,
     direction_between,
     evaluate_line,
+    evaluate_lines,
     evaluate_surface,
     half_widths,
     non_convexity,
@@ -268,6 +269,34 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
             ValueError,
             "`ax` must be 3d axes",
         ),
+        (
+            lambda m, d: plot_loss(m, *d),
+            TypeError,
+            r"`dataset_labels`.*ndarray of shape \(64,\).*`plot_loss\(model, \(x, y\)\)`",
+        ),
+        (
+            lambda m, d: evaluate_lines(m, *d),
+            TypeError,
+            r"`number_of_points`.*shape \(64,\).*`plot_loss\(model, \(x, y\)\)`",
+        ),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", d, 5),
+            TypeError,
+            "'tuple', 'int'.*The first is a whole dataset: pass.*by name.*number_of_points=5",
+        ),
+        (
+            lambda m, d: plot_loss(m, tuple(part.tolist() for part in d)),
+            TypeError,
+            "'list', 'list'.*`np.asarray`",
+        ),
+        (lambda m, d: plot_loss(m, (d for _ in range(3))), TypeError, "iterator.*only once"),
+        (lambda m, d: plot_loss(m, d, metric=["loss"]), TypeError, "name of a metric.*'loss'"),
+        (
+            lambda m, d: plot_loss_3D(m, "levels", *d, metric=keras.metrics.Mean()),
+            TypeError,
+            "`metric` must be the name of a metric.*Received <Mean",
+        ),
+        (lambda m, d: plot_loss("a.keras", d), TypeError, "Received str.*load_model"),  # noqa: ARG005
         (lambda m, d: plot_loss(m, d, extent=1), TypeError, r"two numbers.*\(-1, 1\). Received 1"),
         (lambda m, d: plot_loss(m, d, extent="Auto"), ValueError, "or 'auto'. Received 'Auto'"),
     ],

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from itertools import pairwise
+from unittest import mock
 
 import matplotlib as mpl
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
+from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from PIL import Image
 
 from losslandscape import (
@@ -479,9 +481,13 @@ def test_a_hole_leaves_the_faces_beside_it_as_they_are():
 def test_a_surface_is_cut_along_its_limits(scale):
     to_axis = np.log10 if scale == "log" else np.asarray
     bowl = a_surface(lambda a, b: 1 + 9 * (a**2 + b**2))
-    ax = plot_surface(bowl, limits=(2, 6), scale=scale)
-    mesh = ax.collections[0]
-    corners = mesh._faces[~mesh._invalid_vertices]
+    set_verts = Poly3DCollection.set_verts
+    with mock.patch.object(
+        Poly3DCollection, "set_verts", autospec=True, side_effect=set_verts
+    ) as drawn:
+        plot_surface(bowl, limits=(2, 6), scale=scale)
+    _, faces, *_ = drawn.call_args.args
+    corners = np.concatenate(list(faces))
     low, high = to_axis([2, 6])
     assert corners[:, 2].min() == low
     assert corners[:, 2].max() == high
