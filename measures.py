@@ -69,7 +69,7 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
     ...     print(finding)
     share of points that are not finite: 0
     lowest point minus the model: -0.01029
-      ! The loss is lower elsewhere: the model is no minimum of what is drawn.
+      ! The loss is lower elsewhere: the model is not a minimum of what is drawn.
     ...
 
     Args:
