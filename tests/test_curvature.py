@@ -682,7 +682,7 @@ def test_curvature_is_that_of_the_loss_that_a_test_step_reports(run_eagerly):
     hessian = hessian_by_products(model, data)
     np.testing.assert_allclose(hessian, expected, atol=2e-3 * np.abs(expected).max())
     # The model's own step must not use what was traced in the meantime.
-    assert model.evaluate(data, verbose=0) == pytest.approx(float(loss()), rel=1e-5)
+    assert float(model.evaluate(data, verbose=0)) == pytest.approx(float(loss()), rel=1e-5)
 
 
 def test_a_loss_that_is_not_what_evaluate_reports_is_refused():

@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.text import Text
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 from PIL import Image
+from scipy.integrate import trapezoid
 
 from losslandscape import (
     LayerCurvature,
@@ -1014,9 +1015,9 @@ def test_a_spectrum_is_a_density():
     shares = np.array([[0.1, 0.8, 0.1], [0.3, 0.5, 0.2]])
     ax = plot_spectrum(Spectrum(eigenvalues, shares, {"parameters": 100}), width=0.1)
     positions, density = ax.lines[0].get_data()
-    np.testing.assert_allclose(np.trapezoid(density, positions), 1, rtol=1e-3)
+    np.testing.assert_allclose(trapezoid(density, positions), 1, rtol=1e-3)
     # The mean of the eigenvalues by their shares, over both probes.
-    mean = np.trapezoid(positions * density, positions)
+    mean = trapezoid(positions * density, positions)
     np.testing.assert_allclose(mean, (0.9 + 2.7) / 2, rtol=1e-3)
     peak = density[np.abs(positions - 10).argmin()]
     np.testing.assert_allclose(peak, 0.15 / (0.1 * np.sqrt(2 * np.pi)), rtol=1e-2)
