@@ -313,6 +313,7 @@ def plot_loss(
     engine="auto",
     executor=None,
     checkpoint=None,
+    tolerance=None,
     ax=None,
     path=None,
     show=False,
@@ -369,6 +370,11 @@ def plot_loss(
         checkpoint: Path of an HDF5 file that keeps points as they are measured;
             the same call resumes from it after a crash. With several datasets,
             `line.h5` becomes `line-1.h5`, `line-2.h5`, … Defaults to `None`.
+        tolerance: Interpolate what cubic splines predict within this share of the
+            range of `metric`, such as 0.01, which saves most evaluations of a fine,
+            smooth line; a note says how many points were interpolated, see
+            `evaluate_lines`. Defaults to `None`: everything that is drawn was
+            measured.
         ax: Matplotlib axes to draw on. `None` (the default) makes a new figure.
         path: Where to save the figure; the suffix sets the format. `None` (the
             default) does not save it.
@@ -412,6 +418,7 @@ def plot_loss(
         engine=engine,
         executor=executor,
         checkpoint=checkpoint,
+        tolerance=tolerance,
         verbose=verbose,
     )
     draw = partial(plot_line, lines, ax, labels=labels, metric=metric, scale=scale)

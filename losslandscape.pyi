@@ -65,6 +65,7 @@ def plot_loss(
     engine: _Engine = "auto",
     executor: Executor | None = None,
     checkpoint: _Path | None = None,
+    tolerance: float | None = None,
     ax: Axes | None = None,
     path: _Path | None = None,
     show: bool = False,
@@ -339,6 +340,7 @@ def evaluate_lines(
     engine: _Engine = "auto",
     executor: Executor | None = None,
     checkpoint: _Path | None = None,
+    tolerance: float | None = None,
     verbose: _Verbose = "auto",
 ) -> list[LossLine]: ...
 def evaluate_surface(

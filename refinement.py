@@ -1,6 +1,6 @@
-"""Refinement: which points of a grid have to be measured, and what the others must be.
+"""Refinement: which points of a line or plane have to be measured, and what the others must be.
 
-A grid is measured from coarse to fine. At each step a cubic spline through the coarser
+It is measured from coarse to fine. At each step a cubic spline through the coarser
 points predicts the finer ones; where it agrees with what is then measured, the points
 beyond are interpolated, and where it does not (ridges, holes, chaos), they are measured.
 """
@@ -11,7 +11,6 @@ import numbers
 import numpy as np
 
 from losslandscape.checks import import_extra
-from losslandscape.grids import Grid
 
 # The first two levels, of 5 and 9 points per axis, are always measured.
 FIRST_LEVEL = 2
@@ -24,21 +23,29 @@ CHECKED = 0.1
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Refinement:
-    """How a surface is measured where interpolation is good enough.
+    """How lines and surfaces are measured where interpolation is good enough.
 
     Attributes:
-        grid: The `Grid`.
+        axes: List of the coordinates along the last axes of the values, in this order.
         tolerance: The largest error, as a share of the range of the values and, if all are
             positive, of their logarithms.
         metrics: Names of the metrics that must meet it.
+        number: How many lines or surfaces with these axes there are; each is interpolated on
+            its own. Defaults to 1.
     """
 
-    grid: Grid
+    axes: list
     tolerance: float
     metrics: tuple
+    number: int = 1
 
     def __post_init__(self):
         import_extra("scipy.interpolate", "analysis")
+
+    @property
+    def shape(self):
+        """The shape of the values of all lines or surfaces."""
+        return self.number, *map(len, self.axes)
 
     def wanted(self, walks, is_missing):
         """Returns the positions to measure next; none if the rest can be interpolated.
@@ -47,10 +54,10 @@ class Refinement:
             walks: List with a dict of arrays per dataset, as far as they are measured.
             is_missing: Boolean array of the points that are not.
         """
-        known = ~is_missing.reshape(self.grid.shape)
-        fields = [walk[name].reshape(known.shape) for walk in walks for name in self.metrics]
-        is_wanted = np.zeros(known.shape, bool)
-        for is_new, is_open, _ in _levels(self.grid, fields, known, MARGIN * self.tolerance):
+        known = ~is_missing.reshape(self.shape)
+        fields = [walk[name].reshape(self.shape) for walk in walks for name in self.metrics]
+        is_wanted = np.zeros(self.shape, bool)
+        for is_new, is_open, _ in _levels(self.axes, fields, known, MARGIN * self.tolerance):
             is_wanted = is_new & is_open & ~known
             if is_wanted.any():
                 break
@@ -64,10 +71,10 @@ class Refinement:
 
     def complete(self, values, is_missing):
         """Returns a dict of arrays with the missing values interpolated."""
-        known = ~is_missing.reshape(self.grid.shape)
+        known = ~is_missing.reshape(self.shape)
         completed = {}
         for name, array in values.items():
-            *_, (_, _, (field,)) = _levels(self.grid, [array.reshape(known.shape)], known, 0)
+            *_, (_, _, (field,)) = _levels(self.axes, [array.reshape(self.shape)], known, 0)
             completed[name] = field.ravel()
         return completed
 
@@ -109,23 +116,23 @@ def check_tolerance(tolerance):
         )
 
 
-def _levels(grid, fields, known, limit):
+def _levels(axes, fields, known, limit):
     """Goes from coarse to fine.
 
     Yields, for each level, boolean arrays of the points that are new in it and of the
     region where the coarser level was not good enough, and the fields with the points of
     this level complete, as far as they are known or can be interpolated.
     """
-    indices = [_indices(len(axis)) for axis in (grid.betas, grid.alphas)]
+    indices = [_indices(len(axis)) for axis in axes]
     number = max(map(len, indices))
-    levels = [[axis[min(level, len(axis) - 1)] for axis in indices] for level in range(number)]
+    levels = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
     fields = [np.array(field) for field in fields]
     coarser, is_open = None, np.ones(known.shape, bool)
     for level in levels:
         inside = _mask(known.shape, level)
         is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
         if coarser is not None and is_new.any():
-            pairs = [_best(grid, field, (coarser, level), is_new & known) for field in fields]
+            pairs = [_best(axes, field, (coarser, level), is_new & known) for field in fields]
             error = np.max([error for _, error in pairs], axis=0)
             fields = [
                 np.where(is_new & ~known, guess, field)
@@ -149,11 +156,11 @@ def _indices(number):
 
 def _mask(shape, level):
     mask = np.zeros(shape, bool)
-    mask[np.ix_(*level)] = True
+    mask[:, *np.ix_(*level)] = True
     return mask
 
 
-def _best(grid, field, levels, is_checked):
+def _best(axes, field, levels, is_checked):
     """The field at the second of two levels as the first one predicts it, and the errors.
 
     Of values and of logarithms the smoother ones are interpolated, as the errors show.
@@ -162,25 +169,27 @@ def _best(grid, field, levels, is_checked):
     scales = [(np.asarray, np.asarray)]
     if finite.size and finite.min() > 0:
         scales.append((np.log, np.exp))
-    guesses = [_predicted(grid, field, levels, *scale) for scale in scales]
+    guesses = [_predicted(axes, field, levels, *scale) for scale in scales]
     pairs = [(guess, _errors(guess, field)) for guess in guesses]
     return min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
 
 
-def _predicted(grid, field, levels, scale, unscale):
-    """The field at the second of two levels, by a spline through the first one."""
+def _predicted(axes, field, levels, scale, unscale):
+    """The field at the second of two levels, by splines through the first one."""
     interpolate = import_extra("scipy.interpolate", "analysis")
-    (rows, columns), finer = levels
-    known = field[np.ix_(rows, columns)]
+    coarser, finer = levels
+    known = field[:, *np.ix_(*coarser)]
     is_finite = np.isfinite(known)
     # A spline through NaN would be NaN everywhere; here it is wrong, and its points are measured.
     heights = scale(np.where(is_finite, known, known[is_finite].max() if is_finite.any() else 1.0))
-    degrees = {"kx": min(3, len(rows) - 1), "ky": min(3, len(columns) - 1)}
-    axes = grid.betas[rows], grid.alphas[columns]
-    spline = interpolate.RectBivariateSpline(*axes, heights, **degrees, s=0)
+    for number, (axis, some, more) in enumerate(zip(axes, *levels, strict=True), start=1):
+        degree = min(3, len(some) - 1)
+        heights = interpolate.make_interp_spline(axis[some], heights, degree, axis=number)(
+            axis[more]
+        )
     predicted = np.full(field.shape, np.nan)
     with np.errstate(over="ignore"):
-        predicted[np.ix_(*finer)] = unscale(spline(grid.betas[finer[0]], grid.alphas[finer[1]]))
+        predicted[:, *np.ix_(*finer)] = unscale(heights)
     return predicted
 
 
@@ -207,9 +216,9 @@ def _shares(guess, values, finite):
 
 def _around(flagged, coarser):
     """The region around some points, as wide as the coarser level is."""
-    reach = [int(np.diff(axis).max(initial=1)) for axis in coarser]
+    reach = [int(np.diff(indices).max(initial=1)) for indices in coarser]
     region = np.zeros(flagged.shape, bool)
-    for row, column in np.argwhere(flagged):
-        first, second = max(0, row - reach[0]), max(0, column - reach[1])
-        region[first : row + reach[0] + 1, second : column + reach[1] + 1] = True
+    for number, *position in np.argwhere(flagged):
+        pairs = zip(position, reach, strict=True)
+        region[number, *(slice(max(0, at - far), at + far + 1) for at, far in pairs)] = True
     return region

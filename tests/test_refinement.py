@@ -7,11 +7,15 @@ from keras import layers
 from quadratic import quadratic_model
 
 from losslandscape import (
+    LossLine,
     LossSurface,
+    evaluate_line,
+    evaluate_lines,
     evaluate_surface,
     evaluate_surfaces,
     evaluation,
     plot_levels,
+    plot_loss,
     plot_loss_3D,
     random_directions,
     refinement,
@@ -64,6 +68,79 @@ def test_interpolated_points_are_as_exact_as_asked(name):
     measured = ~surface.interpolated
     np.testing.assert_allclose(values[measured], whole[measured], rtol=1e-6)
     assert surface.metadata["tolerance"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("funnel", 0.4), ("ridge", 0.7), ("step", 0.7), ("hole", 0.7)]
+)
+def test_lines_are_as_exact_as_asked(name, share):
+    options = {
+        "number_of_points": 65,
+        "directions": [*AXES, [np.array([0.6, -0.8])]],
+        "extent": (-1, 1.3),
+        "verbose": 0,
+    }
+    model = shaped_model(LANDSCAPES[name])
+    whole = evaluate_line(model, *ONES, **options).values["loss"]
+    line = evaluate_line(model, *ONES, tolerance=0.01, **options)
+    values, measured = line.values["loss"], ~line.interpolated
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(whole))
+    assert np.nanmax(np.abs(values - whole)) <= 0.01 * np.ptp(whole[np.isfinite(whole)])
+    np.testing.assert_allclose(values[measured], whole[measured], rtol=1e-6)
+    assert 0 < np.mean(measured) < share
+    assert line.metadata["tolerance"] == 0.01
+    assert line.metadata["interpolation_errors"]["loss"] <= 0.01
+    assert line.metadata["interpolation_checks"] > 0
+
+
+def test_a_kink_on_one_line_has_no_points_measured_on_another():
+    kinked = lambda a, b: 1 + ABS(a - 0.3) + b**2  # noqa: E731
+    line = evaluate_line(
+        shaped_model(kinked), *ONES, 65, directions=AXES, tolerance=0.01, verbose=0
+    )
+    along_kink, along_parabola = np.count_nonzero(~line.interpolated, axis=1)
+    # Besides the first nine, only points of the random check.
+    assert along_parabola < 9 + 12
+    assert along_kink > 2 * 9
+    assert not line.interpolated[0, np.abs(line.alphas - 0.3) < 0.04].any()
+
+
+def test_chaotic_lines_are_measured_everywhere():
+    noise = lambda a, b: 2 + SIN(4e3 * a + 7e3 * b)  # noqa: E731
+    line = evaluate_line(shaped_model(noise), *ONES, 33, directions=AXES, tolerance=0.01, verbose=0)
+    assert not line.interpolated.any()
+
+
+def test_every_dataset_decides_about_lines(model, data, tmp_path):
+    x, y = data
+    parts = (x[:32], y[:32]), (x[32:], y[32:])
+    options = {"number_of_points": 65, "number_of_directions": 2, "seed": 0, "verbose": 0}
+    wholes = evaluate_lines(model, parts, **options)
+    lines = evaluate_lines(model, parts, tolerance=0.02, checkpoint=tmp_path / "l.h5", **options)
+    for number, (line, whole) in enumerate(zip(lines, wholes, strict=True), start=1):
+        errors = np.abs(line.values["loss"] - whole.values["loss"])
+        assert errors.max() <= 0.02 * np.ptp(whole.values["loss"])
+        np.testing.assert_array_equal(line.interpolated, lines[0].interpolated)
+        # The checkpoint holds what was measured, and only that.
+        kept = LossLine.load(tmp_path / f"l-{number}.h5")
+        np.testing.assert_array_equal(kept.missing, line.interpolated)
+    assert 0 < np.mean(lines[0].interpolated) < 1
+
+
+def test_interpolated_points_of_a_line_are_counted_in_a_note(tmp_path):
+    model = shaped_model(LANDSCAPES["funnel"])
+    display = plot_loss(
+        model, [ONES], None, 65, directions=AXES[:1], tolerance=0.01, path=tmp_path / "l.png"
+    )
+    (line,) = display.lines
+    number = np.count_nonzero(line.interpolated)
+    note = f"{number} of 65 points interpolated, within 0.01"
+    assert number > 30
+    assert note in [text.get_text() for text in display.axes["line"].texts]
+    display.save(tmp_path / "line.h5")
+    np.testing.assert_array_equal(
+        LossLine.load(tmp_path / "line.h5").interpolated, line.interpolated
+    )
 
 
 def test_a_quadratic_is_known_from_nine_points_per_axis():
@@ -161,3 +238,5 @@ def test_interpolated_points_are_never_passed_off_as_measured(tmp_path):
 def test_a_tolerance_that_is_no_share_is_refused(tolerance, error):
     with pytest.raises(error, match="`tolerance` must be"):
         evaluate_surface(quadratic_model(), *ONES, tolerance=tolerance)
+    with pytest.raises(error, match="`tolerance` must be"):
+        evaluate_line(quadratic_model(), *ONES, tolerance=tolerance)
