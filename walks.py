@@ -53,8 +53,10 @@ def mover(state):
 
 def put_back(variable, value):
     """Restores the saved value of a variable."""
-    # On JAX, an evaluation reuses the memory of the model's values.
-    variable.assign(ops.copy(value) if keras.backend.backend() == "jax" else value)
+    # On JAX, an evaluation reuses the memory of the model's values. What is not Keras' stays
+    # out of it, and JAX would cut its 64-bit integers.
+    is_reused = keras.backend.backend() == "jax" and not isinstance(variable, tf.Variable)
+    variable.assign(ops.copy(value) if is_reused else value)
 
 
 def locator(state):

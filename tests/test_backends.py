@@ -70,12 +70,16 @@ for name in ("loss", "data_loss", "accuracy"):
 
 # Both engines on several models, with everything that a test step may involve.
 ENGINES_SCRIPT = """
-import keras, numpy as np
+import keras, numpy as np, tensorflow as tf
 from keras import layers, ops
-from losslandscape import evaluate_surface
+from losslandscape import evaluate_line, evaluate_surface
+
+traced = []
+of_tensorflow = tf.random.get_global_generator().state.numpy()
 
 class Halved(keras.Model):
     def test_step(self, state, data):
+        traced.append(1)
         logs, state = super().test_step(state, data)
         return logs | {"loss": logs["loss"] / 2, "half": logs["loss"] / 2}, state
 
@@ -115,6 +119,12 @@ for name, model in models.items():
     for now, then in zip(model.variables, before, strict=True):
         np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
     print(name, *one.values)
+
+# Another number of directions needs no new trace.
+number, data = len(traced), (x, y, weight)
+evaluate_line(models["own test step"], data, None, 3, batch_size=20, engine="compiled", verbose=0)
+assert len(traced) == number
+np.testing.assert_array_equal(tf.random.get_global_generator().state.numpy(), of_tensorflow)
 """
 
 
