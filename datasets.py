@@ -135,9 +135,8 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
 
     Raises:
         TypeError: If `dataset` is none of the above.
-        ValueError: If it is empty or endless, its arrays differ in length, targets
-            are missing, or `batch_size` is given for a dataset that is already
-            batched.
+        ValueError: If it is empty or endless, its arrays differ in length, or
+            `batch_size` is given for a dataset that is already batched.
     """
     parts = dataset if isinstance(dataset, tuple) else (dataset,)
     if any(isinstance(part, collections.abc.Iterator) for part in parts):
@@ -145,19 +144,16 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
             f"`{name}` must be readable more than once. Received an iterator or generator, which "
             "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
         )
-    if _is_batched(dataset) and batch_size is not None:
+    if not _is_batched(dataset):
+        return _read_arrays(model, dataset, batch_size, name)
+    if batch_size is not None:
         raise ValueError(
             f"`batch_size` is for arrays, but `{name}` is a {type(dataset).__name__}, which is "
             f"already batched. Received batch_size={batch_size}. Leave it out."
         )
     if isinstance(dataset, tf.data.Dataset):
-        read = _read_pipeline(dataset, name)
-    elif _is_batched(dataset):
-        read = _read_batches(dataset, name)
-    else:
-        read = _read_arrays(model, dataset, batch_size, name)
-    _check_targets(model, read)
-    return read
+        return _read_pipeline(dataset, name)
+    return _read_batches(dataset, name)
 
 
 def read_datasets(model, datasets, batch_size=None):
@@ -245,23 +241,6 @@ def in_structure_of(structure, arrays):
     """Returns a structure with its arrays replaced by those in a list."""
     remaining = iter(arrays)
     return map_arrays(lambda _: next(remaining), structure)
-
-
-def _check_targets(model, dataset):
-    """Refuses inputs alone where the loss needs targets: Keras would say only "None"."""
-    batch = dataset.pipeline.element_spec if dataset.tensors is None else dataset.tensors
-    _, y, _ = keras.utils.unpack_x_y_sample_weight(batch)
-    is_needed = isinstance(model.loss, (str, keras.losses.Loss)) and all(
-        getattr(type(model), name) is getattr(keras.Model, name)
-        for name in ("test_step", "compute_loss")
-    )
-    if y is None and is_needed:
-        loss = model.loss if isinstance(model.loss, str) else model.loss.name
-        raise ValueError(
-            f"`{dataset.name}` must be (x, y), since the loss of `model`, {loss!r}, needs "
-            "targets. Received inputs alone. Pass the targets as well: `plot_loss(model, (x, y))`, "
-            "`plot_loss_3D(model, 'levels', x, y)`."
-        )
 
 
 def _read_arrays(model, dataset, batch_size, name):

@@ -353,18 +353,19 @@ def _specification(tensors):
 
 
 def _traced(function):
-    """Makes graphs of a function of several arguments, one for each number of directions.
+    """Makes graphs of a function of several arguments, one for each number and shape of them.
 
     A `tf.function` alone would warn that it is traced often, once there are many calls.
     """
     graphs = {}
 
     def call(*arguments):
-        number = len(tree.flatten(arguments))
-        if number not in graphs:
+        # The records of a trajectory are one array, whose shape is their number.
+        key = signature(arguments)
+        if key not in graphs:
             traceable = tf.function(function, autograph=False)
-            graphs[number] = traceable.get_concrete_function(*arguments)
-        return graphs[number](*arguments)
+            graphs[key] = traceable.get_concrete_function(*arguments)
+        return graphs[key](*arguments)
 
     return call
 

@@ -47,15 +47,15 @@ class Refinement:
         """The shape of the values of all lines or surfaces."""
         return self.number, *map(len, self.axes)
 
-    def wanted(self, walks, is_missing):
-        """Returns the positions to measure next; none if the rest can be interpolated.
+    def wanted(self, measured, is_missing):
+        """Returns the indices of the points to measure next; none if the rest can be interpolated.
 
         Args:
-            walks: List with a dict of arrays per dataset, as far as they are measured.
+            measured: List with a dict of arrays per dataset, as far as they are measured.
             is_missing: Boolean array of the points that are not.
         """
         known = ~is_missing.reshape(self.shape)
-        fields = [walk[name].reshape(self.shape) for walk in walks for name in self.metrics]
+        fields = [each[name].reshape(self.shape) for each in measured for name in self.metrics]
         is_wanted = np.zeros(self.shape, bool)
         for is_new, is_open, _ in _levels(self.axes, fields, known, MARGIN * self.tolerance):
             is_wanted = is_new & is_open & ~known
@@ -64,7 +64,7 @@ class Refinement:
         return np.flatnonzero(is_wanted)
 
     def sample(self, is_missing):
-        """Returns some of the missing positions, at random but always the same."""
+        """Returns the indices of some of the missing points, at random but always the same."""
         missing = np.flatnonzero(is_missing)
         number = int(np.ceil(CHECKED * len(missing)))
         return np.sort(np.random.default_rng(0).choice(missing, number, replace=False))
@@ -78,9 +78,9 @@ class Refinement:
             completed[name] = field.ravel()
         return completed
 
-    def interpolated(self, walks, metadata, is_missing, errors):
-        """Returns the walks with all values, and the metadata that say which are interpolated."""
-        completed = [self.complete(walk, is_missing) for walk in walks]
+    def interpolated(self, measured, metadata, is_missing, errors):
+        """Returns the arrays with all values, and the metadata that say which are interpolated."""
+        completed = [self.complete(each, is_missing) for each in measured]
         checked = errors.pop("checked", 0)
         described = {
             "tolerance": self.tolerance,
@@ -96,7 +96,7 @@ class Refinement:
         Args:
             values: Dict of arrays, as they were interpolated.
             others: The same, as they were measured.
-            is_checked: Positions to compare.
+            is_checked: Indices of the points to compare.
         """
         return {
             name: float(np.max(_errors(values[name], others[name])[is_checked], initial=0.0))

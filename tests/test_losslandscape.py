@@ -254,12 +254,6 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
             "`view` must be two numbers. Received 30",
         ),
         (
-            lambda m, d: plot_loss_3D(m, "levels", d[0]),
-            ValueError,
-            r"must be \(x, y\), since the loss.*'sparse_categorical_crossentropy'.*'levels', x, y",
-        ),
-        (lambda m, d: plot_loss(m, d[0]), ValueError, "Received inputs alone"),
-        (
             lambda m, d: plot_loss_3D(m, ("levels", "3d"), *d, ax=plt.gca()),
             ValueError,
             "`ax` must be a dict of axes by plot type, for levels, 3d. Received",

@@ -591,6 +591,16 @@ def test_several_runs_share_the_plane_of_all_their_records(center):
     assert "random_walk" not in trajectory.metadata
 
 
+def test_one_model_measures_histories_of_different_lengths():
+    points = [(0, 0, 0), (2, 0, 1), (3, 1, 0), (0, 1, 0), (1.0, 1, 1)]
+    *models, model = line_of(*points)
+    losses = [np.array(w) @ Quadratic.MATRIX @ w / 2 + Quadratic.SLOPE @ w for w in points]
+    for first in (1, 0):
+        records = models[first:]
+        trajectory = evaluate_trajectory(model, records, *DATA, 2, engine="compiled", verbose=0)
+        np.testing.assert_allclose(trajectory.true_values["loss"], losses[first:], rtol=1e-5)
+
+
 def test_a_single_run_by_name_has_the_plane_of_that_run(trained, data, tmp_path):
     model, history = trained
     alone = evaluate_trajectory(model, history, *data, 2, verbose=0)
