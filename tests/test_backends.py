@@ -1,7 +1,6 @@
 """Backends other than TensorFlow: the same landscape and curvature, and both engines on JAX."""
 
 import contextlib
-import functools
 import io
 import os
 import subprocess
@@ -253,7 +252,6 @@ def test_both_engines_agree_on_jax():
     assert any(line.startswith("two outputs loss") for line in shown)
 
 
-@functools.cache
 def curvature(backend):
     """What the script shows, by name."""
     lines = run_on(backend, CURVATURE_SCRIPT)
@@ -282,24 +280,19 @@ def hessian_by_differences(function, point, step=1e-3):
     return np.array(values) / (4 * step**4)
 
 
-# In one worker, since both tests read what is computed once.
-one_worker = pytest.mark.xdist_group("curvature")
-
-
-@one_worker
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_curvature_on_other_backends_is_that_on_tensorflow(backend):
+def test_curvature_on_other_backends_is_that_on_tensorflow_and_of_the_closed_form(backend):
     shown, expected = curvature(backend), curvature("tensorflow")
     assert shown.keys() == expected.keys()
     for name, values in expected.items():
         scale = np.abs(values).max()
         np.testing.assert_allclose(shown[name], values, rtol=1e-3, atol=1e-4 * scale, err_msg=name)
+    assert_of_the_closed_form(shown)
+    assert_of_the_closed_form(expected)
 
 
-@one_worker
-@pytest.mark.parametrize("backend", ["tensorflow", *BACKENDS])
-def test_curvature_on_each_backend_is_that_of_the_closed_form(backend):
-    shown, generator = curvature(backend), np.random.default_rng(1)
+def assert_of_the_closed_form(shown):
+    generator = np.random.default_rng(1)
     shapes = (4, 3), (3,), (3, 3), (3,)
     point = np.concatenate([generator.uniform(0.2, 0.8, shape).ravel() for shape in shapes])
     hessian = hessian_by_differences(loss_in_closed_form, point)
