@@ -10,7 +10,7 @@ function. At full size, on a GPU:
 At the size of the figure in docs/results.md, on two cores:
 
     python examples/filter_normalization.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 30 --family VGG-like --depth 8
+        --samples 10000 --epochs 30 --warmup 3 --no-augmentation --measured 500
 
 An interrupted run resumes where it stopped. The networks are those of
 `healthchecks.py`, except one.

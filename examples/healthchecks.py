@@ -9,7 +9,7 @@ settings. At full size, on a GPU:
 At the size of the figure in the README, on two cores:
 
     python examples/healthchecks.py --dataset fashion_mnist --size 14 \\
-        --samples 10000 --epochs 30 --family VGG-like --depth 8
+        --samples 10000 --epochs 30 --warmup 3 --no-augmentation --measured 500
 
 An interrupted run resumes where it stopped.
 """
