@@ -139,8 +139,7 @@ def draw_curvature(model, data, arguments):
 
 
 def table_row(name, model, data, test, arguments):
-    (largest,), _ = hessian_eigenvalues(model, *data, seed=0)
-    (smallest,), _ = hessian_eigenvalues(model, *data, which="smallest", seed=0)
+    (largest, smallest), _ = hessian_eigenvalues(model, *data, which="both", seed=0)
     trace = hessian_trace(model, *data, arguments.probes, seed=0)
     line = evaluate_line(model, *data, 41, number_of_directions=10, seed=0, verbose=2)
     accuracy = model.evaluate(*test, verbose=0, return_dict=True)["accuracy"]
