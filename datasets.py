@@ -145,7 +145,7 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
             "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
         )
     if not _is_batched(dataset):
-        return _read_arrays(model, dataset, batch_size, name)
+        return _read_arrays(model, parts, batch_size, name)
     if batch_size is not None:
         raise ValueError(
             f"`batch_size` is for arrays, but `{name}` is a {type(dataset).__name__}, which is "
@@ -243,8 +243,7 @@ def in_structure_of(structure, arrays):
     return map_arrays(lambda _: next(remaining), structure)
 
 
-def _read_arrays(model, dataset, batch_size, name):
-    parts = dataset if isinstance(dataset, tuple) else (dataset,)
+def _read_arrays(model, parts, batch_size, name):
     if not 1 <= len(parts) <= 3:
         raise ValueError(
             f"`{name}` must be (x,), (x, y) or (x, y, sample_weight). Received {len(parts)} "

@@ -360,12 +360,13 @@ def _traced(function):
     graphs = {}
 
     def call(*arguments):
-        # The records of a trajectory are one array, whose shape is their number.
-        key = signature(arguments)
-        if key not in graphs:
+        # The records of a trajectory are one array, whose shape is their number. Shapes alone: this
+        # runs at each point, and types are those of the model.
+        shapes = tuple(tuple(array.shape) for array in tree.flatten(arguments))
+        if shapes not in graphs:
             traceable = tf.function(function, autograph=False)
-            graphs[key] = traceable.get_concrete_function(*arguments)
-        return graphs[key](*arguments)
+            graphs[shapes] = traceable.get_concrete_function(*arguments)
+        return graphs[shapes](*arguments)
 
     return call
 

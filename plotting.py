@@ -474,13 +474,14 @@ def animate_path(
         )
     ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
-    runs, frames = list(trajectory.runs.values()), np.unique(trajectory.times)
+    runs, times = list(trajectory.runs.values()), trajectory.times
+    frames = np.unique(times)
     lines = ax.lines[: len(runs)]
     counter = ax.set_title("", loc="right", fontsize="small")
 
     def draw(time):
         for line, records in zip(lines, runs, strict=True):
-            line.set_data(*trajectory.path[records][trajectory.times[records] <= time].T)
+            line.set_data(*trajectory.path[records][times[records] <= time].T)
         counter.set_text(f"{trajectory.unit} {time:g} of {frames[-1]:g}")
         return [*lines, counter]
 
