@@ -21,7 +21,12 @@ from losslandscape.checks import (
     import_extra,
 )
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import check_derivatives, check_loss, mean_derivative
+from losslandscape.derivatives import (
+    check_derivatives,
+    check_loss,
+    mean_derivative,
+    reported_loss,
+)
 from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
@@ -90,14 +95,15 @@ def hessian_product(
         https://arxiv.org/abs/1712.09913), section 4.
     """
     _units(model, normalize, ignore, layers)
-    product = _product(model, read_dataset(model, one_dataset(x, y), batch_size))
+    multiply = _multiplier(model, read_dataset(model, one_dataset(x, y), batch_size))
 
-    def scaled_product(direction):
+    def product(direction):
         # Those of the weights that the model has now.
         units = scales(model, normalize, ignore, layers)
-        return _times(units, product(_times(units, direction)))
+        with evaluated(model) as state:
+            return _times(units, multiply(state, _times(units, direction)))
 
-    return scaled_product
+    return product
 
 
 def directional_curvature(model, x, y=None, *, directions, batch_size=None, verbose="auto"):
@@ -202,9 +208,11 @@ def hessian_eigenvalues(
     import_extra("scipy.sparse.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
     status = _prepare(verbose)
-    operator = _operator(model, one_dataset(x, y), batch_size, units)
     total = 2 * number if which == "both" else number
-    with _counted(operator, None, status) as counted:
+    with (
+        _operator(model, one_dataset(x, y), batch_size, units) as operator,
+        _counted(operator, None, status) as counted,
+    ):
         values, directions = _eigenpairs(
             counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
         )
@@ -259,8 +267,8 @@ def hessian_trace(
     import_extra("scipy.stats", "analysis")
     units = _units(model, normalize, ignore, layers)
     status = _prepare(verbose)
-    operator = _operator(model, one_dataset(x, y), batch_size, units)
-    samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), status)
+    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
+        samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), status)
     return confidence_interval(samples.sum(axis=1))
 
 
@@ -321,12 +329,15 @@ def hessian_spectrum(
     linalg = import_extra("scipy.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
     status = _prepare(verbose)
-    operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
     generator = np.random.default_rng(seed)
-    steps = min(steps, operator.size)
+    size = sum(map(np.count_nonzero, units))
+    steps = min(steps, size)
     eigenvalues, shares = [], []
-    with _counted(operator, number_of_probes * steps, status) as counted:
+    with (
+        _operator(model, one_dataset(x, y), batch_size, units) as operator,
+        _counted(operator, number_of_probes * steps, status) as counted,
+    ):
         for _ in range(number_of_probes):
             diagonal, beside = _lanczos(counted, steps, generator)
             _check_finite(diagonal)
@@ -335,7 +346,7 @@ def hessian_spectrum(
             missing = (0, steps - len(values))
             eigenvalues.append(np.pad(values, missing, mode="edge"))
             shares.append(np.pad(vectors[0] ** 2, missing))
-    metadata = {"model": model.name, "parameters": operator.size, "seed": seed}
+    metadata = {"model": model.name, "parameters": size, "seed": seed}
     metadata |= _describe(normalize, ignore, layers)
     return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
 
@@ -396,19 +407,19 @@ def layer_curvature(
         import_extra(module, "analysis")
     units = _units(model, normalize, ignore, layers)
     status = _prepare(verbose)
-    operator = _operator(model, one_dataset(x, y), batch_size, units)
     seed = resolve_seed(seed)
-    samples = _trace_samples(operator, number_of_probes, seed, status)
     traces, largest, sizes = [], [], []
     groups = _by_layer(model, units)
-    for _, members in tracked(groups, status, "layer"):
-        kept = [unit * (index in members) for index, unit in enumerate(units)]
-        layer = _Operator(operator.product, kept)
-        values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
-        _check_finite(values)
-        largest.append(values[0])
-        traces.append(confidence_interval(samples[:, members].sum(axis=1)))
-        sizes.append(layer.size)
+    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
+        samples = _trace_samples(operator, number_of_probes, seed, status)
+        for _, members in tracked(groups, status, "layer"):
+            kept = [unit * (index in members) for index, unit in enumerate(units)]
+            layer = _Operator(operator.product, kept)
+            values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+            _check_finite(values)
+            largest.append(values[0])
+            traces.append(confidence_interval(samples[:, members].sum(axis=1)))
+            sizes.append(layer.size)
     metadata = {"model": model.name, "parameters": sizes, "seed": seed}
     metadata |= _describe(normalize, ignore, None) | {"layers": [name for name, _ in groups]}
     return LayerCurvature(np.array(largest), np.array(traces), metadata)
@@ -430,7 +441,7 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
         Dict of functions without arguments, by name. They return a float, or an
         `Estimate`: NaN where the Hessian is not finite, or all filters are zero.
     """
-    product = _product(model, data)
+    multiply = _multiplier(model, data)
 
     def largest(normalize):
         try:
@@ -438,13 +449,13 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
         except ValueError:
             # All filters are zero, as they may be before training.
             return float("nan")
-        operator = _Operator(product, units)
-        values, _ = _eigenpairs(operator, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        with _bound(multiply, model, units) as operator:
+            values, _ = _eigenpairs(operator, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
         return float(values[0])
 
     def trace():
-        operator = _Operator(product, scales(model))
-        samples = list(_draw_trace(operator, number_of_probes, seed, Status(0)))
+        with _bound(multiply, model, scales(model)) as operator:
+            samples = list(_draw_trace(operator, number_of_probes, seed, Status(0)))
         return confidence_interval(np.sum(samples, axis=1))
 
     return {
@@ -574,7 +585,14 @@ def _units(model, normalize, ignore, layers):
 
 
 def _operator(model, data, batch_size, units):
-    return _Operator(_product(model, read_dataset(model, data, batch_size)), units)
+    return _bound(_multiplier(model, read_dataset(model, data, batch_size)), model, units)
+
+
+@contextlib.contextmanager
+def _bound(multiply, model, units):
+    """Yields T·H·T at the weights that a model has now; many products need one `State` only."""
+    with evaluated(model) as state:
+        yield _Operator(functools.partial(multiply, state), units)
 
 
 @contextlib.contextmanager
@@ -632,25 +650,25 @@ def _draw_trace(operator, number, seed, status):
         yield [np.vdot(part, moved) for part, moved in pairs]
 
 
-def _product(model, data):
-    """The function that `hessian_product` returns."""
+def _multiplier(model, data):
+    """The function that multiplies H, at the weights of a `State`'s model, by a direction."""
     differentiate, batches = differentiator(model, data)
     is_checked = False
 
-    def product(direction):
+    def multiply(state, direction):
         nonlocal is_checked
         # If derivatives are not finite, the checks cannot decide, so a later product repeats them.
         if is_checked:
-            return mean_derivative(model, differentiate, batches, direction, "product")[1]
-        reported = _evaluate(model, data)
-        is_decided = check_derivatives(model, differentiate, next(iter(batches)))
-        loss, moved = mean_derivative(model, differentiate, batches, direction, "product")
+            return mean_derivative(state, differentiate, batches, direction, "product")[1]
+        reported = reported_loss(model, data)
+        is_decided = check_derivatives(state, differentiate, next(iter(batches)))
+        loss, moved = mean_derivative(state, differentiate, batches, direction, "product")
         if np.isfinite([loss, reported]).all():
             check_loss(model, loss, reported)
             is_checked = is_decided
         return moved
 
-    return product
+    return multiply
 
 
 def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
@@ -658,18 +676,19 @@ def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     (dataset,), move, values = data, mover(state), state.values
     evaluate = evaluator(state.model, interrupt)
     units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
-    operator = _Operator(_product(state.model, dataset), units)
+    multiply = functools.partial(_multiplier(state.model, dataset), state)
+    operator = _Operator(multiply, units)
 
     def measure(directions, points):
         tensors = to_tensors(directions)
         for index, point in enumerate(points):
             state.rewind()
             move(values, tensors, point)
+            loss = {"loss": evaluate(dataset)["loss"]}
             largest, smallest = (
                 _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
                 for end in ("LA", "SA")
             )
-            loss = {"loss": evaluate(dataset)["loss"]}
             yield [index], as_arrays([_with_ratio(largest, smallest) | loss])
             interrupt()
 
@@ -681,12 +700,6 @@ def _with_ratio(largest, smallest):
     negative = np.minimum(smallest, 0.0)
     ratio = abs(negative / largest) if largest else np.inf
     return {"convexity": ratio if negative else 0.0, "largest": largest, "smallest": smallest}
-
-
-def _evaluate(model, data):
-    """The loss that `model.evaluate` reports."""
-    with evaluated(model):
-        return evaluator(model, lambda *_, **__: None)(data)["loss"]
 
 
 def _eigenpairs(operator, number, end, *, tolerance, seed):

@@ -9,6 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from losslandscape.datasets import map_arrays
+from losslandscape.engines import evaluator
 from losslandscape.internals import flatten_layers
 from losslandscape.state import evaluated
 from losslandscape.walks import precise_dtypes
@@ -19,11 +20,12 @@ SAMPLES = 4
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 
-def mean_derivative(model, differentiate, batches, direction, part):
+def mean_derivative(state, differentiate, batches, direction, part):
     """Differentiates the mean loss over all batches.
 
     Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
+        state: The `State` from which it starts, at the weights that the model has now. What a
+            batch changes of it stays changed.
         differentiate: From `differentiator`, with the batches.
         batches: The batches.
         direction: A list of arrays, one per trainable weight.
@@ -32,20 +34,31 @@ def mean_derivative(model, differentiate, batches, direction, part):
     Returns:
         The mean loss, a float, and that part of its derivatives, a list of arrays.
     """
-    dtypes = precise_dtypes(model.trainable_variables)
+    dtypes = precise_dtypes(state.model.trainable_variables)
     pairs = zip(direction, dtypes, strict=True)
     vector = [ops.convert_to_tensor(array, dtype) for array, dtype in pairs]
     loss, count = 0.0, 0.0
     wholes = [ops.zeros_like(step) for step in vector]
-    with evaluated(model):
-        for batch in batches:
-            found = differentiate(batch, vector)
-            loss += found.count * found.loss
-            count += found.count
-            shares = zip(wholes, getattr(found, part), strict=True)
-            wholes = [whole + ops.cast(found.count, share.dtype) * share for whole, share in shares]
+    state.start_over()
+    for batch in batches:
+        found = differentiate(batch, vector)
+        loss += found.count * found.loss
+        count += found.count
+        shares = zip(wholes, getattr(found, part), strict=True)
+        wholes = [whole + ops.cast(found.count, share.dtype) * share for whole, share in shares]
     count = float(count)
     return float(loss) / count, [ops.convert_to_numpy(whole / count) for whole in wholes]
+
+
+def reported_loss(model, data):
+    """Returns the loss that `model.evaluate` reports.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        data: A `Dataset`.
+    """
+    with evaluated(model):
+        return evaluator(model, lambda *_, **__: None)(data)["loss"]
 
 
 def check_loss(model, loss, reported):
@@ -68,11 +81,12 @@ def check_loss(model, loss, reported):
         )
 
 
-def check_derivatives(model, differentiate, batch):
+def check_derivatives(state, differentiate, batch):
     """Refuses second derivatives that are not those of the loss, on a few samples.
 
     Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
+        state: The `State` from which each derivative starts, at the weights that the model has
+            now. What a batch changes of it stays changed.
         differentiate: What `differentiator` returned.
         batch: A batch of the data.
 
@@ -82,24 +96,24 @@ def check_derivatives(model, differentiate, batch):
     Raises:
         ValueError: If a check fails.
     """
+    model = state.model
     batch, is_cut = _few_samples(model, batch)
     generator = np.random.default_rng(0)
     first, second = (_random_direction(model, generator) for _ in range(2))
 
     def differentiate_again(batch, direction):
         # From the same state each time, for example of a seed generator.
-        with evaluated(model):
-            return differentiate(batch, direction)
+        state.start_over()
+        return differentiate(batch, direction)
 
     found, other = (differentiate_again(batch, direction) for direction in (first, second))
     if not np.isfinite(_flat([*found.gradient, *found.product, *other.product])).all():
         return False
     if is_cut:
-        with evaluated(model):
-            _check_mean(differentiate, batch, first)
+        state.start_over()
+        _check_mean(differentiate, batch, first)
     _check_symmetry(model, (first, found), (second, other))
-    with evaluated(model):
-        _check_differences(model, differentiate_again, batch, first)
+    _check_differences(model, differentiate_again, batch, first)
     return True
 
 

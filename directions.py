@@ -151,6 +151,8 @@ class RandomDirections(collections.abc.Sequence):
             _check_any(direction)
             if index in indices:
                 yield direction
+            # Or it would stay in memory while the next one is drawn.
+            del direction
 
 
 def direction_between(model, other):

@@ -9,11 +9,15 @@ import numpy as np
 from losslandscape.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.checks import check_backend, check_compiled, check_integer
 from losslandscape.datasets import one_dataset, read_dataset
-from losslandscape.derivatives import check_derivatives, check_loss, mean_derivative
+from losslandscape.derivatives import (
+    check_derivatives,
+    check_loss,
+    mean_derivative,
+    reported_loss,
+)
 from losslandscape.directions import resolve_seed, scales
-from losslandscape.engines import evaluator
 from losslandscape.progress import Status, tracked
-from losslandscape.state import evaluated, preserved
+from losslandscape.state import evaluated
 
 
 def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn", batch_size=None):
@@ -69,7 +73,8 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
         [Kwon et al., 2021](https://arxiv.org/abs/2102.11600), section 3.
     """
     data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
-    _, gradient = _differentiator(model, data)()
+    with evaluated(model) as state:
+        _, gradient = _differentiator(state, data)()
     direction = _steepest(units, gradient)
     if direction is None:
         raise ValueError(
@@ -146,9 +151,9 @@ def worst_direction(
     generator = np.random.default_rng(resolve_seed(seed))
     data, units = _prepared(model, (x, y), normalize, ignore, batch_size)
     status.announce("Preparing gradients")
-    differentiate = _differentiator(model, data)
     found = []
-    with preserved(model):
+    with evaluated(model) as state:
+        differentiate = _differentiator(state, data)
         centers = [weight.numpy() for weight in model.trainable_variables]
         _, gradient = differentiate()
         for _ in tracked(range(steps), status, "step"):
@@ -173,17 +178,17 @@ def _prepared(model, dataset, normalize, ignore, batch_size):
     return read_dataset(model, one_dataset(*dataset), batch_size), units
 
 
-def _differentiator(model, data):
+def _differentiator(state, data):
     """Makes the function that returns the loss on all data and its gradient; checks both first."""
+    model = state.model
     differentiate, batches = differentiator(model, data)
     still = [np.zeros(weight.shape) for weight in model.trainable_variables]
 
     def loss_and_gradient():
-        return mean_derivative(model, differentiate, batches, still, "gradient")
+        return mean_derivative(state, differentiate, batches, still, "gradient")
 
-    with evaluated(model):
-        reported = evaluator(model, lambda *_, **__: None)(data)["loss"]
-    check_derivatives(model, differentiate, next(iter(batches)))
+    reported = reported_loss(model, data)
+    check_derivatives(state, differentiate, next(iter(batches)))
     loss, gradient = loss_and_gradient()
     if not _are_finite(loss, gradient):
         raise ValueError(

@@ -42,7 +42,7 @@ def draw_faces(ax, surface, heights, mapped):
 
 
 def frame(ax, surface, limits, view):
-    """Gives axes in space their limits and the view.
+    """Gives axes in space their limits, the view, and room for the letters below.
 
     Args:
         ax: Matplotlib axes in space.
@@ -52,6 +52,9 @@ def frame(ax, surface, limits, view):
     """
     ax.set(xlim=surface.alphas[[0, -1]], ylim=surface.betas[[0, -1]], zlim=limits)
     ax.view_init(*view)
+    ax.tick_params(axis="both", pad=_tick_pad())
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.labelpad = mpl.rcParams["axes.labelpad"] + 1.2 * _excess()
     # Otherwise it would cover what the next panel writes on its height axis.
     ax.patch.set_visible(False)
     # Otherwise the surface would hide the model's own point at its bottom.
@@ -69,8 +72,8 @@ def label_heights(ax, ticks, name):
     ax.set_zticks(**ticks)
     letter = 0.6 * mpl.rcParams["font.size"]
     longest = max(map(len, ticks["labels"]), default=0)
-    # Matplotlib leaves room for short numbers only, and turns long names only.
-    pad = mpl.rcParams["ytick.major.pad"] + 0.4 * letter * max(0, longest - 4)
+    # Matplotlib leaves room for short numbers of small letters only, and turns long names only.
+    pad = _tick_pad() + 0.4 * letter * max(0, longest - 4)
     ax.tick_params(axis="z", pad=pad)
     ax.set_zlabel(name, parse_math=False)
     ax.zaxis.set_rotate_label(True)
@@ -84,6 +87,15 @@ def label_heights(ax, ticks, name):
             if not labels.padded(2).overlaps(ax.zaxis.label.get_window_extent()):
                 return
             ax.zaxis.labelpad += 0.6 * letter
+
+
+def _tick_pad():
+    return mpl.rcParams["xtick.major.pad"] + 0.4 * _excess()
+
+
+def _excess():
+    """Points by which letters are larger than those that Matplotlib leaves room for in space."""
+    return max(0, mpl.rcParams["font.size"] - 8)
 
 
 @contextlib.contextmanager
@@ -116,14 +128,19 @@ def bar_beside(ax, mappable):
 
 
 def fit(figure, bar):
-    """Moves the panels of a figure made here until color bar, notes and titles are whole."""
+    """Moves the panels of a figure made here until color bar, ticks, notes and titles are whole."""
     notes = [text.get_window_extent().y1 - ax.bbox.y1 for ax in figure.axes for text in ax.texts]
     figure.subplots_adjust(top=figure.subplotpars.top - max([0, *notes]) / figure.bbox.height)
     # More than once, since smaller panels stay in the middle of their places.
     for _ in range(4):
         figure.draw_without_rendering()
-        excess = bar.ax.get_tightbbox().x1 / figure.bbox.width - 0.99
-        figure.subplots_adjust(right=figure.subplotpars.right - excess)
+        box = Bbox.union([ax.get_tightbbox() for ax in [*figure.axes, bar.ax]])
+        box, places = box.transformed(figure.transFigure.inverted()), figure.subplotpars
+        figure.subplots_adjust(
+            left=places.left + max(0, 0.01 - box.x0),
+            bottom=places.bottom + max(0, 0.01 - box.y0),
+            right=places.right + 0.99 - box.x1,
+        )
 
 
 def best_view(heights, limits, sides):

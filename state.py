@@ -122,6 +122,12 @@ class State:
         for put, value in self._generators:
             put(value)
 
+    def start_over(self):
+        """Restores all but the variables that move, so that the next evaluation starts from it."""
+        for variable in self.others:
+            put_back(variable, self.value(variable))
+        self.rewind()
+
     def restore(self):
         """Restores everything; a variable that fails does not stop the rest."""
         with contextlib.suppress(Exception):

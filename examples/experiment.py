@@ -37,6 +37,8 @@ class Setting(NamedTuple):
     seed: int = 0
     # First learning rate; `None` for that of the flags.
     rate: float | None = None
+    # Largest norm of each gradient, as in Keras' optimizers.
+    clipnorm: float | None = None
 
     def __str__(self):
         decay = f"weight decay {self.weight_decay:g}" if self.weight_decay else "no weight decay"
@@ -205,6 +207,8 @@ def _folder(model, setting, x_train, arguments):
     name = "-".join([model.name, setting.optimizer, str(setting.batch_size)])
     if setting.rate is not None:
         name += f"-rate{setting.rate:g}"
+    if setting.clipnorm is not None:
+        name += f"-clipnorm{setting.clipnorm:g}"
     return Path(f"{images}-{schedule}", f"{name}-decay{setting.weight_decay:g}-seed{setting.seed}")
 
 
@@ -237,8 +241,8 @@ def _fit(model, setting, data, arguments, folder):
 def _optimizer(setting, arguments):
     rate = _first_rate(setting, arguments)
     if setting.optimizer == "Adam":
-        return keras.optimizers.Adam(rate)
-    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True)
+        return keras.optimizers.Adam(rate, clipnorm=setting.clipnorm)
+    return keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, clipnorm=setting.clipnorm)
 
 
 def _first_rate(setting, arguments):

@@ -49,8 +49,12 @@ from losslandscape import (
     plot_surface,
 )
 
-# At 0.1 the deep networks without shortcuts do not train, or end up worse than they began.
-RATES = {("VGG-like", 56): 0.02, ("VGG-like", 110): 0.01}
+# At the rate of the others the deep networks without shortcuts end up worse than they began; the
+# deepest diverges at any rate unless its gradients are clipped.
+RECIPES = {
+    ("VGG-like", 56): {"rate": 0.02},
+    ("VGG-like", 110): {"rate": 0.02, "clipnorm": 1.0},
+}
 # Losses beyond are cut off: they would use up the colors needed for the comparison.
 LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
@@ -112,7 +116,7 @@ def main():
         f"with the 95 % interval over {arguments.directions} directions. Planes of "
         f"{arguments.points} points per axis from -1 to 1; basins at least {DEPTH:g} deep. λmax "
         "and λmin: of the Hessian of the loss with penalty, at the minimum, between "
-        f"filter-normalized directions.{other_rates(networks)}"
+        f"filter-normalized directions.{other_recipes(networks)}"
     )
     rows = [table_row(*pair) for pair in networks.items()]
     write_table(arguments.output / "paper.md", caption, HEADER, rows)
@@ -123,15 +127,16 @@ def main():
     write_table(arguments.output / "paper-claims.md", caption, CLAIMS_HEADER, claims(networks))
 
 
-def other_rates(networks):
-    """What the caption says of networks with a first learning rate of their own."""
+def other_recipes(networks):
+    """What the caption says of networks that are trained differently."""
     trained = {(network.family, network.depth) for network in networks}
-    rates = [
-        f"{rate:g} for {family} {depth}"
-        for (family, depth), rate in RATES.items()
-        if (family, depth) in trained
-    ]
-    return f" Other first learning rates: {', '.join(rates)}." if rates else ""
+    recipes = []
+    for (family, depth), recipe in RECIPES.items():
+        if (family, depth) in trained:
+            recipes.append(f"{recipe['rate']:g} for {family} {depth}")
+            if "clipnorm" in recipe:
+                recipes[-1] += f" (each gradient clipped to a norm of {recipe['clipnorm']:g})"
+    return f" Other first learning rates: {', '.join(recipes)}." if recipes else ""
 
 
 def choose(arguments):
@@ -151,7 +156,8 @@ def choose(arguments):
 
 def measure(network, data, arguments):
     build = functools.partial(FAMILIES[network.family], network.depth, width=network.width)
-    setting = Setting(seed=network.seed, rate=RATES.get((network.family, network.depth)))
+    recipe = RECIPES.get((network.family, network.depth), {})
+    setting = Setting(seed=network.seed, **recipe)
     trained = train(build, setting, data, arguments)
     line = measure_lines(trained, data, arguments)
     # For the comparison of both kinds of directions over all networks.

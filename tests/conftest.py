@@ -13,12 +13,19 @@ import keras
 import matplotlib as mpl
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 mpl.use("Agg")
-# What is imported stays. Otherwise `clear_session` would look for garbage among it after each test,
-# for a quarter of a second.
-gc.freeze()
+# Optimizing a graph takes longer than a test runs it.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen_imports():
+    """What is imported stays, so `clear_session` need not look for garbage among it each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import re
 import signal
 import subprocess
 import sys
-import weakref
+import tracemalloc
 
 import keras
 import numpy as np
@@ -712,24 +712,29 @@ def test_directions_and_their_number_exclude_each_other(model, data):
         evaluate_line(model, *data, directions=directions, number_of_directions=2)
 
 
-def test_many_random_directions_are_drawn_one_at_a_time(model, data, monkeypatch):
-    alive, most = [], []
-    draw = ll.directions.RandomDirections.__iter__
+def test_many_random_directions_are_drawn_one_at_a_time():
+    x = np.ones((4, 256), "float32")
+    network = keras.Sequential(
+        [keras.Input((256,)), *(layers.Dense(256, use_bias=False) for _ in range(4))]
+    )
+    network.compile("sgd", "mse")
 
-    def watched(drawn):
-        for direction in draw(drawn):
-            alive.append(weakref.ref(direction[0]))
-            most.append(sum(each() is not None for each in alive))
-            yield direction
-            del direction
+    def measure(**directions):
+        tracemalloc.start()
+        line = evaluate_line(network, x, x, 3, **directions, engine="evaluate", verbose=0)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return line, peak
 
-    monkeypatch.setattr(ll.directions.RandomDirections, "__iter__", watched)
-    line = evaluate_line(model, *data, 5, number_of_directions=10, seed=0, verbose=0)
-    assert len(most) >= 10
-    assert max(most) <= 2
-    for index, direction in enumerate(random_directions(model, 10, seed=0)):
-        alone = evaluate_line(model, *data, 5, directions=[direction], verbose=0)
-        np.testing.assert_allclose(line.values["loss"][index], alone.values["loss"][0], rtol=1e-6)
+    # Without what only the first call makes.
+    measure(number_of_directions=1, seed=0)
+    _, of_one = measure(number_of_directions=1, seed=0)
+    line, of_six = measure(number_of_directions=6, seed=0)
+    size_of_one = 4 * network.count_params()
+    assert of_one > size_of_one
+    assert of_six < of_one + size_of_one / 2
+    given, _ = measure(directions=random_directions(network, 6, seed=0))
+    np.testing.assert_allclose(line.values["loss"], given.values["loss"], rtol=1e-6)
 
 
 def test_an_interrupted_call_says_what_was_measured_and_where_it_is(
