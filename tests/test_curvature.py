@@ -740,7 +740,7 @@ def test_losses_that_are_not_means_are_refused():
 
 
 def test_state_that_passes_between_batches_is_refused():
-    parts = layers.SimpleRNN(3, stateful=True), layers.Dense(1)
+    parts = layers.GRU(3, stateful=True), layers.Dense(1)
     model = regression(keras.Input(batch_shape=(8, 4, 1)), *parts)
     with pytest.raises(ValueError, match="passes from batch to batch.*stateful=False"):
         hessian_trace(model, FEATURES[..., np.newaxis], TARGETS, 2, batch_size=8)
