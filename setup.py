@@ -56,9 +56,9 @@ ANALYSIS = ["scipy>=1.13"]
 EXAMPLES = [*ANALYSIS, "scikit-learn>=1.5"]
 JAX = ["jax>=0.5"]
 DASK = ["distributed>=2024.8"]
-HTML = ["plotly>=6"]
+HTML = ["plotly>=7"]
 PANDAS = ["pandas>=2.2"]
-PARAVIEW = ["pyvista>=0.44"]
+PARAVIEW = ["pyvista>=0.46"]
 XARRAY = ["xarray>=2024.7"]
 DOCS = ["mkdocs-material==9.*", "mkdocstrings-python==2.*"]
 # Some are pinned, because formatting and baseline images differ between their versions.
@@ -138,7 +138,7 @@ setup(
     py_modules=["losslandscape"],
     entry_points={"console_scripts": ["losslandscape = losslandscape.cli:main"]},
     cmdclass={"build_py": BuildFlatPackage, "editors": LinkForEditors},
-    install_requires=["tensorflow>=2.18", "keras>=3.13", "numpy>=1.26", "matplotlib>=3.10"],
+    install_requires=["tensorflow>=2.18", "keras>=3.14", "numpy>=1.26", "matplotlib>=3.10"],
     extras_require={
         "analysis": ANALYSIS,
         "dask": DASK,
