@@ -35,7 +35,7 @@ from losslandscape.engines import (
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.progress import Progress, Status, check_verbose
-from losslandscape.refinement import Refinement, check_tolerance
+from losslandscape.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
 from losslandscape.state import evaluated
 from losslandscape.surfaces import LossLine, LossSurface, __version__
 from losslandscape.walks import along_directions
@@ -136,8 +136,8 @@ def evaluate_lines(
         tolerance: Interpolate points where cubic splines through coarser ones are
             as exact as this share of the range of `metric`, such as 0.01, and of
             its logarithms if it is positive. The metadata list these points under
-            `"interpolated"`, and the largest errors at a tenth of them, which is
-            measured as a check; if that fails, all points are measured. Of a smooth
+            `"interpolated"`, and the largest errors at a twelfth of them, which is
+            measured as a check; if it fails twice, all points are measured. Of a smooth
             line of 101 points about a fifth is measured. Needs the extra `analysis`.
             Defaults to `None`, where all points are measured.
         verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
@@ -609,19 +609,19 @@ def _rounds(order, measured, is_missing, errors):
     if not isinstance(order, Refinement):
         yield order[is_missing[order]]
         return
-    while (wanted := order.wanted(measured, is_missing)).size:
-        yield wanted
-    sample = order.sample(is_missing)
-    guesses = [order.complete(values, is_missing) for values in measured]
-    yield sample
-    found = [order.complete(values, is_missing) for values in measured]
-    for guess, values in zip(guesses, found, strict=True):
-        for name, error in order.errors(guess, values, sample).items():
-            errors[name] = max(error, errors.get(name, 0.0))
-    errors["checked"] = len(sample)
-    if max(errors[name] for name in order.metrics) > order.tolerance:
-        # What was predicted cannot be trusted here.
-        yield np.flatnonzero(is_missing)
+    for margin in MARGINS:
+        while (wanted := order.wanted(measured, is_missing, margin)).size:
+            yield wanted
+        sample = order.sample(measured, is_missing)
+        guesses = [order.complete(values, is_missing) for values in measured]
+        yield sample
+        found = [order.complete(values, is_missing) for values in measured]
+        errors.clear()
+        errors.update(order.errors(guesses, found, sample))
+        if max(errors[name] for name in order.metrics) <= CHECK_MARGIN * order.tolerance:
+            return
+    # What was predicted cannot be trusted here.
+    yield np.flatnonzero(is_missing)
 
 
 def _describe(model, dataset, origin):

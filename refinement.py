@@ -3,6 +3,7 @@
 It is measured from coarse to fine. At each step a cubic spline through the coarser
 points predicts the finer ones; where it agrees with what is then measured, the points
 beyond are interpolated, and where it does not (ridges, holes, chaos), they are measured.
+In the end some of the interpolated points are measured, too, as a check.
 """
 
 import dataclasses
@@ -12,13 +13,15 @@ import numpy as np
 
 from losslandscape.checks import import_extra
 
-# The first two levels, of 5 and 9 points per axis, are always measured.
-FIRST_LEVEL = 2
-# Where splines of coarser points were as exact as this, times the tolerance, those of finer ones
-# are trusted: twice as many points make them up to 16 times as exact, at kinks twice.
-MARGIN = 1
-# This part of the interpolated points is measured after all, as a check.
-CHECKED = 0.1
+# A level with at most this share of all points is measured as a whole, or not at all.
+SMALL = 1 / 8
+# Where the predictions of such a level were as exact as this, times the tolerance, those of finer
+# ones are trusted: with twice as many points, splines are up to 16 times as exact, at kinks twice.
+# The second margin is for what fails the check after the first.
+MARGINS = 4, 1
+# The part of the interpolated points that is measured as a check, and how exact they must be, as a
+# share of the tolerance: points that are not checked may be a little worse.
+CHECKED, CHECK_MARGIN = 1 / 12, 0.75
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,34 +50,46 @@ class Refinement:
         """The shape of the values of all lines or surfaces."""
         return self.number, *map(len, self.axes)
 
-    def wanted(self, measured, is_missing):
+    def wanted(self, measured, is_missing, margin):
         """Returns the indices of the points to measure next; none if the rest can be interpolated.
 
         Args:
             measured: List with a dict of arrays per dataset, as far as they are measured.
             is_missing: Boolean array of the points that are not.
+            margin: One of `MARGINS`.
         """
         known = ~is_missing.reshape(self.shape)
-        fields = [each[name].reshape(self.shape) for each in measured for name in self.metrics]
         is_wanted = np.zeros(self.shape, bool)
-        for is_new, is_open, _ in _levels(self.axes, fields, known, MARGIN * self.tolerance):
-            is_wanted = is_new & is_open & ~known
+        for is_new, is_small, doubts, _ in self._levels(measured, known, margin):
+            is_wanted = is_new & ~known & (doubts > self.tolerance)
             if is_wanted.any():
-                break
+                return np.flatnonzero(is_new & ~known if is_small else is_wanted)
         return np.flatnonzero(is_wanted)
 
-    def sample(self, is_missing):
-        """Returns the indices of some of the missing points, at random but always the same."""
+    def sample(self, measured, is_missing):
+        """Returns the indices of some of the missing points, at random but always the same.
+
+        Half of them are drawn evenly, the others in proportion to how wrong predictions were
+        nearby.
+        """
         missing = np.flatnonzero(is_missing)
+        if not missing.size:
+            return missing
+        weights = np.ones(self.shape)
+        for is_new, _, doubts, _ in self._levels(measured, ~is_missing.reshape(self.shape)):
+            # Not 0, or there might not be enough to draw from.
+            weights = np.where(is_new, np.clip(doubts, 1e-9, 1), weights)
+        weights = weights.ravel()[missing]
+        shares = (weights / weights.sum() + 1 / len(missing)) / 2
         number = int(np.ceil(CHECKED * len(missing)))
-        return np.sort(np.random.default_rng(0).choice(missing, number, replace=False))
+        return np.sort(np.random.default_rng(0).choice(missing, number, replace=False, p=shares))
 
     def complete(self, values, is_missing):
         """Returns a dict of arrays with the missing values interpolated."""
         known = ~is_missing.reshape(self.shape)
         completed = {}
         for name, array in values.items():
-            *_, (_, _, (field,)) = _levels(self.axes, [array.reshape(self.shape)], known, 0)
+            *_, (*_, (field,)) = _levels(self.axes, [array.reshape(self.shape)], known)
             completed[name] = field.ravel()
         return completed
 
@@ -90,18 +105,26 @@ class Refinement:
         }
         return completed, [each | described for each in metadata]
 
-    def errors(self, values, others, is_checked):
-        """Returns the largest error by metric, as a share of the range.
+    def errors(self, values, others, checked):
+        """Returns the largest error by metric, as a share of the range, and how many were checked.
 
         Args:
-            values: Dict of arrays, as they were interpolated.
+            values: List with a dict of arrays per dataset, as they were interpolated.
             others: The same, as they were measured.
-            is_checked: Indices of the points to compare.
+            checked: Indices of the points to compare.
         """
-        return {
-            name: float(np.max(_errors(values[name], others[name])[is_checked], initial=0.0))
-            for name in values
+        largest = {
+            name: max(
+                float(np.max(_errors(one[name], other[name])[checked], initial=0.0))
+                for one, other in zip(values, others, strict=True)
+            )
+            for name in values[0]
         }
+        return largest | {"checked": len(checked)}
+
+    def _levels(self, measured, known, margin=1):
+        fields = [each[name].reshape(self.shape) for each in measured for name in self.metrics]
+        return _levels(self.axes, fields, known, margin)
 
 
 def check_tolerance(tolerance):
@@ -116,38 +139,44 @@ def check_tolerance(tolerance):
         )
 
 
-def _levels(axes, fields, known, limit):
+def _levels(axes, fields, known, margin=1):
     """Goes from coarse to fine.
 
-    Yields, for each level, boolean arrays of the points that are new in it and of the
-    region where the coarser level was not good enough, and the fields with the points of
-    this level complete, as far as they are known or can be interpolated.
+    Yields, for each level, which points are new in it; whether it is small; how wrong predictions
+    were near each point, in this level or the coarser one, less the margin; and the fields with
+    the points of this level complete, as far as they are known or can be interpolated.
     """
     indices = [_indices(len(axis)) for axis in axes]
     number = max(map(len, indices))
     levels = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
     fields = [np.array(field) for field in fields]
-    coarser, is_open = None, np.ones(known.shape, bool)
-    for level in levels:
+    # Nothing is known of the first two levels, of 5 and 9 points per axis.
+    coarser, before = None, np.inf
+    for rank, level in enumerate(levels):
         inside = _mask(known.shape, level)
         is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
+        is_small = inside.mean() <= SMALL
+        doubts = before
         if coarser is not None and is_new.any():
             pairs = [_best(axes, field, (coarser, level), is_new & known) for field in fields]
             error = np.max([error for _, error in pairs], axis=0)
+            before = _largest_around(np.where(is_new & known, error, 0), coarser)
+            # Five points per axis are too few to tell how fast errors fall.
+            before /= margin if is_small and rank > 1 else 1
+            # Also where a check, or the point beside it, has shown that this level is needed.
+            doubts = np.maximum(doubts, before)
             fields = [
                 np.where(is_new & ~known, guess, field)
                 for field, (guess, _) in zip(fields, pairs, strict=True)
             ]
-        yield is_new, is_open, fields
-        if coarser is not None and is_new.any():
-            is_open = _around(is_new & known & (error > limit), coarser)
+        yield is_new, is_small, doubts, fields
         coarser = level
 
 
 def _indices(number):
     """For each level, which points of an axis it has."""
     levels = []
-    for rank in range(FIRST_LEVEL, number.bit_length() + 1):
+    for rank in range(2, number.bit_length() + 1):
         levels.append(np.unique(np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)))
         if len(levels[-1]) == number:
             break
@@ -214,11 +243,8 @@ def _shares(guess, values, finite):
     return np.nan_to_num(np.abs(guess - values) / span, nan=np.inf)
 
 
-def _around(flagged, coarser):
-    """The region around some points, as wide as the coarser level is."""
+def _largest_around(values, coarser):
+    """The largest value around each point, as far away as the points of the coarser level are."""
+    image = import_extra("scipy.ndimage", "analysis")
     reach = [int(np.diff(indices).max(initial=1)) for indices in coarser]
-    region = np.zeros(flagged.shape, bool)
-    for number, *position in np.argwhere(flagged):
-        pairs = zip(position, reach, strict=True)
-        region[number, *(slice(max(0, at - far), at + far + 1) for at, far in pairs)] = True
-    return region
+    return image.maximum_filter(values, [1, *(2 * far + 1 for far in reach)])
