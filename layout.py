@@ -429,10 +429,25 @@ def legend_above(ax, handles):
     """Writes a legend above some axes and their notes, for curves that may be anywhere."""
     above = _raised(ax, _height_above(ax, *ax.texts))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "bbox_transform": above}
-    drawn = ax.legend(handles=handles, frameon=False, fontsize="small", borderaxespad=0.2, **place)
+    style = {"frameon": False, "fontsize": "small", "borderaxespad": 0.2, "columnspacing": 1}
+    twins = [each for each in ax.figure.axes if np.allclose(each.bbox.bounds, ax.bbox.bounds)]
+    # At most three rows, unless that is wider than the axes and what is written beside them.
+    for columns in range(-(-len(handles) // 3), 0, -1):
+        drawn = ax.legend(handles=handles, ncols=columns, **style, **place)
+        # A layout moves the axes only now.
+        ax.figure.draw_without_rendering()
+        ends = [_end_beside(each) for each in twins]
+        if drawn.get_window_extent().x1 <= min(max(ends), ax.figure.bbox.x1):
+            break
     for text in drawn.get_texts():
         take_literally(text)
     keep_titles_above(ax, _height_above(ax, drawn))
+
+
+def _end_beside(ax):
+    """Where axes end at the right, with their ticks and name."""
+    boxes = [axis.get_tightbbox() for axis in (ax.xaxis, ax.yaxis)]
+    return max(box.x1 for box in [ax.bbox, *filter(None, boxes)])
 
 
 def legend(ax, title=None):

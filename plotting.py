@@ -434,7 +434,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     )
     beside, off_plane = ax.twinx(), "distance off the plane"
     curves = [
-        (ax, at_records, {"linestyle": "-", "label": "at the recorded weights"}),
+        (ax, at_records, {"linestyle": "-", "label": "at the records"}),
         (ax, on_plane, {"linestyle": "--", "label": "on the plane"}),
         (beside, trajectory.distances, {"linestyle": ":", "color": "0.4", "label": off_plane}),
     ]
@@ -442,6 +442,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     beside.set_ylabel(off_plane)
     beside.set_ylim(bottom=0)
     ax.set(xlabel=trajectory.unit)
+    ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
     ax.margins(x=0)
     _label_values(ax, metric, scale)
     legend_above(ax, handles)

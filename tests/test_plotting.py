@@ -921,10 +921,22 @@ def test_fidelity_of_several_runs_counts_the_records_of_each():
         values = values["loss"] if isinstance(values, dict) else values
         np.testing.assert_array_equal(first.get_xydata(), np.transpose([range(3), values[:3]]))
         np.testing.assert_array_equal(second.get_xydata(), [[0, values[3]]])
-    names = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert names == [
-        "at the recorded weights", "on the plane", "distance off the plane", "SGD", "Adam_$"
+    drawn = ax.get_legend().get_texts()
+    assert [text.get_text() for text in drawn] == [
+        "at the records", "on the plane", "distance off the plane", "SGD", "Adam_$"
     ]  # fmt: skip
+    # The runs beside the kinds of curves, as far as there is room.
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in drawn]
+    assert boxes[3].x0 > boxes[2].x1
+    assert max(box.x1 for box in boxes) <= ax.figure.bbox.x1
+
+
+def test_long_names_of_runs_are_whole():
+    runs = dataclasses.replace(RUNS, metadata={"runs": {"SGD, batch of 128": 3, "Adam": 1}})
+    ax = plot_path_fidelity(runs)
+    ax.figure.canvas.draw()
+    assert ax.get_legend().get_window_extent().x1 <= ax.figure.bbox.x1
 
 
 @pytest.mark.parametrize(
@@ -963,7 +975,7 @@ def test_the_fidelity_of_a_path_shows_both_losses_and_the_distance():
     np.testing.assert_array_equal(beside.lines[0].get_ydata(), TRAJECTORY.distances)
     assert beside.get_ylim()[0] == 0
     labels = [text.get_text() for text in ax.get_legend().get_texts()]
-    assert labels == ["at the recorded weights", "on the plane", "distance off the plane"]
+    assert labels == ["at the records", "on the plane", "distance off the plane"]
     with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'accuracy'"):
         plot_path_fidelity(TRAJECTORY, metric="f1")
 
