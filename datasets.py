@@ -62,19 +62,23 @@ class Dataset:
     def keras_batches(self):
         """The batches for `model.evaluate`, of known size if all are equally large.
 
-        Keras makes such batches of arrays, so the model may already have a graph for them.
+        Keras makes such batches of arrays, so the model may already have a graph for them. They
+        are cut beforehand: to start a pass that cuts them takes longer than a small model's pass.
         """
-        if self.tensors is None or self.size % self.batch_size:
+        if self.tensors is None:
             return self.batches
+        number, rest = divmod(self.size, self.batch_size)
+        end = number * self.batch_size
 
-        def known(*batch):
-            arrays = [
-                tf.ensure_shape(part, [self.batch_size, *part.shape[1:]])
-                for part in arrays_of(batch)
-            ]
-            return in_structure_of(self.tensors, arrays)
+        def stacked(tensor):
+            whole = tensor[:end] if rest else tensor
+            return tf.reshape(whole, [number, self.batch_size, *tensor.shape[1:]])
 
-        return _untuned(self.batches.map(known))
+        batches = tf.data.Dataset.from_tensor_slices(map_arrays(stacked, self.tensors))
+        if rest:
+            last = map_arrays(lambda tensor: tensor[end:], self.tensors)
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(last))
+        return _untuned(batches)
 
     @property
     def first_batch(self):
