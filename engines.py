@@ -61,12 +61,12 @@ def break_even(model):
     """Returns the number of points from which on a graph saves more time than it takes to make.
 
     Both grow with the model, but the time to make it grows faster: one more weight costs as
-    much as about a quarter of a point saves. JAX compiles for `model.evaluate`, too, so
+    much as about half a point saves. JAX compiles for `model.evaluate`, too, so
     there a graph costs nothing extra.
     """
     if keras.backend.backend() == "jax":
         return 1
-    return 25 + len(model.weights) // 4
+    return 25 + len(model.weights) // 2
 
 
 def start(engines, state, data, *, directions, interrupt):
