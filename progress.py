@@ -51,6 +51,13 @@ class Status:
             with self.printing():
                 print(f"{text} …", end="\r", flush=True)
 
+    def conclude(self, text):
+        """Says, in place of what was announced, that there is nothing to wait for."""
+        if self.changes:
+            with self.printing():
+                # As wide as anything announced.
+                print(f"{text:<40}", flush=True)
+
     @contextlib.contextmanager
     def printing(self):
         """Puts what is printed in a `with` block into the line."""
@@ -133,6 +140,8 @@ class Progress:
 
     def finish(self):
         """Ends the line of the bar, unless all units were counted and it has ended."""
+        if self._number == 0:
+            self._status.conclude("Nothing is left to do")
         if 0 < self._done != self._number:
             self._bar.target = self._number or self._done
             self._show(None, finalize=True)

@@ -77,6 +77,15 @@ def test_a_word_comes_before_what_takes_long(quadratic, capsys):
 
 
 @pytest.mark.usefixtures("notebook")
+def test_a_call_with_nothing_left_to_do_says_so(quadratic, tmp_path, capsys):
+    for last in (r".*3/3.*/point.*", "Nothing is left to do"):
+        evaluate_line(quadratic, *DATA, 3, seed=0, checkpoint=tmp_path / "line.h5")
+        printed = capsys.readouterr().out
+        assert re.fullmatch(last, printed.split("\r")[-1].strip())
+        assert printed.endswith("\n")
+
+
+@pytest.mark.usefixtures("notebook")
 def test_a_bar_without_a_known_end_ends(quadratic, capsys):
     hessian_eigenvalues(quadratic, *DATA)
     printed = capsys.readouterr().out
