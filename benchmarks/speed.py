@@ -461,8 +461,8 @@ def main():
 
 HEAD = """# Speed
 
-Made by `make benchmark` on {machine}; {versions}. One process, alternating methods, medians of
-{rounds} rounds. *naive* is `set_weights` with NumPy and `model.evaluate` on NumPy arrays; *floor*
+Made by `make benchmark` on {machine}; {versions}. One process, alternating methods, medians;
+rounds: {rounds}. *naive* is `set_weights` with NumPy and `model.evaluate` on NumPy arrays; *floor*
 is the same number of jitted forward passes with the loss over the same batches, called one by one
 at fixed weights."""
 POINT_HEADER = (

@@ -344,7 +344,7 @@ def test_auto_compiles_an_ordinary_model_where_it_pays_off(number_of_points, eng
         assert "not_compiled" not in line.metadata
 
 
-@pytest.mark.parametrize(("depth", "points"), [(1, 25), (10, 30), (100, 75)])
+@pytest.mark.parametrize(("depth", "points"), [(1, 26), (10, 35), (100, 125)])
 def test_the_more_weights_the_more_points_a_graph_needs_to_pay_off(depth, points):
     model = keras.Sequential([keras.Input((2,)), *(layers.Dense(2) for _ in range(depth))])
     assert [*candidates("auto", model, points - 1)] == ["evaluate"]
