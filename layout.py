@@ -430,14 +430,17 @@ def legend_above(ax, handles):
     above = _raised(ax, _height_above(ax, *ax.texts))
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "bbox_transform": above}
     style = {"frameon": False, "fontsize": "small", "borderaxespad": 0.2, "columnspacing": 1}
-    twins = [each for each in ax.figure.axes if np.allclose(each.bbox.bounds, ax.bbox.bounds)]
+    figure = ax.get_figure(root=False)
+    twins = [each for each in figure.axes if np.allclose(each.bbox.bounds, ax.bbox.bounds)]
     # At most three rows, unless that is wider than the axes and what is written beside them.
     for columns in range(-(-len(handles) // 3), 0, -1):
         drawn = ax.legend(handles=handles, ncols=columns, **style, **place)
+        if columns == 1:
+            break
         # A layout moves the axes only now.
-        ax.figure.draw_without_rendering()
+        ax.get_figure(root=True).draw_without_rendering()
         ends = [_end_beside(each) for each in twins]
-        if drawn.get_window_extent().x1 <= min(max(ends), ax.figure.bbox.x1):
+        if drawn.get_window_extent().x1 <= min(max(ends), figure.bbox.x1):
             break
     for text in drawn.get_texts():
         take_literally(text)

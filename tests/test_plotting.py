@@ -932,6 +932,14 @@ def test_fidelity_of_several_runs_counts_the_records_of_each():
     assert max(box.x1 for box in boxes) <= ax.figure.bbox.x1
 
 
+def test_several_runs_are_drawn_on_a_subfigure():
+    for draw in (plot_path, plot_path_fidelity):
+        left, _ = plt.figure(figsize=(10, 3)).subfigures(1, 2)
+        ax = draw(RUNS, left.subplots())
+        ax.get_figure(root=True).canvas.draw()
+        assert ax.get_legend().get_window_extent().x1 <= left.bbox.x1
+
+
 def test_long_names_of_runs_are_whole():
     runs = dataclasses.replace(RUNS, metadata={"runs": {"SGD, batch of 128": 3, "Adam": 1}})
     ax = plot_path_fidelity(runs)
