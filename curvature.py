@@ -135,12 +135,12 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
         ValueError: If a direction does not fit the model, the Hessian is not
             finite, or for any reason that `hessian_product` has.
     """
-    check_compiled(model)
+    units = _units(model, None, None, None)
     check_directions(model, directions)
     status = _prepare(verbose)
-    product = hessian_product(model, x, y, batch_size=batch_size)
-    tracked_directions = tracked(directions, status, "direction")
-    curvatures = np.array([_dot(direction, product(direction)) for direction in tracked_directions])
+    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
+        counted = tracked(directions, status, "direction")
+        curvatures = np.array([_dot(each, operator.product(each)) for each in counted])
     _check_finite(curvatures)
     return curvatures
 

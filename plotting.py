@@ -281,7 +281,7 @@ def plot_surface(
         bar.set_ticks(**ticks)
         bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
         if ax is None:
-            fit(axes[-1].figure, bar)
+            fit(axes[-1].figure)
         else:
             make_room_for(bar, axes)
     return axes if _is_list(surfaces) else axes[0]

@@ -59,12 +59,11 @@ class Refinement:
             margin: One of `MARGINS`.
         """
         known = ~is_missing.reshape(self.shape)
-        is_wanted = np.zeros(self.shape, bool)
         for is_new, is_small, doubts, _ in self._levels(measured, known, margin):
             is_wanted = is_new & ~known & (doubts > self.tolerance)
             if is_wanted.any():
                 return np.flatnonzero(is_new & ~known if is_small else is_wanted)
-        return np.flatnonzero(is_wanted)
+        return np.array([], int)
 
     def sample(self, measured, is_missing):
         """Returns the indices of some of the missing points, at random but always the same.

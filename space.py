@@ -127,14 +127,14 @@ def bar_beside(ax, mappable):
     return bar
 
 
-def fit(figure, bar):
-    """Moves the panels of a figure made here until color bar, ticks, notes and titles are whole."""
+def fit(figure):
+    """Moves the panels of a figure made here until all that is written beside them is whole."""
     notes = [text.get_window_extent().y1 - ax.bbox.y1 for ax in figure.axes for text in ax.texts]
     figure.subplots_adjust(top=figure.subplotpars.top - max([0, *notes]) / figure.bbox.height)
     # More than once, since smaller panels stay in the middle of their places.
     for _ in range(4):
         figure.draw_without_rendering()
-        box = Bbox.union([ax.get_tightbbox() for ax in [*figure.axes, bar.ax]])
+        box = Bbox.union([ax.get_tightbbox() for ax in figure.axes])
         box, places = box.transformed(figure.transFigure.inverted()), figure.subplotpars
         figure.subplots_adjust(
             left=places.left + max(0, 0.01 - box.x0),
