@@ -24,6 +24,7 @@ from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
 from losslandscape.graphs import graph_of, keep, recall, signature
 from losslandscape.internals import build_symbolically
 from losslandscape.walks import locator, mover
+from losslandscape.xla import accelerated
 
 # The most data that the compiled engine keeps on the device, in bytes.
 DATA_BUDGET = 2**31
@@ -264,10 +265,12 @@ def compiled_engine(state, data, interrupt):
         key = "compiled", signature(dataset.tensors), dataset.batch_size
         names, measure_all = graph_of(state, key, functools.partial(make, state, dataset))
         graphs.append(_padded(names, measure_all, arguments_of(state, dataset)))
+    number = 1
 
     def measure(directions, points):
+        nonlocal number
         tensors = to_tensors(directions)
-        number, positions = 1, np.arange(len(points))
+        positions = np.arange(len(points))
         while len(positions):
             chunk, positions = positions[:number], positions[number:]
             started = time.perf_counter()
@@ -330,8 +333,6 @@ def _tensorflow_graph(state, dataset):
         found = step(arrays) if size <= batch_size else steps(arrays)
         return _in_a_row(_report(model, found, regularized), dtype)
 
-    # No XLA: it would save small dense networks half of a point's time or more, but compiles for
-    # about a second, as long as 2,000 points of 64-32-10 take, and it slows down convolutions.
     def measure_all(directions, points, number, values, arrays):
         def measure_next(index, results):
             found = measure_at(values, arrays, directions, points[index])
@@ -340,7 +341,7 @@ def _tensorflow_graph(state, dataset):
         start = (0, tf.zeros([CHUNK, len(names)], dtype))
         return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
 
-    return names, _traced(measure_all)
+    return names, _traced(measure_all, accelerated)
 
 
 def _tensorflow_arguments(state, dataset):
@@ -352,7 +353,7 @@ def _specification(tensors):
     return map_arrays(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), tensors)
 
 
-def _traced(function):
+def _traced(function, refine=lambda graph: graph):
     """Makes graphs of a function of several arguments, one for each number and shape of them.
 
     A `tf.function` alone would warn that it is traced often, once there are many calls.
@@ -365,7 +366,7 @@ def _traced(function):
         shapes = tuple(tuple(array.shape) for array in tree.flatten(arguments))
         if shapes not in graphs:
             traceable = tf.function(function, autograph=False)
-            graphs[shapes] = traceable.get_concrete_function(*arguments)
+            graphs[shapes] = refine(traceable.get_concrete_function(*arguments))
         return graphs[shapes](*arguments)
 
     return call

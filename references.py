@@ -14,6 +14,8 @@ import tensorflow as tf
 
 # These packages hold none of the user's state, and following their functions would never end.
 LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
+# Types that refer to nothing: two of three objects, which need not be looked at.
+ATOMS = {type(None), bool, int, float, complex, str, bytes}
 # A container with more entries holds data, not variables.
 CONTAINER_LIMIT = 10_000
 # The attributes of a model that `fit`, `evaluate` and this library set, and no step reads.
@@ -41,7 +43,7 @@ def references(model):
     while waiting:
         thing = waiting.popleft()
         found.append(thing)
-        if id(thing) not in seen:
+        if type(thing) not in ATOMS and id(thing) not in seen:
             seen[id(thing)] = thing
             waiting.extend(_parts(thing))
     return found

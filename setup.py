@@ -50,6 +50,7 @@ SIBLINGS = (
     "trajectory",
     "walks",
     "workers",
+    "xla",
 )
 
 ANALYSIS = ["scipy>=1.13"]

@@ -21,6 +21,7 @@ from losslandscape.internals import (
     global_seed_generator,
     has_global_seed_generator,
     set_global_seed_generator,
+    start_anew,
 )
 from losslandscape.references import references
 from losslandscape.walks import along_directions, put_back
@@ -180,11 +181,12 @@ def _seed_generator(model):
     """The generator behind `keras.random`; one made now is always the same for a model."""
     if has_global_seed_generator():
         return global_seed_generator()
-    new, kept = global_seed_generator(), kept_with(model)
+    kept = kept_with(model)
     if kept.seeds is None:
-        kept.seeds = new
-    kept.seeds.state.assign(new.state)
-    set_global_seed_generator(kept.seeds)
+        kept.seeds = global_seed_generator()
+    else:
+        start_anew(kept.seeds)
+        set_global_seed_generator(kept.seeds)
     return kept.seeds
 
 
