@@ -3,7 +3,8 @@
 Both put the model at a point of a walk and measure every dataset there. The
 `evaluate` engine calls `model.evaluate` at each point and works for whatever
 that accepts. The `compiled` engine puts the model's own `test_step`, the loop
-over batches and the loop over points into one TensorFlow or JAX graph.
+over batches and the loop over points into one TensorFlow or JAX graph; Torch needs
+no graph to run them without the overhead of `model.evaluate`.
 
 An engine is a function of directions and points, an array of shape `(number of
 points, number of directions)`. It yields the indices of some points in that array
@@ -63,9 +64,9 @@ def break_even(model):
 
     Both grow with the model, but the time to make it grows faster: one more weight costs as
     much as about half a point saves. JAX compiles for `model.evaluate`, too, so
-    there a graph costs nothing extra.
+    there a graph costs nothing extra, and Torch makes none.
     """
-    if keras.backend.backend() == "jax":
+    if keras.backend.backend() != "tensorflow":
         return 1
     return 25 + len(model.weights) // 2
 
@@ -238,7 +239,7 @@ def _silent_retracing():
 
 
 def compiled_engine(state, data, interrupt):
-    """Measures many points at a time in one TensorFlow or JAX graph.
+    """Measures many points at a time, in one TensorFlow or JAX graph or in a loop on Torch.
 
     Args:
         state: The `State` of a model at the weights to start from.
@@ -259,6 +260,7 @@ def compiled_engine(state, data, interrupt):
     make, arguments_of = {
         "tensorflow": (_tensorflow_graph, _tensorflow_arguments),
         "jax": (_jax_graph, _jax_arguments),
+        "torch": (_torch_loop, _torch_arguments),
     }[keras.backend.backend()]
     graphs = []
     for dataset in data:
@@ -417,7 +419,7 @@ def _jax_graph(origin, dataset):
 
         return jax.lax.fori_loop(0, number, measure_next, ops.zeros((CHUNK, len(names)), dtype))
 
-    tensors = _on_jax(dataset.tensors)
+    tensors = _of_backend(dataset.tensors)
     # As `model.evaluate` does, for metrics that build late.
     build_symbolically(model, _slice(tensors, 0, 1))
     groups = _groups(model)
@@ -428,10 +430,11 @@ def _jax_graph(origin, dataset):
 
 
 def _jax_arguments(state, dataset):
-    return _on_jax(dataset.tensors), _jax_variables(state)
+    return _of_backend(dataset.tensors), _jax_variables(state)
 
 
-def _on_jax(tensors):
+def _of_backend(tensors):
+    """Tensors of another backend than TensorFlow."""
     return map_arrays(lambda tensor: ops.convert_to_tensor(tensor.numpy()), tensors)
 
 
@@ -446,6 +449,39 @@ def _jax_variables(state):
     *weights, metrics = _groups(state.model)
     values = [[state.value(variable) for variable in group] for group in weights]
     return (*values, [ops.copy(variable) for variable in metrics])
+
+
+def _torch_loop(origin, dataset):
+    """The names of what is measured, and a function that measures it at many points."""
+    torch, model, move = import_extra("torch", "torch"), origin.model, mover(origin)
+    size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
+    # As for TensorFlow.
+    with torch.no_grad():
+        logs = model.test_step(_slice(_of_backend(dataset.tensors), 0, 1))
+    regularized = _regularized(model, but_for=logs)
+    names = _result_names(_report(model, logs, regularized))
+
+    def measure_at(state, tensors, directions, point):
+        state.rewind()
+        move(state.values, directions, point)
+        model.reset_metrics()
+        with _unregularized(regularized):
+            for start in range(0, size, batch_size):
+                part = _slice(tensors, start, min(batch_size, size - start))
+                found = model.test_step(part)
+        return _in_a_row(_report(model, found, regularized), dtype)
+
+    @torch.no_grad()
+    def measure_all(directions, points, number, *others):
+        # As `model.evaluate` does.
+        model.eval()
+        return ops.stack([measure_at(*others, directions, point) for point in points[:number]])
+
+    return names, measure_all
+
+
+def _torch_arguments(state, dataset):
+    return state, _of_backend(dataset.tensors)
 
 
 def _report(model, logs, regularized):
@@ -524,10 +560,10 @@ def _result_names(logs):
 
 def _obstacle(model, data):
     """Why the compiled engine does not apply, or None."""
-    if keras.backend.backend() not in ("tensorflow", "jax"):
-        return f"it needs the TensorFlow or the JAX backend, not {keras.backend.backend()}"
     if model.run_eagerly:
         return "the model runs eagerly"
+    if keras.backend.backend() == "torch" and model.jit_compile:
+        return "the model is compiled by Torch"
     if getattr(model.evaluate, "__func__", None) is not keras.Model.evaluate:
         return "the model has a custom `evaluate`"
     if _is_distributed(model):
@@ -543,9 +579,9 @@ def _obstacle(model, data):
 
 
 def _is_distributed(model):
-    if keras.backend.backend() == "jax":
-        return keras.distribution.distribution() is not None
-    return model.distribute_strategy is not tf.distribute.get_strategy()
+    if keras.backend.backend() == "tensorflow":
+        return model.distribute_strategy is not tf.distribute.get_strategy()
+    return keras.distribution.distribution() is not None
 
 
 def _slice(tensors, start, size):

@@ -124,8 +124,8 @@ def evaluate_lines(
             batches as large as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph. `"auto"` (the default) takes the compiled
-            one where it applies and pays off.
+            one TensorFlow or JAX graph, or one loop on Torch. `"auto"` (the default) takes
+            the compiled one where it applies and pays off.
         executor: A `concurrent.futures.Executor` whose workers do the measuring;
             processes must be spawned, not forked. Each worker gets a copy of
             the model and the data. Defaults to `None`, this process.

@@ -362,8 +362,8 @@ def plot_loss(
             large batches, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph. `"auto"` (the default) uses the compiled
-            one if it applies and is likely faster.
+            one TensorFlow or JAX graph, or one loop on Torch. `"auto"` (the default) uses
+            the compiled one if it applies and is likely faster.
         executor: A `concurrent.futures.Executor` whose workers do the measuring;
             processes must be spawned, not forked. `None` (the default) measures
             in this process.
@@ -487,8 +487,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             large batches, as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph. `"auto"` (the default) uses the compiled
-            one if it applies and is likely faster.
+            one TensorFlow or JAX graph, or one loop on Torch. `"auto"` (the default) uses
+            the compiled one if it applies and is likely faster.
         executor: A `concurrent.futures.Executor` whose workers do the measuring;
             processes must be spawned, not forked. `None` (the default) measures
             in this process.
