@@ -6,10 +6,13 @@ one process, alternating between the methods; the median over the rounds counts.
 
 import argparse
 import importlib.util
+import json
 import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -314,6 +317,27 @@ def against_torch(rounds):
     return [(f"{1000 * ours:.3g}", f"{1000 * theirs:.3g}", f"{ours / theirs:.2f}")]
 
 
+def on_backends(case, rounds):
+    """A row per backend that is installed, each measured in a process of its own."""
+    rows = []
+    for backend in ("tensorflow", "jax", "torch"):
+        if importlib.util.find_spec(backend) is None:
+            continue
+        done = subprocess.run(
+            [sys.executable, FOLDER / "backends.py", case, f"--rounds={rounds}"],
+            env=os.environ | {"KERAS_BACKEND": backend},
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        *_, last = done.stdout.splitlines()
+        times = json.loads(last)
+        ratio = f"{times['naive'] / times['compiled']:.1f}"
+        first, second = times.pop("first"), times.pop("second")
+        milliseconds = [f"{1000 * seconds:.3g}" for seconds in times.values()]
+        rows.append((case, backend, *milliseconds, ratio, f"{first:.2f}", f"{second:.3f}"))
+    return rows
+
+
 def peak_memory(build, engine):
     """The size of the weights and the peak memory of a first surface, both in MiB."""
     model, x, y = build()
@@ -426,13 +450,14 @@ def main():
     tolerances = [with_tolerance(each, arguments.rounds) for each in (0.01, 0.001)]
     has_torch = importlib.util.find_spec("torch") is not None
     peers = against_torch(arguments.rounds) if has_torch else []
+    backends = [row for case in "ab" for row in on_backends(f"({case})", arguments.rounds)]
     recorded = recording(arguments.rounds)
     builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}
     builds["four layers of 4,096 neurons, 64 samples"] = wide_network
     memory = [memory_row(name, build) for name, build in builds.items()]
     sections = (
         HEAD.format(
-            machine=f"{platform.machine()}, {os.cpu_count()} cores, no GPU",
+            machine=f"{platform.machine()}, {os.cpu_count()} cores, {gpus()}",
             versions=f"TensorFlow {tf.__version__}, Keras {keras.__version__}",
             rounds=arguments.rounds,
         ),
@@ -451,6 +476,8 @@ def main():
         "## One product with the Hessian, in milliseconds",
         table(("case", "product", "gradient", "product / gradient"), products),
         *([TORCH, table(("losslandscape", "PyTorch", "ratio"), peers)] if peers else []),
+        "## The backends of Keras, in milliseconds a point; starts in seconds",
+        table(BACKENDS_HEADER, backends),
         "## Peak memory of a first surface above the loaded model and data, in MiB",
         table(("case", "weights", "evaluate", "compiled"), memory),
         "## Recording the weights of ResNet-20 with `WeightHistory`, in milliseconds",
@@ -482,8 +509,16 @@ POINT_HEADER = (
     "compiled / floor",
 )
 START_HEADER = ("case", "evaluate", "compiled", "points from which compiled is faster")
-
-
+BACKENDS_HEADER = (
+    "case",
+    "backend",
+    "naive",
+    "evaluate",
+    "compiled",
+    "naive / compiled",
+    "first start",
+    "second start",
+)
 FEW_HEADER = (
     "case",
     "naive, line of 5",
@@ -498,6 +533,14 @@ TORCH = """## The digits network in PyTorch, 21x21 points, in milliseconds a poi
 *losslandscape* is a whole call, the third with this model, so XLA has taken over; *PyTorch* a loop
 over the points with all data in one batch in memory, as a user of the reference implementation
 would write it."""
+
+
+def gpus():
+    names = [
+        tf.config.experimental.get_device_details(device).get("device_name", "GPU")
+        for device in tf.config.list_physical_devices("GPU")
+    ]
+    return ", ".join(names) or "no GPU"
 
 
 def rounded(rows):
