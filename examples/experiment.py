@@ -126,14 +126,21 @@ def train(build, setting, data, arguments):
 
 
 def measured(path, kind, measure):
-    """Loads a measured line or surface, or measures and saves it, with the seconds it took."""
+    """Loads a measured line or surface, or measures and saves it.
+
+    Args:
+        path: Where it is saved.
+        kind: Its class.
+        measure: A function of `checkpoint=`, the path of a file that keeps what was
+            measured before an interruption.
+    """
     if path.exists():
         return kind.load(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
-    value = measure()
-    value.metadata["seconds"] = time.perf_counter() - started
+    checkpoint = path.with_suffix(".unfinished.h5")
+    value = measure(checkpoint=checkpoint)
     value.save(path)
+    checkpoint.unlink()
     return value
 
 
@@ -152,12 +159,14 @@ def measure_lines(trained, data, arguments, normalize="filter"):
     number, points, extent = arguments.directions, arguments.line_points, EXTENTS[normalize]
     file = f"lines-{normalize or 'raw'}-{extent}-{points}-{len(x)}-{number}.h5"
 
-    def evaluate():
+    def evaluate(checkpoint):
         model = trained.load()
-        directions = random_directions(model, number, normalize=normalize, seed=0)
-        return evaluate_line(
-            model, x, y, points, directions=directions, extent=(-extent, extent), verbose=2
-        )
+        options = {
+            "directions": random_directions(model, number, normalize=normalize, seed=0),
+            "extent": (-extent, extent),
+            "checkpoint": checkpoint,
+        }
+        return evaluate_line(model, x, y, points, **options, verbose=2)
 
     return measured(trained.folder / file, LossLine, evaluate)
 

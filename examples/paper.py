@@ -168,11 +168,13 @@ def measure(network, data, arguments):
     )
     surface = None
     if network.seed == 0:
+        path = trained.folder / f"surface-{arguments.points}-{len(x)}.h5"
+        options = {"tolerance": 0.01, "seed": 0, "verbose": 2}
         surface = measured(
-            trained.folder / f"surface-{arguments.points}-{len(x)}.h5",
+            path,
             LossSurface,
-            lambda: evaluate_surface(
-                trained.load(), x, y, arguments.points, tolerance=0.01, seed=0, verbose=2
+            lambda checkpoint: evaluate_surface(
+                trained.load(), x, y, arguments.points, checkpoint=checkpoint, **options
             ),
         )
     return Measured(trained.results, line, curvature, surface)

@@ -71,6 +71,33 @@ def test_paper_draws_every_network_and_a_comparison(tmp_path):
     ]
 
 
+def test_the_cover_is_a_picture_and_on_demand_pages_and_meshes(tmp_path):
+    flags = (*LINES, "--points", "5", "--depth", "2", "--pages")
+    files = run("cover", tmp_path, *flags)
+    stems = ("cover-resnet-2", "cover-vgg-like-2")
+    assert set(files) == {"cover.png"} | {f"{s}.{kind}" for s in stems for kind in ("html", "vtp")}
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stopped(tmp_path):
+    path, found = tmp_path / "folder" / "line.h5", []
+
+    def measure(checkpoint):
+        found.append(checkpoint.exists())
+        of(0.5).line.save(checkpoint)
+        if len(found) == 1:
+            raise KeyboardInterrupt
+        return LossLine.load(checkpoint)
+
+    with pytest.raises(KeyboardInterrupt):
+        experiment.measured(path, LossLine, measure)
+    line = experiment.measured(path, LossLine, measure)
+    np.testing.assert_array_equal(line.values["data_loss"], of(0.5).line.values["data_loss"])
+    assert found == [False, True]
+    assert list(path.parent.iterdir()) == [path]
+    experiment.measured(path, LossLine, measure)
+    assert len(found) == 2
+
+
 def of(*widths):
     """What `paper.py` measures, of parabolas that rise by 1 at these distances."""
     alphas = np.linspace(-1, 1, 201)
