@@ -19,7 +19,13 @@ import tensorflow as tf
 from images import DATASETS, load_images
 from keras import layers
 
-from losslandscape import LossLine, evaluate_line, half_widths, random_directions
+from losslandscape import (
+    LossLine,
+    WeightHistory,
+    evaluate_line,
+    half_widths,
+    random_directions,
+)
 
 ROOT = Path(__file__).parent.parent
 # How far lines reach for each normalization: raw directions are much longer than the weights.
@@ -49,12 +55,14 @@ class Trained(NamedTuple):
     """A trained network, which is loaded when first needed, and what is known of it.
 
     `results` are its number of parameters, its accuracies (without augmentation), and the
-    steps and seconds of its training. `folder` is the folder of its measurements.
+    steps and seconds of its training. `folder` is the folder of its measurements, `records`
+    that of its weights after each epoch.
     """
 
     load: Callable[[], keras.Model]
     results: dict
     folder: Path
+    records: Path
 
 
 def flags(description):
@@ -122,7 +130,7 @@ def train(build, setting, data, arguments):
         folder / "results.json",
         lambda: _summarize(load(), data, arguments.models / name / "history.csv"),
     )
-    return Trained(load, results, folder)
+    return Trained(load, results, folder, arguments.models / name / "records")
 
 
 def measured(path, kind, measure):
@@ -236,6 +244,7 @@ def _fit(model, setting, data, arguments, folder):
         EpochTimer(),
         keras.callbacks.CSVLogger(folder / "history.csv", append=True),
         keras.callbacks.BackupAndRestore(folder / "backup", double_checkpoint=True),
+        WeightHistory(folder / "records", append=True),
     ]
     batches = _batches(*data[0], setting)
     if not arguments.no_augmentation:

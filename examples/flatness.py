@@ -1,7 +1,7 @@
 """Draws whether flat minima generalize better, over all networks that were measured.
 
 Reads what `paper.py` and `healthchecks.py` left in `examples/measured`; nothing is
-trained. Li et al. (2018), section 4, argue that only filter-normalized directions show
+trained. Li et al. (2018), section 5, argue that only filter-normalized directions show
 it, since raw ones depend on the scale of the weights.
 
     python examples/flatness.py
@@ -28,9 +28,9 @@ def main():
     networks = read(arguments.measurements)
     draw(networks, arguments.output / "flatness.png")
     rows = [
-        (name, len(networks), *correlation(np.array([n[kind] for n in networks.values()]), errors))
-        for errors in [np.array([network["error"] for network in networks.values()])]
+        (name, len(networks), f"{value:.2f}", f"{low:.2f} to {high:.2f}")
         for kind, name in KINDS.items()
+        for value, low, high in [correlation(networks, kind)]
     ]
     caption = (
         "Spearman's rank correlation over networks, with its interval from "
@@ -53,13 +53,16 @@ def read(folder):
     return networks
 
 
-def correlation(widths, errors):
-    """The rank correlation, and its interval over resampled networks."""
+def correlation(networks, kind):
+    """The rank correlation of flatness and error, and the ends of its interval over networks."""
+    widths, errors = (
+        np.array([network[name] for network in networks.values()]) for name in (kind, "error")
+    )
     generator = np.random.default_rng(0)
     samples = generator.integers(0, len(errors), (RESAMPLES, len(errors)))
     resampled = [stats.spearmanr(widths[few], errors[few]).statistic for few in samples]
     low, high = np.nanquantile(resampled, (0.025, 0.975))
-    return f"{stats.spearmanr(widths, errors).statistic:.2f}", f"{low:.2f} to {high:.2f}"
+    return stats.spearmanr(widths, errors).statistic, low, high
 
 
 def draw(networks, path):

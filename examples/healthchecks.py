@@ -1,7 +1,7 @@
 """Draws the loss around networks that differ in one setting of their training.
 
 Batch size, weight decay and optimizer: does the setting that leads to the
-flatter minimum generalize better? Li et al. (2018), section 4, compare such
+flatter minimum generalize better? Li et al. (2018), section 5, compare such
 settings. At full size, on a GPU:
 
     python examples/healthchecks.py --dataset cifar10

@@ -44,7 +44,7 @@ def vgg_like(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4, widt
         An uncompiled `keras.Model`.
 
     Reference:
-        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 5, where it
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, where it
         is called "ResNet-noshort".
     """
     return _stack_blocks(

@@ -1,6 +1,6 @@
 """Draws and measures the landscapes of ResNets and of the same networks without shortcuts.
 
-The experiments of Li et al. (2018), sections 5 and 6: without shortcuts the landscape
+The experiments of Li et al. (2018), section 6: without shortcuts the landscape
 turns from nearly convex to chaotic as networks become deeper; with shortcuts, or with
 wider layers, it does not. At the paper's size, on a GPU:
 
@@ -17,7 +17,6 @@ without training.
 """
 
 import functools
-import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -77,7 +76,6 @@ HEADER = (
     "\\|λmin / λmax\\|",
     "training, minutes",
 )
-CLAIMS_HEADER = ("claim of the paper", "measured by", "first", "second", "verdict")
 
 
 class Network(NamedTuple):
@@ -102,11 +100,7 @@ class Measured(NamedTuple):
 
 
 def main():
-    parser = flags(__doc__)
-    parser.add_argument("--depths", type=int, nargs="+", default=[20, 56, 110])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 2, 1], help="for each depth")
-    parser.add_argument("--widths", type=int, nargs="*", default=[2], help="k, at the first depth")
-    arguments = parser.parse_args()
+    arguments = parser_of(__doc__).parse_args()
     data = prepare(arguments)
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
     draw(networks, arguments.output)
@@ -120,11 +114,15 @@ def main():
     )
     rows = [table_row(*pair) for pair in networks.items()]
     write_table(arguments.output / "paper.md", caption, HEADER, rows)
-    caption = (
-        "Means with 95 % intervals over all directions and seeds. Confirmed: the intervals lie in "
-        "the order claimed and do not overlap. Contradicted: in the opposite order."
-    )
-    write_table(arguments.output / "paper-claims.md", caption, CLAIMS_HEADER, claims(networks))
+
+
+def parser_of(description):
+    """The flags of all experiments, and those that choose networks."""
+    parser = flags(description)
+    parser.add_argument("--depths", type=int, nargs="+", default=[20, 56, 110])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[2, 2, 1], help="for each depth")
+    parser.add_argument("--widths", type=int, nargs="*", default=[2], help="k, at the first depth")
+    return parser
 
 
 def other_recipes(networks):
@@ -213,50 +211,6 @@ def table_row(network, of):
         f"{abs(of.curvature['smallest'] / of.curvature['largest']):.2g}",
         f"{of.results['seconds'] / 60:.1f}",
     )
-
-
-def claims(networks):
-    """Rows of what the paper's section 5 says, as pairs of networks of which the first has less."""
-    sizes = {(network.depth, network.width) for network in networks}
-    depths = sorted(depth for depth, width in sizes if width == 1)
-    plain = [("VGG-like", depth, 1) for depth in depths]
-    rows = [
-        ("without shortcuts, deeper is less convex", shares_of, *pair)
-        for pair in itertools.pairwise(plain)
-    ]
-    for size in [(depth, 1) for depth in depths[1:]]:
-        twins = [("ResNet", *size), ("VGG-like", *size)]
-        rows.append(("shortcuts keep the landscape convex", shares_of, *twins))
-        rows.append(("shortcuts keep minima wide", widths_of, *reversed(twins)))
-    for width in sorted(width for _, width in sizes if width > 1):
-        for family in FAMILIES:
-            pair = [(family, depths[0], 1), (family, depths[0], width)]
-            rows.append(("wider layers make minima wider", widths_of, *pair))
-    return [claim_row(networks, *row) for row in rows]
-
-
-def claim_row(networks, claim, quantity, lower, higher):
-    """Whether a quantity is lower for the first group of networks than for the second."""
-    estimates = [
-        confidence_interval(
-            np.concatenate(
-                [quantity(of.line) for network, of in networks.items() if network[:3] == group]
-            )
-        )
-        for group in (lower, higher)
-    ]
-    first, second = estimates
-    verdict = "not confirmed"
-    if first.high < second.low:
-        verdict = "confirmed"
-    elif second.high < first.low:
-        verdict = "contradicted"
-    name = {shares_of: "share that curves downwards", widths_of: "half-width"}[quantity]
-    cells = (
-        f"{Network(*group)}: {estimate}"
-        for group, estimate in zip((lower, higher), estimates, strict=True)
-    )
-    return (claim, name, *cells, verdict)
 
 
 def draw(networks, folder):

@@ -19,6 +19,7 @@ from losslandscape import LossLine, evaluate_line, random_directions
 EXAMPLES = Path(__file__).parent.parent / "examples"
 sys.path.append(str(EXAMPLES))
 
+import claims  # noqa: E402
 import experiment  # noqa: E402
 import paper  # noqa: E402
 from experiment import Setting, train  # noqa: E402
@@ -53,7 +54,7 @@ def test_paper_draws_every_network_and_a_comparison(tmp_path):
     files = run("paper", tmp_path, *flags)
     names = ("resnet-2", "vgg-like-2")
     singles = {f"paper-{name}-{kind}.png" for name in names for kind in ("levels", "3d")}
-    both = {"paper-levels.png", "paper-3d.png", "paper.md", "paper-claims.md"}
+    both = {"paper-levels.png", "paper-3d.png", "paper.md"}
     assert set(files) == singles | both
     header, _, *rows = rows_of(files["paper.md"])
     assert [row[:2] for row in rows] == [
@@ -109,7 +110,7 @@ def of(*widths):
 
 def test_claims_are_confirmed_only_by_intervals_apart():
     network = paper.Network
-    rows = paper.claims(
+    rows = claims.claims_on_architecture(
         {
             network("ResNet", 20): of(0.5, 0.51),
             network("VGG-like", 20): of(0.5, 0.52),
@@ -119,7 +120,7 @@ def test_claims_are_confirmed_only_by_intervals_apart():
             network("VGG-like", 20, 2): of(0.5, 0.51),
         }
     )
-    verdicts = [(claim, first.split(":")[0], verdict) for claim, _, first, _, verdict in rows]
+    verdicts = [(claim, first.split(":")[0], verdict) for _, claim, _, first, _, verdict in rows]
     assert verdicts == [
         ("without shortcuts, deeper is less convex", "VGG-like 20", "not confirmed"),
         ("shortcuts keep the landscape convex", "ResNet 56", "not confirmed"),
@@ -127,10 +128,58 @@ def test_claims_are_confirmed_only_by_intervals_apart():
         ("wider layers make minima wider", "ResNet 20", "contradicted"),
         ("wider layers make minima wider", "VGG-like 20", "not confirmed"),
     ]
-    assert rows[2][2:4] == (
+    assert rows[2][3:5] == (
         "VGG-like 56: 0.305 [0.241, 0.369]",
         "ResNet 56: 0.505 [0.441, 0.569]",
     )
+
+
+def test_flatness_and_generalization_are_related_only_beyond_chance():
+    generator = np.random.default_rng(0)
+    widths = np.linspace(0.1, 1, 20)
+
+    def verdicts(filtered, raw):
+        pairs = zip(filtered, raw, strict=True)
+        networks = {
+            number: {"error": 1 - width, "filter": one, "raw": other}
+            for number, (width, (one, other)) in enumerate(zip(widths, pairs, strict=True))
+        }
+        return [row[-1] for row in claims.claims_on_generalization(networks)]
+
+    noise = generator.permutation(widths)
+    assert verdicts(widths, noise) == ["confirmed", "confirmed"]
+    assert verdicts(widths, widths) == ["confirmed", "not confirmed"]
+    assert verdicts(noise, widths) == ["not confirmed", "not confirmed"]
+
+
+def test_claims_on_curvature_and_paths_are_compared_with_the_papers_numbers():
+    def measured(ratio):
+        return of(0.5)._replace(curvature={"largest": 2.0, "smallest": -2 * ratio})
+
+    networks = {
+        paper.Network("ResNet", 20): measured(0.004),
+        paper.Network("ResNet", 56): measured(0.009),
+        paper.Network("VGG-like", 56): measured(0.02),
+    }
+    *_, with_shortcuts, without, verdict = claims.claim_on_curvature(networks)
+    assert (with_shortcuts, without, verdict) == ("ResNet: 0.009", "VGG-like: 0.02", "confirmed")
+    networks[paper.Network("ResNet", 110)] = measured(0.02)
+    assert claims.claim_on_curvature(networks)[-1] == "not confirmed"
+    assert claims.claim_on_paths({"path": 0.8, "random walk": 0.76})[-1] == "confirmed"
+    assert claims.claim_on_paths({"path": 0.3, "random walk": 0.76})[-1] == "not confirmed"
+
+
+def test_claims_are_told_of_all_networks(tmp_path):
+    flags = (*LINES, "--points", "5", "--depths", "2", "--seeds", "1", "--widths", "--epochs", "5")
+    files = run("claims", tmp_path, *flags)
+    header, _, *rows = rows_of(files["claims.md"])
+    assert [row[0] for row in rows] == ["5"] * 4 + ["6", "7"]
+    assert all(len(row) == len(header) for row in rows)
+    path, walk = (float(row.split(":")[1]) for row in rows[-1][3:5])
+    assert 0 < path <= 1
+    # Five points before the last: the inverse squared sines of 18, 36, 54 and 72 degrees.
+    inverses = 1 / np.sin(np.pi * np.arange(1, 5) / 10) ** 2
+    assert walk == pytest.approx(inverses[:2].sum() / inverses.sum(), abs=0.005)
 
 
 def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
