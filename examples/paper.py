@@ -10,7 +10,7 @@ At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500 \\
-        --depths 20 56 --seeds 2 1 --widths
+        --depths 20 56 --seeds 2 1 --widths --mapped 20
 
 An interrupted run resumes where it stopped. What `examples/measured` holds is drawn
 without training.
@@ -40,10 +40,12 @@ from losslandscape import (
     LossSurface,
     confidence_interval,
     convex_level,
+    evaluate_convexity,
     evaluate_surface,
     hessian_eigenvalues,
     non_convexity,
     number_of_basins,
+    plot_convexity,
     plot_levels,
     plot_surface,
 )
@@ -59,6 +61,8 @@ LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
 # The loss of guessing among ten classes. Beyond, losses are huge in every direction.
 GUESSING = np.log(10)
+# Points per axis, coordinates and images of a map of convexity: each point takes dozens of passes.
+MAP_POINTS, MAP_EXTENT, MAP_IMAGES = 7, (-0.5, 0.5), 100
 # A dent in the surface counts as a basin if it is at least this deep.
 DEPTH = 0.1
 HEADER = (
@@ -74,6 +78,7 @@ HEADER = (
     "basins",
     "λmax",
     "\\|λmin / λmax\\|",
+    "same, on the map",
     "training, minutes",
 )
 
@@ -91,12 +96,13 @@ class Network(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What is known of a network; `surface` only for the first seed."""
+    """What is known of a network; `surface` and `convexity`, a map, only for the first seed."""
 
     results: dict
     line: object
     curvature: dict
-    surface: LossSurface | None
+    surface: LossSurface | None = None
+    convexity: LossSurface | None = None
 
 
 def main():
@@ -110,7 +116,9 @@ def main():
         f"with the 95 % interval over {arguments.directions} directions. Planes of "
         f"{arguments.points} points per axis from -1 to 1; basins at least {DEPTH:g} deep. λmax "
         "and λmin: of the Hessian of the loss with penalty, at the minimum, between "
-        f"filter-normalized directions.{other_recipes(networks)}"
+        f"filter-normalized directions. Map: the median over {MAP_POINTS}x{MAP_POINTS} points from "
+        f"{MAP_EXTENT[0]:g} to {MAP_EXTENT[1]:g}, on {MAP_IMAGES} images, with the eigenvalues of "
+        f"the weights as they are.{other_recipes(networks)}"
     )
     rows = [table_row(*pair) for pair in networks.items()]
     write_table(arguments.output / "paper.md", caption, HEADER, rows)
@@ -122,6 +130,9 @@ def parser_of(description):
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 56, 110])
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 2, 1], help="for each depth")
     parser.add_argument("--widths", type=int, nargs="*", default=[2], help="k, at the first depth")
+    parser.add_argument(
+        "--mapped", type=int, nargs="*", default=[20, 56], help="depths whose convexity is mapped"
+    )
     return parser
 
 
@@ -164,18 +175,36 @@ def measure(network, data, arguments):
     curvature = measured_numbers(
         trained.folder / f"curvature-{len(x)}.json", lambda: extremes(trained.load(), x, y)
     )
-    surface = None
+    found = Measured(trained.results, line, curvature)
     if network.seed == 0:
-        path = trained.folder / f"surface-{arguments.points}-{len(x)}.h5"
-        options = {"tolerance": 0.01, "seed": 0, "verbose": 2}
-        surface = measured(
-            path,
-            LossSurface,
-            lambda checkpoint: evaluate_surface(
-                trained.load(), x, y, arguments.points, checkpoint=checkpoint, **options
-            ),
-        )
-    return Measured(trained.results, line, curvature, surface)
+        surface = measure_surface(trained, x, y, arguments.points)
+        found = found._replace(surface=surface)
+        if network.depth in arguments.mapped and network.width == 1:
+            few = [part[:MAP_IMAGES] for part in (x, y)]
+            found = found._replace(convexity=map_convexity(trained, *few))
+    return found
+
+
+def measure_surface(trained, x, y, points):
+    options = {"tolerance": 0.01, "seed": 0, "verbose": 2}
+    return measured(
+        trained.folder / f"surface-{points}-{len(x)}.h5",
+        LossSurface,
+        lambda checkpoint: evaluate_surface(
+            trained.load(), x, y, points, checkpoint=checkpoint, **options
+        ),
+    )
+
+
+def map_convexity(trained, x, y):
+    options = {"extent": MAP_EXTENT, "tolerance": 0.1, "seed": 0, "verbose": 2}
+    return measured(
+        trained.folder / f"convexity-{MAP_POINTS}-{len(x)}.h5",
+        LossSurface,
+        lambda checkpoint: evaluate_convexity(
+            trained.load(), x, y, MAP_POINTS, checkpoint=checkpoint, **options
+        ),
+    )
 
 
 def extremes(model, x, y):
@@ -191,7 +220,9 @@ def shares_of(line):
 
 
 def table_row(network, of):
-    plane = ("", "", "")
+    plane, around = ("", "", ""), ""
+    if of.convexity is not None:
+        around = f"{np.nanmedian(of.convexity.values['convexity']):.2g}"
     if of.surface is not None:
         plane = (
             f"{non_convexity(of.surface, 'data_loss', below=GUESSING):.2f}",
@@ -209,6 +240,7 @@ def table_row(network, of):
         *plane,
         f"{of.curvature['largest']:.3g}",
         f"{abs(of.curvature['smallest'] / of.curvature['largest']):.2g}",
+        around,
         f"{of.results['seconds'] / 60:.1f}",
     )
 
@@ -218,6 +250,9 @@ def draw(networks, folder):
     for network, surface in surfaces.items():
         draw_one(str(network), surface, folder)
     draw_all({n: surface for n, surface in surfaces.items() if n.width == 1}, folder)
+    maps = {network: of.convexity for network, of in networks.items() if of.convexity is not None}
+    if maps:
+        draw_maps(maps, folder)
 
 
 def draw_one(name, surface, folder):
@@ -226,9 +261,22 @@ def draw_one(name, surface, folder):
     save(plot_surface(surface, labels=name, **STYLE).figure, folder / f"{stem}-3d.png")
 
 
+def draw_maps(maps, folder):
+    names = by_family(maps)
+    figure, axes = panels(len(names), None)
+    for ax, name in zip(axes, names, strict=True):
+        plot_convexity(maps[name], ax)
+        ax.set_title(name)
+    save(figure, folder / "paper-convexity.png")
+
+
+def by_family(networks):
+    return sorted(networks, key=lambda network: network.family)
+
+
 def draw_all(surfaces, folder):
     """One figure per plot type: a row per family, a column per depth, one scale for all."""
-    names = sorted(surfaces, key=lambda network: network.family)
+    names = by_family(surfaces)
     ordered = [surfaces[name] for name in names]
     # Start just below the model with the lowest loss.
     lowest = np.nanmin([surface.center["data_loss"] for surface in ordered])

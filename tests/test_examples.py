@@ -50,11 +50,12 @@ def rows_of(path):
 
 
 def test_paper_draws_every_network_and_a_comparison(tmp_path):
-    flags = (*LINES, "--points", "5", "--depths", "2", "--seeds", "2", "--widths")
+    depths = ("--depths", "2", "--seeds", "2", "--widths", "--mapped", "2")
+    flags = (*LINES, "--points", "5", *depths)
     files = run("paper", tmp_path, *flags)
     names = ("resnet-2", "vgg-like-2")
     singles = {f"paper-{name}-{kind}.png" for name in names for kind in ("levels", "3d")}
-    both = {"paper-levels.png", "paper-3d.png", "paper.md"}
+    both = {"paper-levels.png", "paper-3d.png", "paper-convexity.png", "paper.md"}
     assert set(files) == singles | both
     header, _, *rows = rows_of(files["paper.md"])
     assert [row[:2] for row in rows] == [
@@ -103,9 +104,8 @@ def of(*widths):
     """What `paper.py` measures, of parabolas that rise by 1 at these distances."""
     alphas = np.linspace(-1, 1, 201)
     values = np.array([(alphas / width) ** 2 for width in widths])
-    return paper.Measured(
-        {}, LossLine(alphas, {"data_loss": values}, {"data_loss": 0.0}, {}), {}, None
-    )
+    line = LossLine(alphas, {"data_loss": values}, {"data_loss": 0.0}, {})
+    return paper.Measured(results={}, line=line, curvature={})
 
 
 def test_claims_are_confirmed_only_by_intervals_apart():
