@@ -177,34 +177,24 @@ def measure(network, data, arguments):
     )
     found = Measured(trained.results, line, curvature)
     if network.seed == 0:
-        surface = measure_surface(trained, x, y, arguments.points)
+        surface = plane(trained, evaluate_surface, (x, y), arguments.points, tolerance=0.01)
         found = found._replace(surface=surface)
-        if network.depth in arguments.mapped and network.width == 1:
-            few = [part[:MAP_IMAGES] for part in (x, y)]
-            found = found._replace(convexity=map_convexity(trained, *few))
+    if network.seed == 0 and network.depth in arguments.mapped and network.width == 1:
+        few, options = (x[:MAP_IMAGES], y[:MAP_IMAGES]), {"extent": MAP_EXTENT, "tolerance": 0.1}
+        convexity = plane(trained, evaluate_convexity, few, MAP_POINTS, **options)
+        found = found._replace(convexity=convexity)
     return found
 
 
-def measure_surface(trained, x, y, points):
-    options = {"tolerance": 0.01, "seed": 0, "verbose": 2}
-    return measured(
-        trained.folder / f"surface-{points}-{len(x)}.h5",
-        LossSurface,
-        lambda checkpoint: evaluate_surface(
-            trained.load(), x, y, points, checkpoint=checkpoint, **options
-        ),
-    )
+def plane(trained, evaluate, data, points, **options):
+    """What one of the functions that measure planes finds around a network."""
+    name = f"{evaluate.__name__.removeprefix('evaluate_')}-{points}-{len(data[0])}.h5"
 
+    def measure_plane(checkpoint):
+        extra = {"checkpoint": checkpoint, "seed": 0, "verbose": 2}
+        return evaluate(trained.load(), *data, points, **extra, **options)
 
-def map_convexity(trained, x, y):
-    options = {"extent": MAP_EXTENT, "tolerance": 0.1, "seed": 0, "verbose": 2}
-    return measured(
-        trained.folder / f"convexity-{MAP_POINTS}-{len(x)}.h5",
-        LossSurface,
-        lambda checkpoint: evaluate_convexity(
-            trained.load(), x, y, MAP_POINTS, checkpoint=checkpoint, **options
-        ),
-    )
+    return measured(trained.folder / name, LossSurface, measure_plane)
 
 
 def extremes(model, x, y):
