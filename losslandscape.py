@@ -526,7 +526,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             is computed, with the model untouched.
 
     Reference:
-        [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 4 and 5.
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 4 and 6.
     """
     plot_types = _check_plot_types(plot_types)
     datasets = split_datasets(x) if y is None else [(x, y)]
