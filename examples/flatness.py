@@ -13,6 +13,7 @@ import matplotlib as mpl
 import numpy as np
 from experiment import RISE, flags, widths_of, write_table
 from matplotlib import pyplot as plt
+from matplotlib import ticker
 from scipy import stats
 
 from losslandscape import LossLine
@@ -75,6 +76,12 @@ def draw(networks, path):
             widths = [network[kind] for network in members]
             ax.plot(widths, [of["error"] for of in members], marker, label=family, alpha=0.7)
         ax.set(xlabel="half-width", title=title)
+    axes[0].set_yscale("log")
+    axes[0].yaxis.set(
+        major_locator=ticker.LogLocator(subs=(1, 1.5, 2, 3, 5)),
+        major_formatter=ticker.ScalarFormatter(),
+        minor_locator=ticker.NullLocator(),
+    )
     axes[0].set_ylabel("test error")
     axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.savefig(path, dpi=200)

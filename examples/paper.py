@@ -10,7 +10,7 @@ At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500 \\
-        --depths 20 56 --seeds 2 1 --widths --mapped 20
+        --depths 20 56 110 --seeds 2 1 1 --widths 2 --mapped 20
 
 An interrupted run resumes where it stopped. What `examples/measured` holds is drawn
 without training.
@@ -253,8 +253,10 @@ def draw_one(name, surface, folder):
 
 def draw_maps(maps, folder):
     names = by_family(maps)
-    figure, axes = panels(len(names), None)
-    for ax, name in zip(axes, names, strict=True):
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.4 * len(names), 2.7), layout="constrained", squeeze=False
+    )
+    for ax, name in zip(axes[0], names, strict=True):
         plot_convexity(maps[name], ax)
         ax.set_title(name)
     save(figure, folder / "paper-convexity.png")
