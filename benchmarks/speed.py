@@ -449,7 +449,8 @@ def main():
     draw_growth(by_points, by_samples, FOLDER / "growth.png")
     tolerances = [with_tolerance(each, arguments.rounds) for each in (0.01, 0.001)]
     has_torch = importlib.util.find_spec("torch") is not None
-    peers = against_torch(arguments.rounds) if has_torch else []
+    # It takes a few seconds.
+    peers = against_torch(max(5, arguments.rounds)) if has_torch else []
     backends = [row for case in "ab" for row in on_backends(f"({case})", arguments.rounds)]
     recorded = recording(arguments.rounds)
     builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}

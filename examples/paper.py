@@ -10,7 +10,7 @@ At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500 \\
-        --depths 20 56 110 --seeds 2 1 1 --widths 2 --mapped 20
+        --depths 20 56 110 --seeds 2 2 1 --widths 2 --mapped 20
 
 An interrupted run resumes where it stopped. What `examples/measured` holds is drawn
 without training.
