@@ -462,7 +462,8 @@ def _torch_loop(origin, dataset):
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
     # As for TensorFlow.
     with torch.no_grad():
-        logs = model.test_step(_slice(_of_backend(dataset.tensors), 0, 1))
+        first = map_arrays(lambda tensor: tensor[:1], dataset.tensors)
+        logs = model.test_step(_of_backend(first))
     regularized = _regularized(model, but_for=logs)
     names = _result_names(_report(model, logs, regularized))
 

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.references import references
+from losslandscape.references import ATOMS, references
 
 # The attribute of a model that keeps its graphs. A dictionary of models with weak keys would
 # never forget them, because graphs refer to the model.
@@ -21,7 +21,7 @@ KEPT = "_losslandscape"
 # The most graphs that are kept for a model.
 LIMIT = 8
 # What is compared by value; everything else is compared by identity.
-ATOMS = (type(None), bool, int, float, complex, str, bytes, np.generic)
+BY_VALUE = (*ATOMS, np.generic)
 
 
 @dataclasses.dataclass(eq=False)
@@ -104,4 +104,4 @@ def _are_same(first, second):
 
 
 def _is_same(one, other):
-    return one is other or (type(one) is type(other) and isinstance(one, ATOMS) and one == other)
+    return one is other or (type(one) is type(other) and isinstance(one, BY_VALUE) and one == other)
