@@ -1,24 +1,74 @@
-"""Measures the time per point on the backend that `KERAS_BACKEND` names; prints it as JSON.
+"""Measures the time per point on the backends of Keras, on a GPU where they find one.
 
-`benchmarks/speed.py` calls this for every backend that is installed.
+Run with `make benchmark`; the table goes to `BACKENDS-CPU.md` or `BACKENDS-GPU.md`, beside this
+file. Backends that are not installed are left out. Each is measured in a process of its own.
 """
 
 import argparse
+import importlib.util
 import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
+from pathlib import Path
 
+import keras
 import numpy as np
-from speed import CASES, evaluated, naive, second_call, timed
+from speed import CASES, against_torch, evaluated, gpus, naive, second_call, table, timed
 
 from losslandscape import evaluate_surface
+
+BACKENDS = ("tensorflow", "jax", "torch")
+WAYS = ("naive", "evaluate", "compiled")
+HEADER = ("case", "backend", *WAYS, "naive / compiled", "first start", "second start")
+HEAD = """# The backends of Keras
+
+Made by `benchmarks/backends.py` on {machine}, {cores} cores, {device}; Keras {keras}, {versions};
+rounds: {rounds}. Milliseconds a point, over 7x7 points (*naive*: 9), and what a first call and a
+second one with the same model take before their first point, in seconds. *naive* is `set_weights`
+with NumPy and `model.evaluate` on NumPy arrays."""
+TORCH = """## The digits network against a loop in PyTorch, in milliseconds a point
+
+21x21 points on the same device, a later call with this model. *PyTorch* is a loop over the points
+with all data in one batch in the device's memory."""
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", help="a part of the name of a case, such as (a)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--cases", default="abcd", help="which of the cases, for example ab")
+    parser.add_argument("--backends", nargs="+", default=BACKENDS)
+    parser.add_argument("--one", action="store_true", help="measure here, and print JSON")
     arguments = parser.parse_args()
-    build, *_ = next(case for name, case in CASES.items() if arguments.case in name)
+    if arguments.one:
+        print(json.dumps(measure(arguments.cases, arguments.rounds)))
+        return
+    backends = [name for name in arguments.backends if importlib.util.find_spec(name)]
+    found = [
+        (case, name, in_own_process(case, name, arguments.rounds))
+        for case in CASES
+        if case[1] in arguments.cases
+        for name in backends
+    ]
+    write(found, arguments.rounds)
+
+
+def in_own_process(case, backend, rounds):
+    command = [sys.executable, __file__, "--one", f"--cases={case[1]}", f"--rounds={rounds}"]
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    # JAX would take the memory of the GPU that PyTorch's loop needs.
+    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
+    *_, last = done.stdout.splitlines()
+    print(case, backend, last.decode(), flush=True)
+    return json.loads(last)
+
+
+def measure(letter, rounds):
+    """What one backend needs for one case."""
+    build, *_ = next(case for name, case in CASES.items() if name[1] == letter)
     model, x, y, directions = evaluated(build)
     axis = np.linspace(-1, 1, 3)
     grid = [(alpha, beta) for beta in axis for alpha in axis]
@@ -36,12 +86,61 @@ def main():
     }
     for way, _ in ways.values():
         way()
-    seconds = {
-        name: statistics.median(timed(way) for _ in range(arguments.rounds)) / number
+    found = {
+        name: statistics.median(timed(way) for _ in range(rounds)) / number
         for name, (way, number) in ways.items()
     }
-    seconds["first"], seconds["second"] = second_call(build)
-    print(json.dumps(seconds))
+    found["starts"] = second_call(build)
+    found["device"], found["version"] = device(), version()
+    if letter == "a" and importlib.util.find_spec("torch"):
+        found["torch"] = against_torch(rounds)
+    return found
+
+
+def device():
+    """What the backend computes on."""
+    if keras.backend.backend() == "tensorflow":
+        return gpus()
+    if keras.backend.backend() == "torch":
+        import torch  # noqa: PLC0415, only where it is installed
+
+        return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    import jax  # noqa: PLC0415, only where it is installed
+
+    kind = jax.devices()[0].device_kind
+    return "no GPU" if kind == "cpu" else kind
+
+
+def version():
+    name = keras.backend.backend()
+    return f"{name} {importlib.import_module(name).__version__}"
+
+
+def write(found, rounds):
+    devices = [values["device"] for _, _, values in found]
+    head = HEAD.format(
+        device=", ".join(dict.fromkeys(devices)),
+        cores=os.cpu_count(),
+        machine=platform.machine(),
+        keras=keras.__version__,
+        versions=", ".join(dict.fromkeys(values["version"] for _, _, values in found)),
+        rounds=rounds,
+    )
+    sections = [head, table(HEADER, [row(*each) for each in found])]
+    peers = [(backend, *values["torch"][0]) for _, backend, values in found if "torch" in values]
+    if peers:
+        sections += [TORCH, table(("backend", "losslandscape", "PyTorch", "ratio"), peers)]
+    kind = "CPU" if set(devices) == {"no GPU"} else "GPU"
+    text = "\n\n".join(sections) + "\n"
+    Path(__file__).with_name(f"BACKENDS-{kind}.md").write_text(text)
+    print(text)
+
+
+def row(case, backend, values):
+    milliseconds = [f"{1000 * values[way]:.3g}" for way in WAYS]
+    first, second = values["starts"]
+    ratio = f"{values['naive'] / values['compiled']:.1f}"
+    return (case, backend, *milliseconds, ratio, f"{first:.2f}", f"{second:.3f}")
 
 
 if __name__ == "__main__":

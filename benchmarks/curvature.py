@@ -16,6 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import keras
+from networks import LOSS
 from speed import convolutional_network, table
 
 from losslandscape import curvature, hessian_eigenvalues
@@ -28,7 +29,7 @@ TOLERANCE = 1e-2
 def network():
     """The benchmark's convolutional network of (b) with more units, and its images."""
     model, x, y = convolutional_network(units=120)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", LOSS)
     return model, x, y
 
 

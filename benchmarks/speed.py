@@ -6,13 +6,10 @@ one process, alternating between the methods; the median over the rounds counts.
 
 import argparse
 import importlib.util
-import json
 import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,7 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import tensorflow as tf
 from keras import layers
-from networks import resnet
+from networks import LOSS, resnet
 from sklearn.datasets import load_digits
 
 from losslandscape import (
@@ -44,7 +41,7 @@ def digits_network():
         [
             keras.Input((64,)),
             layers.Dense(32, activation="relu"),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(10),
         ]
     )
     return model, (digits.data / 16).astype("float32"), digits.target
@@ -60,7 +57,7 @@ def convolutional_network(units=32):
             layers.MaxPooling2D(),
             layers.Flatten(),
             layers.Dense(units, activation="relu"),
-            layers.Dense(10, activation="softmax"),
+            layers.Dense(10),
         ]
     )
     return model, *images(2000, (28, 28, 1))
@@ -68,7 +65,7 @@ def convolutional_network(units=32):
 
 def wide_network():
     hidden = [layers.Dense(4096, activation="relu") for _ in range(4)]
-    model = keras.Sequential([keras.Input((4096,)), *hidden, layers.Dense(10, "softmax")])
+    model = keras.Sequential([keras.Input((4096,)), *hidden, layers.Dense(10)])
     return model, *images(64, (4096,))
 
 
@@ -120,10 +117,8 @@ def floor(model, x, y, batch_size):
     # On the CPU, XLA is faster for the dense network, but slower for convolutions.
     @tf.function(jit_compile=all(len(weight.shape) <= 2 for weight in model.weights))
     def one_pass(inputs, targets):
-        losses = keras.losses.sparse_categorical_crossentropy(
-            targets, model(inputs, training=False)
-        )
-        return tf.reduce_sum(losses)
+        outputs = model(inputs, training=False)
+        return len(inputs) * LOSS(targets, outputs)
 
     def passes(number):
         for _ in range(number):
@@ -143,7 +138,7 @@ def timed(function):
 def measure_case(build, per_axis, fewer, rounds):
     keras.utils.set_random_seed(0)
     model, x, y = build()
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("sgd", LOSS, metrics=["accuracy"])
     # As if the user had already evaluated the model.
     model.evaluate(x, y, verbose=0)
     directions = random_directions(model, 2, seed=0)
@@ -192,7 +187,7 @@ def medians(rounds, function, *arguments):
 def evaluated(build):
     """A model that its user has evaluated, but this library has not: it would keep graphs."""
     model, x, y = build()
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("sgd", LOSS, metrics=["accuracy"])
     model.evaluate(x, y, verbose=0)
     return model, x, y, random_directions(model, 2, seed=0)
 
@@ -230,7 +225,7 @@ def second_call(build):
 
 def trained_digits():
     model, x, y = digits_network()
-    model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("adam", LOSS, metrics=["accuracy"])
     model.fit(x, y, epochs=30, verbose=0)
     return model, x, y
 
@@ -255,7 +250,7 @@ def with_tolerance(tolerance, rounds):
 def hessian_product(build):
     """The time for one product with the Hessian, and for one gradient, on all data."""
     model, x, y = build()
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", LOSS)
     inputs, targets = tf.constant(x), tf.constant(y)
 
     @tf.function
@@ -279,11 +274,15 @@ def torch_loop(model, x, y, directions, points):
     """
     import torch  # noqa: PLC0415, only where it is installed
 
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
+    network.to(device)
     arrays = [model.get_weights(), *directions]
     # Torch has its kernels the other way round.
-    weights, *steps = ([torch.tensor(np.array(part).T) for part in each] for each in arrays)
-    inputs, targets = torch.tensor(x), torch.tensor(y)
+    weights, *steps = (
+        [torch.tensor(np.array(part).T, device=device) for part in each] for each in arrays
+    )
+    inputs, targets = torch.tensor(x, device=device), torch.tensor(y, device=device)
     criterion = torch.nn.CrossEntropyLoss()
     values = []
     with torch.no_grad():
@@ -320,31 +319,10 @@ def against_torch(rounds):
     return [(f"{1000 * ours:.3g}", f"{1000 * theirs:.3g}", f"{ours / theirs:.2f}")]
 
 
-def on_backends(case, rounds):
-    """A row per backend that is installed, each measured in a process of its own."""
-    rows = []
-    for backend in ("tensorflow", "jax", "torch"):
-        if importlib.util.find_spec(backend) is None:
-            continue
-        done = subprocess.run(
-            [sys.executable, FOLDER / "backends.py", case, f"--rounds={rounds}"],
-            env=os.environ | {"KERAS_BACKEND": backend},
-            stdout=subprocess.PIPE,
-            check=True,
-        )
-        *_, last = done.stdout.splitlines()
-        times = json.loads(last)
-        ratio = f"{times['naive'] / times['compiled']:.1f}"
-        first, second = times.pop("first"), times.pop("second")
-        milliseconds = [f"{1000 * seconds:.3g}" for seconds in times.values()]
-        rows.append((case, backend, *milliseconds, ratio, f"{first:.2f}", f"{second:.3f}"))
-    return rows
-
-
 def peak_memory(build, engine):
     """The size of the weights and the peak memory of a first surface, both in MiB."""
     model, x, y = build()
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("sgd", LOSS, metrics=["accuracy"])
     # As if the user had already evaluated the model, so TensorFlow is fully loaded.
     model.evaluate(x, y, verbose=0)
     weights = sum(weight.numpy().nbytes for weight in model.weights)
@@ -369,7 +347,7 @@ def in_fresh_process(function, *arguments):
 def recording(rounds):
     """The time to record ResNet-20's weights and that of a training step, in milliseconds."""
     model, x, y = resnet20_on_images()
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", LOSS)
     model.train_on_batch(x[:128], y[:128])
     with tempfile.TemporaryDirectory() as folder:
         history = WeightHistory(folder)
@@ -387,7 +365,7 @@ def recording(rounds):
 def growth(rounds):
     """The seconds of a later call by number of points and by number of samples, on the digits."""
     model, x, y = digits_network()
-    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile("sgd", LOSS, metrics=["accuracy"])
     directions = random_directions(model, 2, seed=0)
 
     def seconds(samples, per_axis, engine="compiled"):
@@ -455,7 +433,6 @@ def main():
     has_torch = importlib.util.find_spec("torch") is not None
     # It takes a few seconds.
     peers = against_torch(max(5, arguments.rounds)) if has_torch else []
-    backends = [row for case in "ab" for row in on_backends(f"({case})", arguments.rounds)]
     recorded = recording(arguments.rounds)
     builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}
     builds["four layers of 4,096 neurons, 64 samples"] = wide_network
@@ -481,8 +458,6 @@ def main():
         "## One product with the Hessian, in milliseconds",
         table(("case", "product", "gradient", "product / gradient"), products),
         *([TORCH, table(("losslandscape", "PyTorch", "ratio"), peers)] if peers else []),
-        "## The backends of Keras, in milliseconds a point; starts in seconds",
-        table(BACKENDS_HEADER, backends),
         "## Peak memory of a first surface above the loaded model and data, in MiB",
         table(("case", "weights", "evaluate", "compiled"), memory),
         "## Recording the weights of ResNet-20 with `WeightHistory`, in milliseconds",
@@ -514,16 +489,6 @@ POINT_HEADER = (
     "compiled / floor",
 )
 START_HEADER = ("case", "evaluate", "compiled", "points from which compiled is faster")
-BACKENDS_HEADER = (
-    "case",
-    "backend",
-    "naive",
-    "evaluate",
-    "compiled",
-    "naive / compiled",
-    "first start",
-    "second start",
-)
 FEW_HEADER = (
     "case",
     "naive, line of 5",

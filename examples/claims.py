@@ -5,7 +5,7 @@ training is that of a small ResNet. What `examples/measured` holds is not traine
 
     python examples/claims.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500 \\
-        --depths 20 56 110 --seeds 2 2 1 --widths 2 --mapped 20
+        --depths 20 56 110 --seeds 2 2 1 --widths 2 4 --mapped 20 56
 """
 
 import functools
@@ -14,6 +14,7 @@ import itertools
 import numpy as np
 from experiment import (
     Setting,
+    collection,
     measure_lines,
     measured_numbers,
     prepare,
@@ -43,7 +44,7 @@ def main():
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
     rows = [
         *claims_on_training(data, arguments),
-        *claims_on_generalization(read(arguments.measurements)),
+        *claims_on_generalization(read(arguments.measurements / collection(data, arguments))),
         *claims_on_architecture(networks),
         claim_on_curvature(networks),
         claim_on_paths(path_shares(data, arguments)),

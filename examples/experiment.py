@@ -18,6 +18,7 @@ import matplotlib as mpl
 import tensorflow as tf
 from images import DATASETS, load_images
 from keras import layers
+from networks import LOSS
 
 from losslandscape import (
     LossLine,
@@ -54,9 +55,9 @@ class Setting(NamedTuple):
 class Trained(NamedTuple):
     """A trained network, which is loaded when first needed, and what is known of it.
 
-    `results` are its number of parameters, its accuracies (without augmentation), and the
-    steps and seconds of its training. `folder` is the folder of its measurements, `records`
-    that of its weights after each epoch.
+    `results` are its number of parameters, its accuracies (without augmentation), the steps
+    and seconds of its training and the kind of its device, `"cpu"` or `"gpu"`. `folder` is
+    the folder of its measurements, `records` that of its weights after each epoch.
     """
 
     load: Callable[[], keras.Model]
@@ -121,7 +122,7 @@ def train(build, setting, data, arguments):
     (x_train, _), _ = data
     keras.utils.set_random_seed(setting.seed)
     model = build(input_shape=x_train.shape[1:], weight_decay=setting.weight_decay)
-    name = _folder(model, setting, x_train, arguments)
+    name = Path(collection(data, arguments), _folder(model, setting))
     load = functools.cache(
         functools.partial(_fit, model, setting, data, arguments, arguments.models / name)
     )
@@ -131,6 +132,17 @@ def train(build, setting, data, arguments):
         lambda: _summarize(load(), data, arguments.models / name / "history.csv"),
     )
     return Trained(load, results, folder, arguments.models / name / "records")
+
+
+def collection(data, arguments):
+    """The name of the folder of all networks that the same flags train on the same images."""
+    (x_train, _), _ = data
+    images = f"{arguments.dataset}-{x_train.shape[1]}px-{len(x_train)}"
+    drops = ",".join(f"{part:.3g}" for part in arguments.drops)
+    schedule = f"{arguments.epochs}epochs-rate{arguments.learning_rate:g}-drops{drops}"
+    schedule += f"-warmup{arguments.warmup}" * bool(arguments.warmup)
+    schedule += "-plain" * arguments.no_augmentation
+    return f"{images}-{schedule}"
 
 
 def measured(path, kind, measure):
@@ -196,6 +208,11 @@ def describe(arguments, data):
     )
 
 
+def minutes_of(results):
+    """The time of the training, for tables; most networks are trained on a CPU."""
+    return f"{results['seconds'] / 60:.1f}{' (GPU)' * (results.get('device') == 'gpu')}"
+
+
 def write_table(path, caption, header, rows):
     """Writes a Markdown table with a caption below it."""
     lines = [header, ["---"] * len(header), *rows]
@@ -214,19 +231,14 @@ class EpochTimer(keras.callbacks.Callback):
         logs["seconds"] = time.perf_counter() - self._started
 
 
-def _folder(model, setting, x_train, arguments):
+def _folder(model, setting):
     """The name of a folder per setting: no setting may find the network of another."""
-    images = f"{arguments.dataset}-{x_train.shape[1]}px-{len(x_train)}"
-    drops = ",".join(f"{part:.3g}" for part in arguments.drops)
-    schedule = f"{arguments.epochs}epochs-rate{arguments.learning_rate:g}-drops{drops}"
-    schedule += f"-warmup{arguments.warmup}" * bool(arguments.warmup)
-    schedule += "-plain" * arguments.no_augmentation
     name = "-".join([model.name, setting.optimizer, str(setting.batch_size)])
     if setting.rate is not None:
         name += f"-rate{setting.rate:g}"
     if setting.clipnorm is not None:
         name += f"-clipnorm{setting.clipnorm:g}"
-    return Path(f"{images}-{schedule}", f"{name}-decay{setting.weight_decay:g}-seed{setting.seed}")
+    return f"{name}-decay{setting.weight_decay:g}-seed{setting.seed}"
 
 
 def _fit(model, setting, data, arguments, folder):
@@ -236,9 +248,7 @@ def _fit(model, setting, data, arguments, folder):
         return keras.saving.load_model(finished)
     print(f"Training {folder}", flush=True)
     folder.mkdir(parents=True, exist_ok=True)
-    model.compile(
-        _optimizer(setting, arguments), "sparse_categorical_crossentropy", metrics=["accuracy"]
-    )
+    model.compile(_optimizer(setting, arguments), LOSS, metrics=["accuracy"])
     callbacks = [
         keras.callbacks.LearningRateScheduler(_schedule(setting, arguments)),
         EpochTimer(),
@@ -310,4 +320,11 @@ def _summarize(model, data, history):
         "parameters": model.count_params(),
         "steps": int(model.optimizer.iterations),
         "seconds": sum(seconds.values()),
+        "device": _device_of(model),
     }
+
+
+def _device_of(model):
+    # Each backend has names of its own.
+    name = str(model.variables[0].value.device).lower()
+    return "gpu" if "gpu" in name or "cuda" in name else "cpu"

@@ -99,7 +99,7 @@ def rescale(model, factor):
             layer.gamma.assign(layer.gamma * np.sqrt(ratio) / factor)
             layer.moving_mean.assign(factor * layer.moving_mean)
             layer.moving_variance.assign(factor**2 * variance)
-    other.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    other.compile("sgd", model.loss, metrics=["accuracy"])
     return other
 
 

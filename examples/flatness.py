@@ -1,17 +1,17 @@
 """Draws whether flat minima generalize better, over all networks that were measured.
 
-Reads what `paper.py` and `healthchecks.py` left in `examples/measured`; nothing is
-trained. Li et al. (2018), section 5, argue that only filter-normalized directions show
-it, since raw ones depend on the scale of the weights.
+Reads what `paper.py` and `healthchecks.py`, with the same flags, left in
+`examples/measured`; nothing is trained. Li et al. (2018), section 5, argue that only
+filter-normalized directions show it, since raw ones depend on the scale of the weights.
 
-    python examples/flatness.py
+    python examples/flatness.py --dataset fashion_mnist --size 14 --samples 10000 \\
+        --epochs 30 --warmup 3 --no-augmentation
 """
 
 import json
 
-import matplotlib as mpl
 import numpy as np
-from experiment import RISE, flags, widths_of, write_table
+from experiment import RISE, collection, flags, prepare, widths_of, write_table
 from matplotlib import pyplot as plt
 from matplotlib import ticker
 from scipy import stats
@@ -25,8 +25,7 @@ RESAMPLES = 2000
 
 def main():
     arguments = flags(__doc__).parse_args()
-    mpl.use("Agg")
-    networks = read(arguments.measurements)
+    networks = read(arguments.measurements / collection(prepare(arguments), arguments))
     draw(networks, arguments.output / "flatness.png")
     rows = [
         (name, len(networks), f"{value:.2f}", f"{low:.2f} to {high:.2f}")
@@ -42,9 +41,9 @@ def main():
 
 
 def read(folder):
-    """The test error and the mean half-widths of each network, by its folder's name."""
+    """The test error and the mean half-widths of each network of a collection, by its folder."""
     networks = {}
-    for results in sorted(folder.glob("*/*/results.json")):
+    for results in sorted(folder.glob("*/results.json")):
         lines = {kind: list(results.parent.glob(f"lines-{kind}-*.h5")) for kind in KINDS}
         if all(lines.values()):
             networks[results.parent.name] = {

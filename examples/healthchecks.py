@@ -23,6 +23,7 @@ from experiment import (
     describe,
     flags,
     measure_lines,
+    minutes_of,
     prepare,
     train,
     widths_of,
@@ -106,7 +107,7 @@ def table_row(network):
         f"{results['train_accuracy']:.3f}",
         f"{results['test_accuracy']:.3f}",
         confidence_interval(widths_of(line)),
-        f"{results['seconds'] / 60:.1f}",
+        minutes_of(results),
     )
 
 

@@ -5,6 +5,9 @@ import functools
 import keras
 from keras import layers
 
+# The networks return logits: from probabilities, Keras clips the loss on JAX and Torch, at 16.1.
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
 
 def resnet(depth, input_shape=(32, 32, 3), classes=10, weight_decay=5e-4, width=1):
     """Builds a CIFAR ResNet v1.
@@ -97,4 +100,4 @@ def _layer_makers(weight_decay):
         # statistics would still be close to the initial ones, and accuracy and loss meaningless.
         return layers.BatchNormalization(momentum=0.9)(convolved)
 
-    return convolution, functools.partial(layers.Dense, activation="softmax", **kernel)
+    return convolution, functools.partial(layers.Dense, **kernel)

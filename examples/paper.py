@@ -10,7 +10,12 @@ At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500 \\
-        --depths 20 56 110 --seeds 2 2 1 --widths 2 --mapped 20
+        --depths 20 56 110 --seeds 2 2 1 --widths 2 4 --mapped 20 56
+
+With all images at their full size, on a GPU, to files of another name:
+
+    python examples/paper.py --dataset fashion_mnist --epochs 15 --warmup 3 \\
+        --no-augmentation --depths 20 56 --seeds 1 1 --widths --mapped --name full-size
 
 An interrupted run resumes where it stopped. What `examples/measured` holds is drawn
 without training.
@@ -28,6 +33,7 @@ from experiment import (
     measure_lines,
     measured,
     measured_numbers,
+    minutes_of,
     prepare,
     train,
     widths_of,
@@ -109,7 +115,7 @@ def main():
     arguments = parser_of(__doc__).parse_args()
     data = prepare(arguments)
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
-    draw(networks, arguments.output)
+    draw(networks, arguments.output / arguments.name)
     caption = (
         f"{Setting()}. {describe(arguments, data)} Half-width: where the loss has risen by "
         f"{RISE:g}; share that curves downwards: of the points below the loss of guessing. Both "
@@ -121,7 +127,7 @@ def main():
         f"the weights as they are.{other_recipes(networks)}"
     )
     rows = [table_row(*pair) for pair in networks.items()]
-    write_table(arguments.output / "paper.md", caption, HEADER, rows)
+    write_table(arguments.output / f"{arguments.name}.md", caption, HEADER, rows)
 
 
 def parser_of(description):
@@ -129,10 +135,13 @@ def parser_of(description):
     parser = flags(description)
     parser.add_argument("--depths", type=int, nargs="+", default=[20, 56, 110])
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 2, 1], help="for each depth")
-    parser.add_argument("--widths", type=int, nargs="*", default=[2], help="k, at the first depth")
+    parser.add_argument(
+        "--widths", type=int, nargs="*", default=[2, 4], help="k, at the first depth"
+    )
     parser.add_argument(
         "--mapped", type=int, nargs="*", default=[20, 56], help="depths whose convexity is mapped"
     )
+    parser.add_argument("--name", default="paper", help="with which the names of files begin")
     return parser
 
 
@@ -199,9 +208,9 @@ def plane(trained, evaluate, data, points, **options):
 
 def extremes(model, x, y):
     """The largest and the smallest eigenvalue, which show whether the minimum is one."""
-    eigenvalues, _ = hessian_eigenvalues(
-        model, x, y, which="both", normalize="filter", tolerance=0.01, seed=0
-    )
+    # In batches, since second derivatives of large images and deep networks take much memory.
+    options = {"normalize": "filter", "tolerance": 0.01, "batch_size": 250, "seed": 0}
+    eigenvalues, _ = hessian_eigenvalues(model, x, y, which="both", **options)
     return dict(zip(("largest", "smallest"), map(float, eigenvalues), strict=True))
 
 
@@ -231,27 +240,20 @@ def table_row(network, of):
         f"{of.curvature['largest']:.3g}",
         f"{abs(of.curvature['smallest'] / of.curvature['largest']):.2g}",
         around,
-        f"{of.results['seconds'] / 60:.1f}",
+        minutes_of(of.results),
     )
 
 
-def draw(networks, folder):
+def draw(networks, path):
+    """Draws all networks side by side, in files whose names begin like `path`."""
     surfaces = {network: of.surface for network, of in networks.items() if of.surface is not None}
-    for network, surface in surfaces.items():
-        draw_one(str(network), surface, folder)
-    draw_all({n: surface for n, surface in surfaces.items() if n.width == 1}, folder)
+    draw_surfaces(surfaces, path)
     maps = {network: of.convexity for network, of in networks.items() if of.convexity is not None}
     if maps:
-        draw_maps(maps, folder)
+        draw_maps(maps, path)
 
 
-def draw_one(name, surface, folder):
-    stem = f"paper-{name.lower().replace(', k = ', 'x').replace(' ', '-')}"
-    save(plot_levels(surface, labels=name, **STYLE).figure, folder / f"{stem}-levels.png")
-    save(plot_surface(surface, labels=name, **STYLE).figure, folder / f"{stem}-3d.png")
-
-
-def draw_maps(maps, folder):
+def draw_maps(maps, path):
     names = by_family(maps)
     figure, axes = plt.subplots(
         1, len(names), figsize=(3.4 * len(names), 2.7), layout="constrained", squeeze=False
@@ -259,15 +261,15 @@ def draw_maps(maps, folder):
     for ax, name in zip(axes[0], names, strict=True):
         plot_convexity(maps[name], ax)
         ax.set_title(name)
-    save(figure, folder / "paper-convexity.png")
+    save(figure, f"{path}-convexity.png")
 
 
 def by_family(networks):
-    return sorted(networks, key=lambda network: network.family)
+    return sorted(networks, key=lambda network: (network.family, network.depth, network.width))
 
 
-def draw_all(surfaces, folder):
-    """One figure per plot type: a row per family, a column per depth, one scale for all."""
+def draw_surfaces(surfaces, path):
+    """One figure per plot type: a row per family, a column per size, one scale for all."""
     names = by_family(surfaces)
     ordered = [surfaces[name] for name in names]
     # Start just below the model with the lowest loss.
@@ -276,10 +278,10 @@ def draw_all(surfaces, folder):
     labels = list(map(str, names))
     figure, axes = panels(len(names), None)
     plot_levels(ordered, axes, labels=labels, levels=levels, **STYLE)
-    save(figure, folder / "paper-levels.png")
+    save(figure, f"{path}-levels.png")
     figure, axes = panels(len(names), "3d")
     plot_surface(ordered, axes, labels=labels, limits=(levels[0], levels[-1]), **STYLE)
-    save(figure, folder / "paper-3d.png")
+    save(figure, f"{path}-3d.png")
 
 
 def panels(number, projection):
