@@ -57,6 +57,7 @@ format: .venv/test
 benchmark: .venv/examples
 	$(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/speed.py
+	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/backends.py
 
 # Beside PyHessian, if that is installed; separate because PyHessian needs Torch. In one thread:
 # on a busy machine those of Torch would wait for each other.

@@ -91,7 +91,7 @@ def _dependencies(state, found):
         hidden = [variable for variable in state.others if id(variable) not in tracked]
         found += [ops.convert_to_numpy(state.value(variable)) for variable in hidden]
     digests = {id(thing): _digest(thing) for thing in found if isinstance(thing, np.ndarray)}
-    return [digests.get(id(thing), thing) for thing in found]
+    return [digests.get(id(thing), thing) for thing in found] if digests else found
 
 
 def _digest(array):

@@ -40,40 +40,39 @@ def references(model):
     with contextlib.suppress(RuntimeError):
         # There may be none if TensorFlow is set to be deterministic.
         waiting.append(tf.random.get_global_generator())
+    # By type, because asking each of thousands of things what it is would take most of the time.
+    ways = {}
     while waiting:
         thing = waiting.popleft()
         found.append(thing)
-        if type(thing) not in ATOMS and id(thing) not in seen:
+        kind = type(thing)
+        if kind not in ATOMS and id(thing) not in seen:
             seen[id(thing)] = thing
-            waiting.extend(_parts(thing))
+            if kind not in ways:
+                ways[kind] = _way_for(kind)
+            waiting.extend(ways[kind](thing))
     return found
 
 
-def _parts(thing):  # noqa: C901, one line per kind of object
-    """Whatever an object refers to."""
-    match thing:
-        case keras.Variable():
-            return [thing.regularizer]
-        case types.FunctionType():
-            return _parts_of_function(thing)
-        case types.MethodType():
-            return [thing.__self__, thing.__func__]
-        case functools.partial():
-            return [thing.func, thing.args, thing.keywords]
-        case property():
-            return [thing.fget]
-        case staticmethod() | classmethod():
-            return [thing.__func__]
-        case dict():
-            return [*thing, *thing.values()] if len(thing) <= CONTAINER_LIMIT else []
-        case list() | tuple() | set() | frozenset() | collections.deque():
-            return list(thing) if len(thing) <= CONTAINER_LIMIT else []
-        case tf.random.Generator():
-            return [thing.state]
-        case tf.types.experimental.PolymorphicFunction():
-            return [thing.python_function]
-        case _:
-            return _parts_of_object(thing)
+def _way_for(kind):
+    """The function that finds whatever things of some type refer to."""
+    for base, way in WAYS.items():
+        if issubclass(kind, base):
+            return way
+    package = kind.__module__.partition(".")[0]
+    return _nothing if package in LIBRARIES - {"keras"} else _parts_of_object
+
+
+def _nothing(_):
+    return []
+
+
+def _parts_of_dict(things):
+    return [*things, *things.values()] if len(things) <= CONTAINER_LIMIT else []
+
+
+def _parts_of_container(things):
+    return list(things) if len(things) <= CONTAINER_LIMIT else []
 
 
 def _parts_of_function(function):
@@ -99,11 +98,6 @@ def _is_empty(cell):
 
 
 def _parts_of_object(thing):
-    if isinstance(thing, (type, types.ModuleType, keras.KerasTensor, keras.optimizers.Optimizer)):
-        return []
-    package = type(thing).__module__.partition(".")[0]
-    if package in LIBRARIES - {"keras"}:
-        return []
     own_classes = [kind for kind in type(thing).__mro__ if not _is_of_library(kind)]
     methods = [part for kind in own_classes for part in vars(kind).values()]
     attributes = getattr(thing, "__dict__", {})
@@ -117,3 +111,21 @@ def _is_fleeting(thing, name):
 
 def _is_of_library(thing):
     return (thing.__module__ or "").partition(".")[0] in LIBRARIES
+
+
+# The first that fits counts.
+WAYS = {
+    keras.Variable: lambda variable: [variable.regularizer],
+    types.FunctionType: _parts_of_function,
+    types.MethodType: lambda method: [method.__self__, method.__func__],
+    functools.partial: lambda partial: [partial.func, partial.args, partial.keywords],
+    property: lambda attribute: [attribute.fget],
+    staticmethod: lambda method: [method.__func__],
+    classmethod: lambda method: [method.__func__],
+    dict: _parts_of_dict,
+    **dict.fromkeys((list, tuple, set, frozenset, collections.deque), _parts_of_container),
+    tf.random.Generator: lambda generator: [generator.state],
+    tf.types.experimental.PolymorphicFunction: lambda function: [function.python_function],
+    **dict.fromkeys((type, types.ModuleType), _nothing),
+    **dict.fromkeys((keras.KerasTensor, keras.optimizers.Optimizer), _nothing),
+}

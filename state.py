@@ -96,7 +96,9 @@ class State:
         self._made_generator = not has_global_seed_generator()
         self._seed = _seed_generator(model).state
         self.references, self.graphs = references(model), {}
-        hidden = [thing for thing in self.references if isinstance(thing, VARIABLES)]
+        # By type first: TensorFlow's own check is slow, and there are thousands of references.
+        kinds = {kind for kind in {*map(type, self.references)} if issubclass(kind, VARIABLES)}
+        hidden = [thing for thing in self.references if type(thing) in kinds]
         found = [*model.variables, *metrics, self._seed, *hidden]
         if with_optimizer and model.optimizer is not None:
             found += model.optimizer.variables

@@ -28,7 +28,7 @@ HEAD = """# The backends of Keras
 Made by `benchmarks/backends.py` on {machine}, {cores} cores, {device}; Keras {keras}, {versions};
 rounds: {rounds}. Milliseconds a point, over 7x7 points (*naive*: 9), and what a first call and a
 second one with the same model take before their first point, in seconds. *naive* is `set_weights`
-with NumPy and `model.evaluate` on NumPy arrays."""
+with NumPy and `model.evaluate` on NumPy arrays. Single precision throughout, without TF32."""
 TORCH = """## The digits network against a loop in PyTorch, in milliseconds a point
 
 21x21 points on the same device, a later call with this model. *PyTorch* is a loop over the points
@@ -60,6 +60,8 @@ def in_own_process(case, backend, rounds):
     environment = os.environ | {"KERAS_BACKEND": backend}
     # JAX would take the memory of the GPU that PyTorch's loop needs.
     environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    # On GPUs, some backends round the factors of products by default, and some do not.
+    environment |= {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "NVIDIA_TF32_OVERRIDE": "0"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True)
     *_, last = done.stdout.splitlines()
     print(case, backend, last.decode(), flush=True)
