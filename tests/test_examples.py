@@ -25,7 +25,7 @@ import paper  # noqa: E402
 from experiment import Setting, train  # noqa: E402
 from filter_normalization import FACTOR, rescale  # noqa: E402
 from images import load_images  # noqa: E402
-from networks import resnet, vgg_like  # noqa: E402
+from networks import LOSS, resnet, vgg_like  # noqa: E402
 
 SMALL = ("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "2")
 # Networks of depth 2 have no blocks: a convolution and the classifier, fast to compile.
@@ -49,14 +49,11 @@ def rows_of(path):
     return [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if "|" in line]
 
 
-def test_paper_draws_every_network_and_a_comparison(tmp_path):
+def test_paper_draws_the_networks_side_by_side(tmp_path):
     depths = ("--depths", "2", "--seeds", "2", "--widths", "--mapped", "2")
     flags = (*LINES, "--points", "5", *depths)
     files = run("paper", tmp_path, *flags)
-    names = ("resnet-2", "vgg-like-2")
-    singles = {f"paper-{name}-{kind}.png" for name in names for kind in ("levels", "3d")}
-    both = {"paper-levels.png", "paper-3d.png", "paper-convexity.png", "paper.md"}
-    assert set(files) == singles | both
+    assert set(files) == {"paper-levels.png", "paper-3d.png", "paper-convexity.png", "paper.md"}
     header, _, *rows = rows_of(files["paper.md"])
     assert [row[:2] for row in rows] == [
         [name, seed] for seed in "01" for name in ("ResNet 2", "VGG-like 2")
@@ -101,9 +98,9 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(tmp_path):
 
 
 def of(*widths):
-    """What `paper.py` measures, of parabolas that rise by 1 at these distances."""
+    """What `paper.py` measures, of parabolas with these half-widths."""
     alphas = np.linspace(-1, 1, 201)
-    values = np.array([(alphas / width) ** 2 for width in widths])
+    values = np.array([experiment.RISE * (alphas / width) ** 2 for width in widths])
     line = LossLine(alphas, {"data_loss": values}, {"data_loss": 0.0}, {})
     return paper.Measured(results={}, line=line, curvature={})
 
@@ -252,7 +249,7 @@ def test_rescaled_networks_are_the_same_function():
             for weight in layer.weights:
                 weight.assign(generator.uniform(0.5, 2, weight.shape))
     x, y = generator.normal(size=(32, 8, 8, 1)), generator.integers(0, 10, 32)
-    model.compile("sgd", "sparse_categorical_crossentropy")
+    model.compile("sgd", LOSS)
     other = rescale(model, FACTOR)
     np.testing.assert_allclose(other.predict(x), model.predict(x), rtol=1e-4)
 
@@ -282,6 +279,14 @@ def test_wide_networks_are_as_large_as_published(depth, width, millions):
     assert network.count_params() / 1e6 == pytest.approx(millions, rel=0.07)
 
 
+@pytest.mark.parametrize("network", [resnet, vgg_like])
+def test_networks_return_logits(network):
+    outputs = network(8, (8, 8, 1)).predict(np.ones((2, 8, 8, 1)), verbose=0)
+    assert not np.allclose(outputs.sum(axis=1), 1, atol=1e-3)
+    # From probabilities, Keras would clip the loss on JAX and Torch.
+    assert float(LOSS(np.array([0]), np.array([[-50.0, 50.0]]))) == pytest.approx(100)
+
+
 def test_invalid_depths_are_refused():
     with pytest.raises(ValueError, match="6n \\+ 2.*Received 21"):
         resnet(21)
@@ -299,7 +304,7 @@ def build(input_shape, weight_decay):
     network.add(keras.Input(input_shape))
     network.add(layers.Flatten())
     regularizer = keras.regularizers.L2(weight_decay)
-    network.add(layers.Dense(10, activation="softmax", kernel_regularizer=regularizer))
+    network.add(layers.Dense(10, kernel_regularizer=regularizer))
     return network
 
 
