@@ -47,16 +47,17 @@ class Status:
 
     def announce(self, text):
         """Says that something happens while a graph is made, where the bar will stand."""
-        if self.changes:
-            with self.printing():
-                print(f"{text} …", end="\r", flush=True)
+        self._say(f"{text} …", end="\r")
 
     def conclude(self, text):
         """Says, in place of what was announced, that there is nothing to wait for."""
+        # As wide as anything announced.
+        self._say(f"{text:<40}", end="\n")
+
+    def _say(self, text, end):
         if self.changes:
             with self.printing():
-                # As wide as anything announced.
-                print(f"{text:<40}", flush=True)
+                print(text, end=end, flush=True)
 
     @contextlib.contextmanager
     def printing(self):

@@ -29,6 +29,8 @@ from paper import Network, choose, measure, parser_of, shares_of
 from losslandscape import confidence_interval, evaluate_trajectory
 
 HEADER = ("section", "claim of the paper", "measured by", "first", "second", "verdict")
+FLATTER = "flatter minima generalize better"
+CLEARER = "filter-normalized directions show it better than raw ones"
 NAMES = {shares_of: "share that curves downwards", widths_of: "half-width"}
 # Depth of the network whose path of training is measured.
 SMALL = 8
@@ -86,24 +88,10 @@ def claims_on_generalization(networks):
         for kind, (value, low, high) in found.items()
     }
     (_, _, high), (_, raw_low, _) = found["filter"], found["raw"]
-    name = "rank correlation of half-width and test error"
+    quantity = "rank correlation of half-width and test error"
     return [
-        (
-            5,
-            "flatter minima generalize better",
-            name,
-            cells["filter"],
-            "no relation: 0",
-            "confirmed" if high < 0 else "not confirmed",
-        ),
-        (
-            5,
-            "filter-normalized directions show it better than raw ones",
-            name,
-            cells["filter"],
-            cells["raw"],
-            "confirmed" if high < raw_low else "not confirmed",
-        ),
+        (5, FLATTER, quantity, cells["filter"], "no relation: 0", verdict_of(high < 0)),
+        (5, CLEARER, quantity, cells["filter"], cells["raw"], verdict_of(high < raw_low)),
     ]
 
 
@@ -168,7 +156,7 @@ def claim_on_curvature(networks):
         "where a surface looks convex, negative curvature is small",
         f"largest \\|λmin / λmax\\| at a minimum; the paper: {MOST_NEGATIVE:g}",
         *(f"{family}: {ratio:.2g}" for family, ratio in ratios.items()),
-        "confirmed" if ratios["ResNet"] <= MOST_NEGATIVE else "not confirmed",
+        verdict_of(ratios["ResNet"] <= MOST_NEGATIVE),
     )
 
 
@@ -193,8 +181,12 @@ def claim_on_paths(shares):
         f"share of the variance along two components; the paper: at least {LEAST_SHARE:g}",
         f"path: {shares['path']:.2f}",
         f"random walk: {shares['random walk']:.2f}",
-        "confirmed" if shares["path"] >= LEAST_SHARE else "not confirmed",
+        verdict_of(shares["path"] >= LEAST_SHARE),
     )
+
+
+def verdict_of(is_confirmed):
+    return "confirmed" if is_confirmed else "not confirmed"
 
 
 if __name__ == "__main__":
