@@ -48,7 +48,7 @@ def main():
         *claims_on_training(data, arguments),
         *claims_on_generalization(read(arguments.measurements / collection(data, arguments))),
         *claims_on_architecture(networks),
-        claim_on_curvature(networks),
+        *([] if arguments.no_curvature else [claim_on_curvature(networks)]),
         claim_on_paths(path_shares(data, arguments)),
     ]
     caption = (

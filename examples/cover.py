@@ -22,8 +22,8 @@ def main():
     parser = flags(__doc__)
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--pages", action="store_true", help="write pages and meshes, too")
-    # Maps of convexity are not drawn here.
-    parser.set_defaults(mapped=[])
+    # Curvature is not drawn here.
+    parser.set_defaults(mapped=[], no_curvature=True)
     arguments = parser.parse_args()
     data = prepare(arguments)
     surfaces = {

@@ -15,7 +15,8 @@ At the size of the figures in the README, on two cores:
 With all images at their full size, on a GPU, to files of another name:
 
     python examples/paper.py --dataset fashion_mnist --epochs 15 --warmup 3 \\
-        --no-augmentation --depths 20 56 --seeds 1 1 --widths --mapped --name full-size
+        --no-augmentation --depths 20 56 --seeds 1 1 --widths --mapped --no-curvature \\
+        --name full-size
 
 An interrupted run resumes where it stopped. What `examples/measured` holds is drawn
 without training.
@@ -106,7 +107,7 @@ class Measured(NamedTuple):
 
     results: dict
     line: object
-    curvature: dict
+    curvature: dict | None = None
     surface: LossSurface | None = None
     convexity: LossSurface | None = None
 
@@ -116,18 +117,36 @@ def main():
     data = prepare(arguments)
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
     draw(networks, arguments.output / arguments.name)
-    caption = (
-        f"{Setting()}. {describe(arguments, data)} Half-width: where the loss has risen by "
-        f"{RISE:g}; share that curves downwards: of the points below the loss of guessing. Both "
-        f"with the 95 % interval over {arguments.directions} directions. Planes of "
-        f"{arguments.points} points per axis from -1 to 1; basins at least {DEPTH:g} deep. λmax "
-        "and λmin: of the Hessian of the loss with penalty, at the minimum, between "
-        f"filter-normalized directions. Map: the median over {MAP_POINTS}x{MAP_POINTS} points from "
-        f"{MAP_EXTENT[0]:g} to {MAP_EXTENT[1]:g}, on {MAP_IMAGES} images, with the eigenvalues of "
-        f"the weights as they are.{other_recipes(networks)}"
-    )
     rows = [table_row(*pair) for pair in networks.items()]
-    write_table(arguments.output / f"{arguments.name}.md", caption, HEADER, rows)
+    # Without curvature, or without maps, their columns are empty.
+    used = [index for index, column in enumerate(zip(*rows, strict=True)) if any(map(str, column))]
+    header, *rows = ([row[index] for index in used] for row in (HEADER, *rows))
+    caption = " ".join([f"{Setting()}. {describe(arguments, data)}", *explain(arguments, networks)])
+    write_table(arguments.output / f"{arguments.name}.md", caption, header, rows)
+
+
+def explain(arguments, networks):
+    """What the caption says of the columns."""
+    yield (
+        f"Half-width: where the loss has risen by {RISE:g}; share that curves downwards: of the "
+        f"points below the loss of guessing. Both with the 95 % interval over "
+        f"{arguments.directions} directions. Planes of {arguments.points} points per axis from -1 "
+        f"to 1; basins at least {DEPTH:g} deep."
+    )
+    if not arguments.no_curvature:
+        yield (
+            "λmax and λmin: of the Hessian of the loss with penalty, at the minimum, between "
+            "filter-normalized directions."
+        )
+    if any(of.convexity is not None for of in networks.values()):
+        yield (
+            f"Map: the median over {MAP_POINTS}x{MAP_POINTS} points from {MAP_EXTENT[0]:g} to "
+            f"{MAP_EXTENT[1]:g}, on {MAP_IMAGES} images, with the eigenvalues of the weights as "
+            "they are."
+        )
+    recipes = other_recipes(networks)
+    if recipes:
+        yield f"Other first learning rates: {', '.join(recipes)}."
 
 
 def parser_of(description):
@@ -141,12 +160,13 @@ def parser_of(description):
     parser.add_argument(
         "--mapped", type=int, nargs="*", default=[20, 56], help="depths whose convexity is mapped"
     )
+    parser.add_argument("--no-curvature", action="store_true", help="no eigenvalues at minima")
     parser.add_argument("--name", default="paper", help="with which the names of files begin")
     return parser
 
 
 def other_recipes(networks):
-    """What the caption says of networks that are trained differently."""
+    """The first learning rates of networks that are trained differently."""
     trained = {(network.family, network.depth) for network in networks}
     recipes = []
     for (family, depth), recipe in RECIPES.items():
@@ -154,7 +174,7 @@ def other_recipes(networks):
             recipes.append(f"{recipe['rate']:g} for {family} {depth}")
             if "clipnorm" in recipe:
                 recipes[-1] += f" (each gradient clipped to a norm of {recipe['clipnorm']:g})"
-    return f" Other first learning rates: {', '.join(recipes)}." if recipes else ""
+    return recipes
 
 
 def choose(arguments):
@@ -181,10 +201,11 @@ def measure(network, data, arguments):
     # For the comparison of both kinds of directions over all networks.
     measure_lines(trained, data, arguments, normalize=None)
     x, y = (part[: arguments.measured] for part in data[0])
-    curvature = measured_numbers(
-        trained.folder / f"curvature-{len(x)}.json", lambda: extremes(trained.load(), x, y)
-    )
-    found = Measured(trained.results, line, curvature)
+    found = Measured(trained.results, line)
+    if not arguments.no_curvature:
+        path = trained.folder / f"curvature-{len(x)}.json"
+        curvature = measured_numbers(path, lambda: extremes(trained.load(), x, y))
+        found = found._replace(curvature=curvature)
     if network.seed == 0:
         surface = plane(trained, evaluate_surface, (x, y), arguments.points, tolerance=0.01)
         found = found._replace(surface=surface)
@@ -219,7 +240,10 @@ def shares_of(line):
 
 
 def table_row(network, of):
-    plane, around = ("", "", ""), ""
+    plane, curvature, around = ("", "", ""), ("", ""), ""
+    if of.curvature is not None:
+        largest, smallest = of.curvature["largest"], of.curvature["smallest"]
+        curvature = f"{largest:.3g}", f"{abs(smallest / largest):.2g}"
     if of.convexity is not None:
         around = f"{np.nanmedian(of.convexity.values['convexity']):.2g}"
     if of.surface is not None:
@@ -237,8 +261,7 @@ def table_row(network, of):
         confidence_interval(widths_of(of.line)),
         confidence_interval(shares_of(of.line)),
         *plane,
-        f"{of.curvature['largest']:.3g}",
-        f"{abs(of.curvature['smallest'] / of.curvature['largest']):.2g}",
+        *curvature,
         around,
         minutes_of(of.results),
     )

@@ -63,6 +63,9 @@ def test_paper_draws_the_networks_side_by_side(tmp_path):
     shutil.rmtree(tmp_path / "models")
     assert rows_of(run("paper", tmp_path, *flags)["paper.md"]) == [header, _, *rows]
     assert not (tmp_path / "models").exists()
+    other = run("paper", tmp_path, *flags, "--mapped", "--no-curvature", "--name", "other")
+    without, _, *_ = rows_of(other["other.md"])
+    assert [name for name in header if "λ" not in name and "map" not in name] == without
     flatness = rows_of(run("flatness", tmp_path)["flatness.md"])
     assert [row[:2] for row in flatness[2:]] == [
         ["filter-normalized directions", "4"],
