@@ -45,7 +45,8 @@ def references(model):
     while waiting:
         thing = waiting.popleft()
         found.append(thing)
-        kind = type(thing)
+        # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
+        kind = thing.__class__
         if kind not in ATOMS and id(thing) not in seen:
             seen[id(thing)] = thing
             if kind not in ways:

@@ -52,6 +52,25 @@ class Hoarding(layers.Layer):
         return inputs * variable + 0.1 * generator.normal(tf.shape(inputs))
 
 
+class Module(tf.Module):
+    """TensorFlow puts the dict of a module into a proxy."""
+
+    def __init__(self):
+        super().__init__()
+        self.things = {"factor": tf.Variable(1.0)}
+
+
+class UsingAModule(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.module = Module()
+
+    def call(self, inputs):
+        factor = self.module.things["factor"]
+        factor.assign(factor * 1.1)
+        return inputs * factor
+
+
 GLOBAL_COUNTER = tf.Variable(0.0)
 
 
@@ -106,6 +125,7 @@ MODELS = {
     "global seed": lambda: network(Noise()),
     "seed generator": lambda: network(SeededNoise()),
     "variable and generator in a dict": lambda: network(Hoarding()),
+    "variable in a module's dict": lambda: network(UsingAModule()),
     "variable in a global": lambda: network(loss=loss_with_a_global),
     "variable in a closure": lambda: network(loss=loss_with_a_closure()),
     "variable in a metric's function": lambda: network(metrics=[loss_with_a_closure()]),
