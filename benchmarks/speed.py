@@ -5,7 +5,6 @@ one process, alternating between the methods; the median over the rounds counts.
 """
 
 import argparse
-import importlib.util
 import multiprocessing
 import os
 import platform
@@ -267,58 +266,6 @@ def hessian_product(build):
     return (many - few) / 6, timed(gradient)
 
 
-def torch_loop(model, x, y, directions, points):
-    """The reference implementation's loop, as a user of PyTorch would write it for the digits.
-
-    The data are one batch in memory; its own loader, with its batches, takes much longer.
-    """
-    import torch  # noqa: PLC0415, only where it is installed
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    network.to(device)
-    arrays = [model.get_weights(), *directions]
-    # Torch has its kernels the other way round.
-    weights, *steps = (
-        [torch.tensor(np.array(part).T, device=device) for part in each] for each in arrays
-    )
-    inputs, targets = torch.tensor(x, device=device), torch.tensor(y, device=device)
-    criterion = torch.nn.CrossEntropyLoss()
-    values = []
-    with torch.no_grad():
-        for alpha, beta in points:
-            for parameter, weight, one, other in zip(
-                network.parameters(), weights, *steps, strict=True
-            ):
-                parameter.data = weight + alpha * one + beta * other
-            outputs = network(inputs)
-            correct = outputs.argmax(1).eq(targets).sum().item()
-            values.append((criterion(outputs, targets).item(), correct / len(targets)))
-    return values
-
-
-def against_torch(rounds):
-    """A surface of 21x21 points of the digits network, a later call, and the loop of PyTorch."""
-    model, x, y = trained_digits()
-    directions = random_directions(model, 2, seed=0)
-    axis = np.linspace(-1, 1, 21)
-    points = [(alpha, beta) for beta in axis for alpha in axis]
-    options = {"directions": directions, "engine": "compiled", "verbose": 0}
-    surface = evaluate_surface(model, x, y, 21, **options)
-    losses, accuracies = np.transpose(torch_loop(model, x, y, directions, points))
-    # The same network, at the same points.
-    np.testing.assert_allclose(losses, surface.values["loss"].ravel(), rtol=1e-4)
-    np.testing.assert_allclose(accuracies, surface.values["accuracy"].ravel(), atol=2e-3)
-    # Then XLA takes over.
-    evaluate_surface(model, x, y, 21, **options)
-    ours, theirs = [], []
-    for _ in range(rounds):
-        ours.append(timed(lambda: evaluate_surface(model, x, y, 21, **options)) / 441)
-        theirs.append(timed(lambda: torch_loop(model, x, y, directions, points)) / 441)
-    ours, theirs = statistics.median(ours), statistics.median(theirs)
-    return [(f"{1000 * ours:.3g}", f"{1000 * theirs:.3g}", f"{ours / theirs:.2f}")]
-
-
 def peak_memory(build, engine):
     """The size of the weights and the peak memory of a first surface, both in MiB."""
     model, x, y = build()
@@ -430,9 +377,6 @@ def main():
     by_points, by_samples = growth(arguments.rounds)
     draw_growth(by_points, by_samples, FOLDER / "growth.png")
     tolerances = [with_tolerance(each, arguments.rounds) for each in (0.01, 0.001)]
-    has_torch = importlib.util.find_spec("torch") is not None
-    # It takes a few seconds.
-    peers = against_torch(max(5, arguments.rounds)) if has_torch else []
     recorded = recording(arguments.rounds)
     builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}
     builds["four layers of 4,096 neurons, 64 samples"] = wide_network
@@ -457,7 +401,6 @@ def main():
         ),
         "## One product with the Hessian, in milliseconds",
         table(("case", "product", "gradient", "product / gradient"), products),
-        *([TORCH, table(("losslandscape", "PyTorch", "ratio"), peers)] if peers else []),
         "## Peak memory of a first surface above the loaded model and data, in MiB",
         table(("case", "weights", "evaluate", "compiled"), memory),
         "## Recording the weights of ResNet-20 with `WeightHistory`, in milliseconds",
@@ -498,11 +441,6 @@ FEW_HEADER = (
     "auto",
     "naive / auto",
 )
-TORCH = """## The digits network in PyTorch, 21x21 points, in milliseconds a point
-
-*losslandscape* is a whole call, the third with this model, so XLA has taken over; *PyTorch* a loop
-over the points with all data in one batch in memory, as a user of the reference implementation
-would write it."""
 
 
 def gpus():

@@ -113,7 +113,9 @@ class Measured(NamedTuple):
 
 
 def main():
-    arguments = parser_of(__doc__).parse_args()
+    parser = parser_of(__doc__)
+    parser.add_argument("--name", default="paper", help="with which the names of files begin")
+    arguments = parser.parse_args()
     data = prepare(arguments)
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
     draw(networks, arguments.output / arguments.name)
@@ -161,7 +163,6 @@ def parser_of(description):
         "--mapped", type=int, nargs="*", default=[20, 56], help="depths whose convexity is mapped"
     )
     parser.add_argument("--no-curvature", action="store_true", help="no eigenvalues at minima")
-    parser.add_argument("--name", default="paper", help="with which the names of files begin")
     return parser
 
 
