@@ -609,5 +609,7 @@ def to_tensors(directions):
 
 
 def _to_tensor(array):
+    if ops.is_tensor(array):
+        return array
     # A tensor that TensorFlow makes from NumPy holds its memory twice; a copy of it does not.
-    return array if ops.is_tensor(array) else ops.copy(ops.convert_to_tensor(array))
+    return tf.identity(array) if keras.backend.backend() == "tensorflow" else ops.copy(array)

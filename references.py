@@ -13,7 +13,17 @@ import keras
 import tensorflow as tf
 
 # These packages hold none of the user's state, and following their functions would never end.
-LIBRARIES = {"builtins", "jax", "jaxlib", "keras", "numpy", "tensorflow", "torch"}
+LIBRARIES = {
+    "builtins",
+    "enum",
+    "inspect",
+    "jax",
+    "jaxlib",
+    "keras",
+    "numpy",
+    "tensorflow",
+    "torch",
+}
 # Types that refer to nothing: two of three objects, which need not be looked at.
 ATOMS = {type(None), bool, int, float, complex, str, bytes}
 # A container with more entries holds data, not variables.
@@ -36,22 +46,25 @@ def references(model):
     What is referred to several times is listed as often, so that the list also shows how
     things are connected.
     """
-    found, seen, waiting = [], {}, collections.deque([model])
+    found = [model]
     with contextlib.suppress(RuntimeError):
         # There may be none if TensorFlow is set to be deterministic.
-        waiting.append(tf.random.get_global_generator())
+        found.append(tf.random.get_global_generator())
+    seen, waiting = {}, collections.deque(found)
     # By type, because asking each of thousands of things what it is would take most of the time.
     ways = {}
     while waiting:
         thing = waiting.popleft()
-        found.append(thing)
+        if id(thing) in seen:
+            continue
+        seen[id(thing)] = thing
         # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
         kind = thing.__class__
-        if kind not in ATOMS and id(thing) not in seen:
-            seen[id(thing)] = thing
-            if kind not in ways:
-                ways[kind] = _way_for(kind)
-            waiting.extend(ways[kind](thing))
+        if kind not in ways:
+            ways[kind] = _way_for(kind)
+        parts = ways[kind](thing)
+        found += parts
+        waiting.extend(part for part in parts if part.__class__ not in ATOMS)
     return found
 
 
@@ -61,7 +74,20 @@ def _way_for(kind):
         if issubclass(kind, base):
             return way
     package = kind.__module__.partition(".")[0]
-    return _nothing if package in LIBRARIES - {"keras"} else _parts_of_object
+    return _nothing if package in LIBRARIES - {"keras"} else _way_for_objects(kind)
+
+
+def _way_for_objects(kind):
+    own_classes = [each for each in kind.__mro__ if not _is_of_library(each)]
+    methods = [part for each in own_classes for part in vars(each).values()]
+    fleeting = FLEETING if issubclass(kind, keras.Model) else ()
+
+    def parts_of_object(thing):
+        attributes = getattr(thing, "__dict__", {})
+        kept = {name: part for name, part in attributes.items() if name not in fleeting}
+        return [*kept, *kept.values(), *methods]
+
+    return parts_of_object
 
 
 def _nothing(_):
@@ -96,18 +122,6 @@ def _is_empty(cell):
         return cell.cell_contents is None
     except ValueError:
         return True
-
-
-def _parts_of_object(thing):
-    own_classes = [kind for kind in type(thing).__mro__ if not _is_of_library(kind)]
-    methods = [part for kind in own_classes for part in vars(kind).values()]
-    attributes = getattr(thing, "__dict__", {})
-    kept = [name for name in attributes if not _is_fleeting(thing, name)]
-    return [*kept, *(attributes[name] for name in kept), *methods]
-
-
-def _is_fleeting(thing, name):
-    return isinstance(thing, keras.Model) and name in FLEETING
 
 
 def _is_of_library(thing):

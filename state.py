@@ -134,8 +134,9 @@ class State:
     def restore(self):
         """Restores everything; a variable that fails does not stop the rest."""
         with contextlib.suppress(Exception):
-            # Metrics built in the meantime have no saved state, only their initial one.
-            self.model.reset_metrics()
+            if any(id(one) not in self._values for one in self.model.metrics_variables):
+                # Metrics built in the meantime have no saved state, only their initial one.
+                self.model.reset_metrics()
         errors = []
         for variable, value in self._values.values():
             try:
