@@ -21,9 +21,15 @@ import tensorflow as tf
 from keras import ops, tree
 
 from losslandscape.checks import import_extra
-from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
+from losslandscape.datasets import (
+    arrays_of,
+    automatic_batch_size,
+    in_structure_of,
+    map_arrays,
+)
 from losslandscape.graphs import graph_of, keep, recall, signature
 from losslandscape.internals import build_symbolically
+from losslandscape.stacks import LONGEST, MOST_WEIGHTS, stacked
 from losslandscape.walks import locator, mover
 from losslandscape.xla import accelerated
 
@@ -458,8 +464,9 @@ def _jax_variables(state):
 
 def _torch_loop(origin, dataset):
     """The names of what is measured, and a function that measures it at many points."""
-    torch, model, move = import_extra("torch", "torch"), origin.model, mover(origin)
+    torch, model = import_extra("torch", "torch"), origin.model
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
+    starts = range(0, size, batch_size)
     # As for TensorFlow.
     with torch.no_grad():
         first = map_arrays(lambda tensor: tensor[:1], dataset.tensors)
@@ -467,23 +474,71 @@ def _torch_loop(origin, dataset):
     regularized = _regularized(model, but_for=logs)
     names = _result_names(_report(model, logs, regularized))
 
-    def measure_at(state, tensors, directions, point):
-        state.rewind()
-        move(state.values, directions, point)
-        model.reset_metrics()
+    def step(tensors, start):
         with _unregularized(regularized):
-            for start in range(0, size, batch_size):
-                part = _slice(tensors, start, min(batch_size, size - start))
-                found = model.test_step(part)
-        return _in_a_row(_report(model, found, regularized), dtype)
+            return model.test_step(_slice(tensors, start, min(batch_size, size - start)))
+
+    def row(logs):
+        return _in_a_row(_report(model, logs, regularized), dtype)
+
+    ways = [make(origin, starts, step, row) for make in (_in_the_model, _beside_the_model)]
+    measure = stacked(*ways, _stack_size(model, batch_size))
 
     @torch.no_grad()
     def measure_all(directions, points, number, *others):
         # As `model.evaluate` does.
         model.eval()
-        return ops.stack([measure_at(*others, directions, point) for point in points[:number]])
+        return measure(points[:number], directions, *others)
 
     return names, measure_all
+
+
+def _in_the_model(origin, starts, step, row):
+    """The function that moves the model to a point, and measures it there."""
+    model, move = origin.model, mover(origin)
+
+    def measure_at(point, directions, state, tensors):
+        state.rewind()
+        move(state.values, directions, point)
+        model.reset_metrics()
+        for start in starts:
+            logs = step(tensors, start)
+        return row(logs)
+
+    return measure_at
+
+
+def _beside_the_model(origin, starts, step, row):
+    """The same with variables that only seem to have other values, as stacks need it."""
+    model, moved, locate = origin.model, origin.moved, locator(origin)
+    others = [variable for variable in origin.others if isinstance(variable, keras.Variable)]
+    variables = [*moved, *others, *model.metrics_variables]
+
+    def values(scope):
+        return [(variable, scope.get_current_value(variable)) for variable in variables]
+
+    def measure_beside(point, directions, state, tensors):
+        state.rewind()
+        centers = [state.value(weight) for weight in moved]
+        there = zip(moved, locate(centers, directions, point), strict=True)
+        rest = [(variable, state.value(variable)) for variable in others]
+        with keras.StatelessScope([*there, *rest]) as scope:
+            model.reset_metrics()
+        for start in starts:
+            # One for each batch, because a scope keeps the losses that layers add.
+            with keras.StatelessScope(values(scope), collect_losses=True) as scope:
+                logs = step(tensors, start)
+        with keras.StatelessScope(values(scope)):
+            return row(logs)
+
+    return measure_beside
+
+
+def _stack_size(model, batch_size):
+    """How many points fit into a stack, for the outputs of layers and for the weights."""
+    by_outputs = LONGEST * automatic_batch_size(model) // batch_size
+    by_weights = MOST_WEIGHTS // max(1, model.count_params())
+    return min(LONGEST, by_outputs, by_weights)
 
 
 def _torch_arguments(state, dataset):

@@ -384,6 +384,8 @@ class Evaluation:
             check_executor(self.executor)
         check_choice("engine", self.engine, ("auto", *ENGINES))
         check_verbose(self.verbose)
+        # Looked up now, before directions are chosen.
+        _ = self._number_of_weights
 
     @functools.cached_property
     def data(self):
@@ -394,6 +396,10 @@ class Evaluation:
     def metrics(self):
         """Tuple of the names of the metrics that are asked for."""
         return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+
+    @functools.cached_property
+    def _number_of_weights(self):
+        return len(self.model.weights)
 
     @functools.cached_property
     def _status(self):
@@ -452,6 +458,7 @@ class Evaluation:
         with patient_interrupts() as interrupt, evaluated(self.model) as state:
             measure = evaluate_engine(state, self.data[:1], interrupt)
             ((loss,),) = _losses(measure, directions[:1], [0.0])
+            self._check_weights()
             if not 0 < loss < np.inf:
                 raise ValueError(
                     "`extent='auto'` needs a finite loss above 0. Received a model with "
@@ -517,6 +524,7 @@ class Evaluation:
                 parts = (engines, state, self.data)
                 options["compared"] = compared
                 measure, centers, how = distribute(self.executor, *parts, **options)
+            self._check_weights()
 
             def measure_some(indices):
                 return _along(measure, legs, centers, indices)
@@ -530,6 +538,17 @@ class Evaluation:
             )
             _check_state(measure_center(measure, directions), centers, compared)
             return values
+
+    def _check_weights(self):
+        """Refuses a model that was not complete when its directions were chosen."""
+        number = len(self.model.weights)
+        if number != self._number_of_weights:
+            raise ValueError(
+                f"`model` {self.model.name!r} made weights when it was called on data for the "
+                "first time, and the directions would not move them. Received a model of "
+                f"{self._number_of_weights} weights that has {number} now. It is complete: make "
+                "the same call again, without directions that were made for fewer weights."
+            )
 
     def _check_metrics(self, state, interrupt):
         """Refuses a metric that is not measured, on one batch instead of all data."""

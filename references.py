@@ -28,15 +28,29 @@ LIBRARIES = {
 ATOMS = {type(None), bool, int, float, complex, str, bytes}
 # A container with more entries holds data, not variables.
 CONTAINER_LIMIT = 10_000
-# The attributes of a model that `fit`, `evaluate` and this library set, and no step reads.
+# The attributes that calls of Keras and of this library set, and no step depends on.
 FLEETING = {
-    "_eval_epoch_iterator",
-    "_losslandscape",
-    "history",
-    "predict_function",
-    "stop_training",
-    "test_function",
-    "train_function",
+    keras.Layer: {
+        "_loss_ids",
+        "_losses",
+        "_losses_override",
+        # TensorFlow's own record of the attributes.
+        "_self_unconditional_checkpoint_dependencies",
+        "_self_unconditional_dependency_names",
+    },
+    keras.Model: {
+        "_eval_epoch_iterator",
+        "_jax_state",
+        "_jax_state_synced",
+        "_losslandscape",
+        "history",
+        "predict_function",
+        "stop_evaluating",
+        "stop_predicting",
+        "stop_training",
+        "test_function",
+        "train_function",
+    },
 }
 
 
@@ -80,7 +94,7 @@ def _way_for(kind):
 def _way_for_objects(kind):
     own_classes = [each for each in kind.__mro__ if not _is_of_library(each)]
     methods = [part for each in own_classes for part in vars(each).values()]
-    fleeting = FLEETING if issubclass(kind, keras.Model) else ()
+    fleeting = set().union(*(FLEETING[base] for base in FLEETING if issubclass(kind, base)))
 
     def parts_of_object(thing):
         attributes = getattr(thing, "__dict__", {})

@@ -43,6 +43,7 @@ SIBLINGS = (
     "references",
     "refinement",
     "space",
+    "stacks",
     "state",
     "surfaces",
     "tables",

@@ -66,14 +66,18 @@ for name in ("loss", "data_loss", "accuracy"):
 ENGINES_SCRIPT = """
 import keras, numpy as np, tensorflow as tf
 from keras import layers, ops
-from losslandscape import evaluate_line, evaluate_surface
+from losslandscape import engines, evaluate_line, evaluate_surface
 
-traced = []
+# All points at once, however slow the machine is, and so in a stack on Torch.
+engines.PATIENCE = 1000
+# Not a list: what is in it would count as what the model refers to, which must stay the same.
+steps = bytearray()
+on_torch = keras.backend.backend() == "torch"
 of_tensorflow = tf.random.get_global_generator().state.numpy()
 
 class Halved(keras.Model):
     def test_step(self, *arguments):
-        traced.append(1)
+        steps.append(1)
         result = super().test_step(*arguments)
         logs, *state = result if keras.backend.backend() == "jax" else (result,)
         logs = logs | {"loss": logs["loss"] / 2, "half": logs["loss"] / 2}
@@ -95,13 +99,44 @@ class Noise(layers.Layer):
     def call(self, x):
         return x + keras.random.normal(ops.shape(x), stddev=0.1, seed=self.seeds)
 
+class Counting(layers.Layer):
+    def build(self, shape):
+        self.calls = self.add_weight(initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign_add(1)
+        return x * self.calls
+
+class Reading(keras.Model):
+    def test_step(self, data):
+        logs = super().test_step(data)
+        return logs | {"read": float(logs["loss"]) * ops.ones(())}
+
+def sequence():
+    inputs = keras.Input((4,))
+    steps = layers.LayerNormalization()(layers.Reshape((2, 2))(inputs))
+    steps = layers.MultiHeadAttention(2, 2)(steps, layers.LSTM(3, return_sequences=True)(steps))
+    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Flatten()(steps)))
+
 generator = np.random.default_rng(0)
 # The last of the batches of 20 is smaller.
 x, y = generator.normal(size=(50, 4)), np.eye(3)[generator.integers(0, 3, 50)]
 weight = generator.uniform(size=50)
 models = {"plain": network(), "own test step": network(Halved)}
 models["half"] = network(policy="mixed_float16")
-models["noise"] = keras.Sequential([keras.Input((4,)), Noise(), layers.Dense(3, "softmax")])
+def sequential(*inner):
+    return keras.Sequential([keras.Input((4,)), *inner, layers.Dense(3, "softmax")])
+
+models["noise"] = sequential(Noise())
+models["counting"] = sequential(Counting())
+models["sequence"] = sequence()
+models["images"] = sequential(layers.Reshape((2, 2, 1)), layers.Conv2D(2, 2), layers.Flatten())
+if on_torch:
+    import torch
+    # Its weights are known to Torch, too, and a number is read in each step.
+    models["wrapped"] = sequential(layers.TorchModuleWrapper(torch.nn.Linear(4, 4)))
+    models["wrapped"](np.zeros((1, 4)))
+    models["reading"] = network(Reading)
 for model in models.values():
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy", keras.metrics.F1Score()])
 plain = models["plain"]
@@ -111,7 +146,7 @@ for name, model in models.items():
     targets = [y, generator.normal(size=(50, 8))] if name == "two outputs" else y
     before = [ops.convert_to_numpy(variable) for variable in model.variables]
     one, other = (
-        evaluate_surface(model, (x, targets, weight), None, 3, seed=0, batch_size=20, engine=engine)
+        evaluate_surface(model, (x, targets, weight), None, 5, seed=0, batch_size=20, engine=engine)
         for engine in ("evaluate", "compiled")
     )
     assert one.values.keys() == other.values.keys()
@@ -125,11 +160,12 @@ for name, model in models.items():
         np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
     print(name, *one.values)
 
-# Another number of directions needs no new trace.
-number, data = len(traced), (x, y, weight)
-line = evaluate_line(models["own test step"], data, None, 3, batch_size=20, verbose=0)
+# Another number of directions needs no new trace. On Torch, the steps are those of three batches:
+# at the center, before and after, and for two stacks of points.
+number = len(steps)
+line = evaluate_line(models["own test step"], (x, y, weight), None, 40, batch_size=20, verbose=0)
 assert line.metadata["engine"] == "compiled"
-assert len(traced) == number or keras.backend.backend() == "torch"
+assert len(steps) - number == 12 * on_torch
 np.testing.assert_array_equal(tf.random.get_global_generator().state.numpy(), of_tensorflow)
 """
 
