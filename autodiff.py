@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from losslandscape.checks import import_extra
+from losslandscape.checks import check_complete, import_extra
 from losslandscape.datasets import arrays_of, handed_over
 from losslandscape.internals import build_symbolically
 from losslandscape.walks import precise_dtypes
@@ -270,10 +270,12 @@ def _reported_loss(model, batch):
     Also the total and count of each mean that the model keeps, and all other
     variables that the step assigns, with their new values.
     """
+    number = len(model.weights)
     with _Functional(model) as scope:
         model.reset_metrics()
         loss = _loss_among(model.test_step(batch), model.get_metrics_result())
         means = [(mean.total.value, mean.count.value) for mean in _means(model)]
+    check_complete(model, number)
     own = {id(variable) for variable in model.metrics_variables}
     updates = [update for update in scope.updates.values() if id(update[0]) not in own]
     return loss, means, updates

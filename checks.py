@@ -51,6 +51,17 @@ def check_model(model, name="model"):
         )
 
 
+def check_complete(model, number):
+    """Refuses a model that had fewer weights, this number of them, before it was called."""
+    if len(model.weights) != number:
+        raise ValueError(
+            f"`model` {model.name!r} made weights when it was called on data for the first time, "
+            "and so far they would be left out. Received a model of "
+            f"{number} weights that has {len(model.weights)} now. It is complete: make the same "
+            "call again, without directions for fewer weights."
+        )
+
+
 def check_compiled(model, name="model"):
     """Refuses anything without weights that can be moved, or without a loss."""
     check_model(model, name)

@@ -15,6 +15,7 @@ from losslandscape.checkpoints import Checkpoint
 from losslandscape.checks import (
     check_choice,
     check_compiled,
+    check_complete,
     check_directions,
     check_integer,
     check_metric,
@@ -458,7 +459,7 @@ class Evaluation:
         with patient_interrupts() as interrupt, evaluated(self.model) as state:
             measure = evaluate_engine(state, self.data[:1], interrupt)
             ((loss,),) = _losses(measure, directions[:1], [0.0])
-            self._check_weights()
+            check_complete(self.model, self._number_of_weights)
             if not 0 < loss < np.inf:
                 raise ValueError(
                     "`extent='auto'` needs a finite loss above 0. Received a model with "
@@ -524,7 +525,7 @@ class Evaluation:
                 parts = (engines, state, self.data)
                 options["compared"] = compared
                 measure, centers, how = distribute(self.executor, *parts, **options)
-            self._check_weights()
+            check_complete(self.model, self._number_of_weights)
 
             def measure_some(indices):
                 return _along(measure, legs, centers, indices)
@@ -538,17 +539,6 @@ class Evaluation:
             )
             _check_state(measure_center(measure, directions), centers, compared)
             return values
-
-    def _check_weights(self):
-        """Refuses a model that was not complete when its directions were chosen."""
-        number = len(self.model.weights)
-        if number != self._number_of_weights:
-            raise ValueError(
-                f"`model` {self.model.name!r} made weights when it was called on data for the "
-                "first time, and the directions would not move them. Received a model of "
-                f"{self._number_of_weights} weights that has {number} now. It is complete: make "
-                "the same call again, without directions that were made for fewer weights."
-            )
 
     def _check_metrics(self, state, interrupt):
         """Refuses a metric that is not measured, on one batch instead of all data."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from late import late_model
 from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
@@ -78,6 +79,22 @@ def linear_model(x, scale=1.0):
     model = keras.Sequential([keras.Input(x.shape[1:]), layers.Dense(1, use_bias=False)])
     model.compile("sgd", lambda target, output: scale * tf.square(target - output))
     return model, np.zeros((len(x), 1), "float32")
+
+
+def test_a_model_that_makes_weights_when_it_is_called_is_refused_once():
+    model = late_model()
+    with pytest.raises(ValueError, match="2 weights that has 4 now.*same call again"):
+        hessian_trace(model, (X, Y), verbose=0)
+    product = hessian_product(model, (X, Y))
+    rows = []
+    for position in range(3):
+        direction = [np.zeros(weight.shape) for weight in model.trainable_variables]
+        direction[-1][position] = 1.0
+        rows.append(product(direction)[-1])
+    # The last layer's biases shift the scores, so their Hessian is that of softmax's logarithm.
+    shares = keras.ops.softmax(model(X)).numpy()
+    expected = np.diag(shares.mean(axis=0)) - shares.T @ shares / len(X)
+    np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_products_match_the_whole_hessian(network):

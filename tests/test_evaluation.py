@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers, ops
+from late import late_model
 from quadratic import Quadratic, quadratic_model
 
 import losslandscape as ll
@@ -342,27 +343,10 @@ def test_the_model_is_bit_identical_after_interrupts_at_random_times(model, data
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-class LateModel(keras.Model):
-    """Says that it is built before its last layer is."""
-
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = layers.Dense(5, activation="relu"), layers.Dense(3)
-
-    def build(self, shape):
-        self.first.build(shape)
-
-    def call(self, inputs):
-        return self.last(self.first(inputs))
-
-
 @pytest.mark.parametrize("engine", ["evaluate", "compiled"])
 @pytest.mark.parametrize("extent", [(-1, 1), "auto"])
 def test_a_model_that_makes_weights_when_it_is_called_is_refused_once(engine, extent, data):
-    model = LateModel()
-    model.build((None, 4))
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(loss=loss)
+    model = late_model()
     options = {"engine": engine, "extent": extent, "seed": 0, "verbose": 0}
     with pytest.raises(ValueError, match="2 weights that has 4 now.*same call again"):
         evaluate_line(model, *data, 5, **options)
