@@ -166,6 +166,9 @@ number = len(steps)
 line = evaluate_line(models["own test step"], (x, y, weight), None, 40, batch_size=20, verbose=0)
 assert line.metadata["engine"] == "compiled"
 assert len(steps) - number == 12 * on_torch
+# A few points are not worth a graph.
+short = evaluate_line(plain, (x, y, weight), None, 5, verbose=0)
+assert short.metadata["engine"] == ("compiled" if on_torch else "evaluate")
 np.testing.assert_array_equal(tf.random.get_global_generator().state.numpy(), of_tensorflow)
 """
 
