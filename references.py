@@ -92,6 +92,7 @@ def _way_for(kind):
 
 
 def _way_for_objects(kind):
+    """The function that lists the attributes of an object, and what its own classes define."""
     own_classes = [each for each in kind.__mro__ if not _is_of_library(each)]
     methods = [part for each in own_classes for part in vars(each).values()]
     fleeting = set().union(*(FLEETING[base] for base in FLEETING if issubclass(kind, base)))
