@@ -35,10 +35,10 @@ DPI = 200
 HEADER = ("network", "test accuracy", "λmax", "λmin", "trace", "half-width")
 
 
-def main():
+def main(arguments=None):
     parser = flags(__doc__)
     parser.add_argument("--probes", type=int, default=20, help="random vectors for the trace")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     (x_train, y_train), test = prepare(arguments)
     train = x_train, y_train
     few = x_train[: arguments.measured], y_train[: arguments.measured]

@@ -40,8 +40,8 @@ LEAST_SHARE, MOST_NEGATIVE = 0.4, 0.01
 SEEDS = 3
 
 
-def main():
-    arguments = parser_of(__doc__).parse_args()
+def main(arguments=None):
+    arguments = parser_of(__doc__).parse_args(arguments)
     data = prepare(arguments)
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
     rows = [

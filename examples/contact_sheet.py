@@ -227,10 +227,10 @@ def singles(folder, name, figures, columns=4):
         save(figure, folder / f"{name}.png")
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=FOLDER, help="folder for the sheets")
-    folder = parser.parse_args().output
+    folder = parser.parse_args(arguments).output
     folder.mkdir(parents=True, exist_ok=True)
     mpl.use("Agg")
     sheet(folder, "lines", LINES)

@@ -18,13 +18,13 @@ HEIGHT = 10
 TITLES = {"VGG-like": "without shortcuts", "ResNet": "with shortcuts"}
 
 
-def main():
+def main(arguments=None):
     parser = flags(__doc__)
     parser.add_argument("--depth", type=int, default=56)
     parser.add_argument("--pages", action="store_true", help="write pages and meshes, too")
     # Curvature is not drawn here.
     parser.set_defaults(mapped=[], no_curvature=True)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     data = prepare(arguments)
     surfaces = {
         family: measure(Network(family, arguments.depth), data, arguments).surface

@@ -44,11 +44,11 @@ FACTOR = 3.0
 HEADER = ("networks", "half-width along raw directions", "along filter-normalized ones")
 
 
-def main():
+def main(arguments=None):
     parser = flags(__doc__)
     parser.add_argument("--family", choices=FAMILIES, default="ResNet")
     parser.add_argument("--depth", type=int, default=20)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     data = prepare(arguments)
     build = functools.partial(FAMILIES[arguments.family], arguments.depth)
     columns = {

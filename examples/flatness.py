@@ -23,8 +23,8 @@ HEADER = ("half-width along", "networks", "rank correlation with the test error"
 RESAMPLES = 2000
 
 
-def main():
-    arguments = flags(__doc__).parse_args()
+def main(arguments=None):
+    arguments = flags(__doc__).parse_args(arguments)
     networks = read(arguments.measurements / collection(prepare(arguments), arguments))
     draw(networks, arguments.output / "flatness.png")
     rows = [

@@ -48,12 +48,12 @@ VERDICT_HEADER = (
 )
 
 
-def main():
+def main(arguments=None):
     parser = flags(__doc__)
     parser.add_argument("--family", choices=FAMILIES, default="ResNet")
     parser.add_argument("--depth", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3, help="networks per setting, at least 2")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     data = prepare(arguments)
     settings = dict.fromkeys(setting for pair in CHECKS.values() for setting in pair.values())
     networks = {

@@ -44,9 +44,9 @@ RUNS = {
 HEADER = ("plane", "what `report` finds", "value", "warning")
 
 
-def main():
+def main(arguments=None):
     parser = flags(__doc__)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     train, _ = prepare(arguments)
     data = [part[: arguments.measured] for part in train]
     networks, histories = train_networks(train, arguments.epochs)

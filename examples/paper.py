@@ -112,10 +112,10 @@ class Measured(NamedTuple):
     convexity: LossSurface | None = None
 
 
-def main():
+def main(arguments=None):
     parser = parser_of(__doc__)
     parser.add_argument("--name", default="paper", help="with which the names of files begin")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(arguments)
     data = prepare(arguments)
     networks = {network: measure(network, data, arguments) for network in choose(arguments)}
     draw(networks, arguments.output / arguments.name)

@@ -18,10 +18,10 @@ from losslandscape import plot_loss, plot_loss_3D
 FIGURES = Path(__file__).parent.parent / "readme_files"
 
 
-def main():
+def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=FIGURES, help="folder for the figures")
-    folder = parser.parse_args().output
+    folder = parser.parse_args(arguments).output
     folder.mkdir(parents=True, exist_ok=True)
     # Figures go to files, so no window is needed.
     mpl.use("Agg")

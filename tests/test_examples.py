@@ -3,10 +3,9 @@
 import csv
 import gc
 import gzip
-import os
-import shutil
-import subprocess
+import importlib
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -27,32 +26,43 @@ from filter_normalization import FACTOR, rescale  # noqa: E402
 from images import load_images  # noqa: E402
 from networks import LOSS, resnet, vgg_like  # noqa: E402
 
-SMALL = ("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "2")
 # Networks of depth 2 have no blocks: a convolution and the classifier, fast to compile.
-LINES = ("--line-points", "21", "--directions", "2")
+SMALL = (
+    *("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "5"),
+    *("--points", "5", "--line-points", "21", "--directions", "2"),
+)
 
 
-def run(script, folder, *flags):
-    folders = [f"--{name}={folder / name}" for name in ("models", "measurements", "output")]
-    done = subprocess.run(
-        [sys.executable, EXAMPLES / f"{script}.py", *SMALL, *folders, *flags],
-        env=os.environ | {"PYTHONPATH": str(EXAMPLES.parent)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return {path.name: path for path in (folder / "output").iterdir()}
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """The folder of all networks and what was measured of them, which the scripts share."""
+    return tmp_path_factory.mktemp("networks")
+
+
+@pytest.fixture
+def run(networks, tmp_path):
+    """Runs a script with flags of its own and returns the files that it writes, by name."""
+
+    def run(script, *flags, models=networks / "models", output=tmp_path / "output"):
+        folders = [f"--models={models}", f"--measurements={networks / 'measured'}"]
+        main = importlib.import_module(script).main
+        with warnings.catch_warnings():
+            # Networks are hardly trained here: no loss rises far enough for a half-width.
+            warnings.simplefilter("ignore")
+            main([*SMALL, *folders, f"--output={output}", *flags])
+        return {path.name: path for path in output.iterdir()}
+
+    return run
 
 
 def rows_of(path):
     return [line.strip("| ").split(" | ") for line in path.read_text().splitlines() if "|" in line]
 
 
-def test_paper_draws_the_networks_side_by_side(tmp_path):
-    depths = ("--depths", "2", "--seeds", "2", "--widths", "--mapped", "2")
-    flags = (*LINES, "--points", "5", *depths)
-    files = run("paper", tmp_path, *flags)
+def test_paper_draws_the_networks_side_by_side(run, networks, tmp_path, monkeypatch):
+    monkeypatch.setattr(paper, "MAP_POINTS", 3)
+    flags = ("--depths", "2", "--seeds", "2", "--widths", "--mapped", "2")
+    files = run("paper", *flags)
     assert set(files) == {"paper-levels.png", "paper-3d.png", "paper-convexity.png", "paper.md"}
     header, _, *rows = rows_of(files["paper.md"])
     assert [row[:2] for row in rows] == [
@@ -60,22 +70,24 @@ def test_paper_draws_the_networks_side_by_side(tmp_path):
     ]
     assert all(len(row) == len(header) for row in rows)
     # The values alone are enough to draw everything again, and report the same.
-    shutil.rmtree(tmp_path / "models")
-    assert rows_of(run("paper", tmp_path, *flags)["paper.md"]) == [header, _, *rows]
-    assert not (tmp_path / "models").exists()
-    other = run("paper", tmp_path, *flags, "--mapped", "--no-curvature", "--name", "other")
-    without, _, *_ = rows_of(other["other.md"])
+    nowhere, other = tmp_path / "nowhere", tmp_path / "other"
+    again = run("paper", *flags, models=nowhere, output=other)
+    assert rows_of(again["paper.md"]) == [header, _, *rows]
+    assert not nowhere.exists()
+    few = run("paper", *flags, "--mapped", "--no-curvature", "--name", "few", output=other)
+    without, _, *_ = rows_of(few["few.md"])
     assert [name for name in header if "λ" not in name and "map" not in name] == without
-    flatness = rows_of(run("flatness", tmp_path)["flatness.md"])
+    flatness = rows_of(run("flatness", output=other)["flatness.md"])
+    number = len(list(networks.glob("measured/*/*/lines-raw-*")))
+    assert number >= len(rows)
     assert [row[:2] for row in flatness[2:]] == [
-        ["filter-normalized directions", "4"],
-        ["raw directions", "4"],
+        ["filter-normalized directions", str(number)],
+        ["raw directions", str(number)],
     ]
 
 
-def test_the_cover_is_a_picture_and_on_demand_pages_and_meshes(tmp_path):
-    flags = (*LINES, "--points", "5", "--depth", "2", "--pages")
-    files = run("cover", tmp_path, *flags)
+def test_the_cover_is_a_picture_and_on_demand_pages_and_meshes(run):
+    files = run("cover", "--depth", "2", "--pages")
     stems = ("cover-resnet-2", "cover-vgg-like-2")
     assert set(files) == {"cover.png"} | {f"{s}.{kind}" for s in stems for kind in ("html", "vtp")}
 
@@ -169,9 +181,9 @@ def test_claims_on_curvature_and_paths_are_compared_with_the_papers_numbers():
     assert claims.claim_on_paths({"path": 0.3, "random walk": 0.76})[-1] == "not confirmed"
 
 
-def test_claims_are_told_of_all_networks(tmp_path):
-    flags = (*LINES, "--points", "5", "--depths", "2", "--seeds", "1", "--widths", "--epochs", "5")
-    files = run("claims", tmp_path, *flags)
+def test_claims_are_told_of_all_networks(run, monkeypatch):
+    monkeypatch.setattr(claims, "SEEDS", 2)
+    files = run("claims", "--depths", "2", "--seeds", "1", "--widths")
     header, _, *rows = rows_of(files["claims.md"])
     assert [row[0] for row in rows] == ["5"] * 4 + ["6", "7"]
     assert all(len(row) == len(header) for row in rows)
@@ -182,8 +194,8 @@ def test_claims_are_told_of_all_networks(tmp_path):
     assert walk == pytest.approx(inverses[:2].sum() / inverses.sum(), abs=0.005)
 
 
-def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
-    files = run("healthchecks", tmp_path, *LINES, "--depth", "2", "--seeds", "2")
+def test_healthchecks_draw_the_pairs_and_report_the_results(run):
+    files = run("healthchecks", "--depth", "2", "--seeds", "2")
     assert set(files) == {"healthchecks.png", "healthchecks.md", "healthchecks-verdict.md"}
     _, _, *rows = rows_of(files["healthchecks.md"])
     assert [row[:2] for row in rows[:2]] == [
@@ -203,8 +215,8 @@ def test_healthchecks_draw_the_pairs_and_report_the_results(tmp_path):
     assert float(verdicts[2][2].split()[0]) == pytest.approx(expected, abs=2e-3)
 
 
-def test_filter_normalization_compares_three_pairs(tmp_path):
-    files = run("filter_normalization", tmp_path, *LINES, "--depth", "2")
+def test_filter_normalization_compares_three_pairs(run):
+    files = run("filter_normalization", "--depth", "2")
     assert set(files) == {"filter-normalization.png", "filter-normalization.md"}
     _, _, *rows = rows_of(files["filter-normalization.md"])
     assert [row[0] for row in rows] == [
@@ -220,8 +232,8 @@ def test_filter_normalization_compares_three_pairs(tmp_path):
     assert rows[5][2] == rows[4][2]
 
 
-def test_beyond_draws_paths_and_curvature(tmp_path):
-    files = run("beyond", tmp_path, "--points", "2", "--probes", "2", "--epochs", "3")
+def test_beyond_draws_paths_and_curvature(run):
+    files = run("beyond", "--points", "2", "--probes", "2", "--epochs", "3")
     curvature = {"beyond-convexity.png", "beyond-eigenvectors.png", "beyond-spectrum.png"}
     ways = {"beyond-interpolation.png", "beyond-plane.png"}
     training = {"beyond-trajectory.png", "beyond-fidelity.png", "beyond-trajectory.gif"}
@@ -233,8 +245,8 @@ def test_beyond_draws_paths_and_curvature(tmp_path):
         assert float(largest) < float(trace.split()[0]) * 10
 
 
-def test_hidden_draws_what_a_plane_does_not_show(tmp_path):
-    files = run("hidden", tmp_path, "--points", "3", "--epochs", "3", "--directions", "2")
+def test_hidden_draws_what_a_plane_does_not_show(run):
+    files = run("hidden", "--points", "3", "--epochs", "3")
     lines, planes = {"layers", "one-layer", "worst"}, {"random", "eigenvectors"}
     pictures = lines | planes | {"barriers", "curve", "basins", "runs"}
     assert set(files) == {f"hidden-{name}.png" for name in pictures} | {"hidden.md"}
