@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test test-torch test-versions test-lowest docs gallery lint format benchmark benchmark-curvature benchmark-workers baselines contact-sheet clean
+.PHONY: quickstart develop test pytest torch-cpu test-versions test-lowest docs gallery lint format benchmark benchmark-curvature benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -12,12 +12,16 @@ quickstart: .venv/examples
 develop: .venv/test
 	$(BIN)/python setup.py --quiet editors
 
-test: lint docs
+test: .venv/test
+	$(MAKE) --jobs --no-print-directory lint docs pytest
+
+pytest: .venv/test
 	$(BIN)/python -m pytest
 
-# Installs Torch, several gigabytes in its default build.
-test-torch: .venv/test .venv/torch
-	LOSSLANDSCAPE_BACKENDS=torch $(BIN)/python -m pytest tests/test_backends.py
+# For the tests on Torch, which are left out without it. PyPI has only the build for GPUs, of
+# gigabytes; this one is in PyTorch's own index: set PIP_EXTRA_INDEX_URL as `.github` does.
+torch-cpu: .venv/test
+	$(BIN)/python -m pip install --quiet torch==2.13.0+cpu
 
 # Every supported Python, and the lowest versions in setup.py. Takes an hour; uv finds the
 # interpreters, or downloads them.

@@ -1,4 +1,5 @@
 import gc
+import importlib.util
 import os
 import signal
 
@@ -19,6 +20,13 @@ from keras import layers
 mpl.use("Agg")
 # Optimizing a graph takes longer than a test runs it.
 tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says what was left out: Torch takes gigabytes in its default build."""
+    if importlib.util.find_spec("torch") is None:
+        line = "Torch is not installed, so nothing was tested on it. `make torch-cpu` installs it."
+        terminalreporter.write_line(line, yellow=True)
 
 
 @pytest.fixture(autouse=True, scope="module")

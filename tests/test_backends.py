@@ -1,6 +1,8 @@
 """Backends other than TensorFlow: the same landscape and curvature, and both engines."""
 
 import contextlib
+import functools
+import importlib.util
 import io
 import os
 import subprocess
@@ -262,37 +264,52 @@ else:
 """
 
 
-def run_on(backend, script):
-    if backend == "tensorflow":  # As this process is.
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output):
-            exec(script, {"__name__": "script"})  # noqa: S102
-        return output.getvalue().splitlines()
+SCRIPTS = {"landscape": SCRIPT, "curvature": CURVATURE_SCRIPT, "engines": ENGINES_SCRIPT}
+# One process for all scripts of a backend, since it takes seconds to start.
+ALL = """
+for name, script in SCRIPTS.items():
+    print("script", name)
+    exec(script, {"__name__": "script"})
+"""
+BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
+
+
+@functools.cache
+def shown_on(backend):
+    """The lines that each script prints on another backend."""
     environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg"}
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", f"SCRIPTS = {SCRIPTS}{ALL}"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
-    return run.stdout.splitlines()
+    parts = run.stdout.split("script ")[1:]
+    return {name: lines for name, *lines in map(str.splitlines, parts)}
 
 
-def landscape(backend):
-    name, *values = run_on(backend, SCRIPT)[-4:]
+@functools.cache
+def shown_here(name):
+    """The lines that a script prints in this process, on TensorFlow."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        exec(SCRIPTS[name], {"__name__": "script"})  # noqa: S102
+    return output.getvalue().splitlines()
+
+
+def landscape(backend, lines):
+    name, *values = lines[-4:]
     assert name == backend
     return np.array([line.split() for line in values], dtype=float)
 
 
-# `make test` takes only JAX, since Torch takes several gigabytes: for it, `make test-torch`.
-BACKENDS = os.environ.get("LOSSLANDSCAPE_BACKENDS", "jax").split(",")
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_other_backends_show_the_same_landscape_as_tensorflow(backend):
-    np.testing.assert_allclose(landscape(backend), landscape("tensorflow"), rtol=1e-4)
+    found = landscape(backend, shown_on(backend)["landscape"])
+    expected = landscape("tensorflow", shown_here("landscape"))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_both_engines_agree_on_other_backends(backend):
-    shown = run_on(backend, ENGINES_SCRIPT)
+    shown = shown_on(backend)["engines"]
     assert "plain loss data_loss accuracy f1_score_0 f1_score_1 f1_score_2" in shown
     assert any(line.startswith("own test step loss accuracy") and "half" in line for line in shown)
     assert any(line.startswith("half loss") for line in shown)
@@ -300,9 +317,8 @@ def test_both_engines_agree_on_other_backends(backend):
         assert any(line.startswith(name) for line in shown)
 
 
-def curvature(backend):
+def curvature(lines):
     """What the script shows, by name."""
-    lines = run_on(backend, CURVATURE_SCRIPT)
     return {name: np.array(values, float) for name, *values in map(str.split, lines)}
 
 
@@ -330,7 +346,8 @@ def hessian_by_differences(function, point, step=1e-3):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_curvature_on_other_backends_is_that_on_tensorflow_and_of_the_closed_form(backend):
-    shown, expected = curvature(backend), curvature("tensorflow")
+    shown = curvature(shown_on(backend)["curvature"])
+    expected = curvature(shown_here("curvature"))
     assert shown.keys() == expected.keys()
     for name, values in expected.items():
         scale = np.abs(values).max()

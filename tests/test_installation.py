@@ -1,5 +1,6 @@
 """Installation: one package, whatever the names of the user's own modules."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -17,14 +18,19 @@ import yaml
 ROOT = Path(__file__).parent.parent
 MODULES = {path.stem for path in ROOT.glob("*.py")} - {"setup", "losslandscape"}
 
-SCRIPT = """
+IMPORT = """
 import sys
-import keras, numpy as np
-import matplotlib; matplotlib.use("Agg")
 import plotting, evaluation, directions, datasets, surfaces
 assert plotting.OWN and evaluation.OWN and directions.OWN and datasets.OWN and surfaces.OWN
 
+import losslandscape
 from losslandscape import plot_loss, plot_loss_3D
+assert sys.modules["losslandscape.plotting"] is not plotting
+print("from", losslandscape.__file__)
+"""
+CALLS = """
+import keras, numpy as np
+import matplotlib; matplotlib.use("Agg")
 x_train, x_test = np.random.default_rng(0).normal(size=(2, 16, 4))
 y_train, y_test = np.arange(16) % 3, np.arange(16) % 3
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
@@ -38,32 +44,41 @@ plot_loss_3D(model, "3d", x_test, y_test)
 plot_loss_3D(model, ("levels", "3d"), x_test, y_test)
 display = plot_loss_3D(model, "levels", x_test, y_test, number_of_points=5)
 assert display.surface.values["loss"].shape == (5, 5)
-
-import losslandscape
-assert sys.modules["losslandscape.plotting"] is not plotting
-print("from", losslandscape.__file__)
+"""
+COMMANDS = """
+import importlib.metadata, runpy
+(command,) = importlib.metadata.entry_points(group="console_scripts", name="losslandscape")
+sys.argv = ["losslandscape", "--help"]
+for run in (command.load(), lambda: runpy.run_module("losslandscape", run_name="__main__")):
+    try:
+        run()
+    except SystemExit as exit:
+        assert exit.code == 0
+    else:
+        raise AssertionError("no help")
 """
 
 
 @pytest.fixture
 def user_folder(tmp_path):
-    """A script in a folder whose modules have the same names as ours."""
+    """A folder whose modules have the same names as ours."""
     folder = tmp_path / "user"
     folder.mkdir()
     for name in MODULES:
         (folder / f"{name}.py").write_text("OWN = True\n")
-    (folder / "script.py").write_text(SCRIPT)
     return folder
 
 
-def run_script(folder, python, **variables):
+def run_script(folder, python, script=IMPORT, **variables):
+    """Runs a script next to these modules and returns the file that it imported."""
+    (folder / "script.py").write_text(script)
     command = [python, folder / "script.py"]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | variables
     run = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
-    return Path(run.stdout.rpartition("from ")[2].strip())
+    return Path(run.stdout.split("from ")[1].splitlines()[0])
 
 
 def fresh_environment(folder):
@@ -112,10 +127,8 @@ def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel, source], check=True)
     python = fresh_environment(tmp_path / "venv")
     install(python, wheel)
-    assert run_script(user_folder, python).is_relative_to(tmp_path / "venv")
-    for command in ([python, "-m", "losslandscape"], [python.parent / "losslandscape"]):
-        run = subprocess.run([*command, "--help"], cwd=tmp_path, capture_output=True, check=True)
-        assert b"usage: losslandscape" in run.stdout
+    file = run_script(user_folder, python, IMPORT + CALLS + COMMANDS)
+    assert file.is_relative_to(tmp_path / "venv")
 
 
 def test_the_citation_names_the_authors_of_the_paper():
@@ -177,10 +190,10 @@ def test_the_notebook_runs_and_shows_each_figure_once():
     assert sum(pictures.values()) == 8
 
 
-def test_the_quickstart_runs(tmp_path):
-    command = [sys.executable, ROOT / "examples" / "quickstart.py", "--output", tmp_path]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    accuracy = float(run.stdout.split("Test accuracy: ")[1].split()[0])
+def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    importlib.import_module("quickstart").main(["--output", str(tmp_path)])
+    accuracy = float(capsys.readouterr().out.split("Test accuracy: ")[1].split()[0])
     assert accuracy > 0.9
     figures = {path.name for path in tmp_path.iterdir()}
     committed = {path.name for path in (ROOT / "readme_files").iterdir()}

@@ -1,8 +1,10 @@
 """README and pages: they show what the scripts produced, and their snippets run as written."""
 
 import re
+from concurrent import futures
 from pathlib import Path
 
+import keras
 import pytest
 from matplotlib import pyplot as plt
 
@@ -63,16 +65,34 @@ def snippets(page):
     ]
 
 
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """What the first snippet of the README leaves behind, and the file of its model."""
+    (_, code), *_ = snippets("README")
+    names, file = {}, tmp_path_factory.mktemp("start") / "model.keras"
+    keras.utils.set_random_seed(0)
+    exec(code, names)  # noqa: S102
+    names["model"].save(file)
+    return names, file
+
+
+def threads(number, mp_context):
+    """In place of processes, which take longer to start; those are tested with the workers."""
+    assert mp_context.get_start_method() == "spawn"
+    return futures.ThreadPoolExecutor(number)
+
+
 @pytest.mark.parametrize("page", PAGES)
-def test_snippets_run_from_top_to_bottom(page, tmp_path, monkeypatch):
+def test_snippets_run_from_top_to_bottom(page, start, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    # Every page continues from the model of the README.
-    (_, start), *_ = snippets("README")
-    namespace = {"__name__": "__main__"}
-    runnable = [code for why, code in snippets(page) if why is None]
-    for code in runnable if page == "README" else [start, *runnable]:
-        exec(compile(code, page, "exec"), namespace)  # noqa: S102
-        plt.close("all")
+    monkeypatch.setattr(futures, "ProcessPoolExecutor", threads)
+    # Every page continues from the model of the README, whose own snippets begin with it.
+    names, file = start
+    namespace = names | {"__name__": "__main__", "model": keras.saving.load_model(file)}
+    for why, code in snippets(page)[page == "README" :]:
+        if why is None:
+            exec(compile(code, page, "exec"), namespace)  # noqa: S102
+            plt.close("all")
 
 
 def test_only_what_needs_a_cluster_is_not_run():
