@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True, scope="module")
 def frozen_imports():
-    """What is imported stays, so `clear_session` need not look for garbage among it each time."""
+    """Garbage is collected once per file, and never looked for among what is imported."""
     gc.collect()
     gc.freeze()
 
@@ -42,7 +42,7 @@ def fresh_session():
     keras.utils.set_random_seed(0)
     yield
     mpl.pyplot.close("all")
-    keras.backend.clear_session()
+    keras.backend.clear_session(free_memory=False)
 
 
 @pytest.fixture

@@ -93,33 +93,33 @@ def standardized(features):
     return (features - features.mean(axis=0)) / features.std(axis=0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x():
     """Iris: features of mean 0 and standard deviation 1, in random order."""
     return standardized(load_iris().data)[ORDER]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def y():
     return load_iris().target[ORDER]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x_train(x):
     return x[:100]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def y_train(y):
     return y[:100]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def x_test(x):
     return x[100:]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def y_test(y):
     return y[100:]
 
@@ -175,39 +175,43 @@ def large_batch():
     return trained(100)
 
 
-@pytest.fixture
-def line(model, x_test, y_test):
-    return evaluate_line(model, x_test, y_test, 5, number_of_directions=3, seed=0)
+# What was measured is never changed, so all examples share it.
 
 
-@pytest.fixture
-def small_batch_line(small_batch, x_test, y_test):
-    return evaluate_line(small_batch, x_test, y_test, 5, seed=0)
+@pytest.fixture(scope="module")
+def line(x_test, y_test):
+    return evaluate_line(trained(32), x_test, y_test, 5, number_of_directions=3, seed=0)
 
 
-@pytest.fixture
-def large_batch_line(large_batch, x_test, y_test):
-    return evaluate_line(large_batch, x_test, y_test, 5, seed=0)
+@pytest.fixture(scope="module")
+def small_batch_line(x_test, y_test):
+    return evaluate_line(trained(16), x_test, y_test, 5, seed=0)
 
 
-@pytest.fixture
-def barriers(model, small_batch, large_batch, x_test, y_test):
-    return evaluate_barriers([model, small_batch, large_batch], x_test, y_test)
+@pytest.fixture(scope="module")
+def large_batch_line(x_test, y_test):
+    return evaluate_line(trained(100), x_test, y_test, 5, seed=0)
 
 
-@pytest.fixture
-def surface(model, x, y):
-    return evaluate_surface(model, x, y, 5, extent=(-0.2, 0.2), seed=0)
+@pytest.fixture(scope="module")
+def barriers(x_test, y_test):
+    models = list(map(trained, (32, 16, 100)))
+    return evaluate_barriers(models, x_test, y_test)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def surface(x, y):
+    return evaluate_surface(trained(32), x, y, 5, extent=(-0.2, 0.2), seed=0)
+
+
+@pytest.fixture(scope="module")
 def resnet(surface):
     return surface
 
 
-@pytest.fixture
-def vgg(small_batch, x_test, y_test):
-    return evaluate_surface(small_batch, x_test, y_test, 5, seed=0)
+@pytest.fixture(scope="module")
+def vgg(x_test, y_test):
+    return evaluate_surface(trained(16), x_test, y_test, 5, seed=0)
 
 
 @pytest.fixture
@@ -215,9 +219,9 @@ def display(surface):
     return LossDisplay(surfaces=[surface])
 
 
-@pytest.fixture
-def trajectory(model, x_train, y_train, tmp_path):
-    history = WeightHistory(tmp_path / "epochs")
+@pytest.fixture(scope="module")
+def trajectory(x_train, y_train, tmp_path_factory):
+    model, history = trained(32), WeightHistory(tmp_path_factory.mktemp("epochs"))
     model.fit(x_train, y_train, epochs=3, callbacks=[history], verbose=0)
     return evaluate_trajectory(model, history, x_train, y_train, 5)
 
