@@ -146,6 +146,7 @@ WAYS = {
     keras.Variable: lambda variable: [variable.regularizer],
     types.FunctionType: _parts_of_function,
     types.MethodType: lambda method: [method.__self__, method.__func__],
+    types.BuiltinMethodType: lambda method: [method.__self__],
     functools.partial: lambda partial: [partial.func, partial.args, partial.keywords],
     property: lambda attribute: [attribute.fget],
     staticmethod: lambda method: [method.__func__],
