@@ -22,6 +22,7 @@ CLOSED = {"builtins", "enum", "inspect", "jax", "jaxlib", "numpy", "tensorflow",
 LIBRARIES = {"keras", *CLOSED, *sys.stdlib_module_names}
 # Types that refer to nothing: two of three objects, which need not be looked at.
 ATOMS = {type(None), bool, int, float, complex, str, bytes}
+METHODS = types.FunctionType, property, staticmethod, classmethod
 # A container with more entries holds data, not variables.
 CONTAINER_LIMIT = 10_000
 
@@ -54,13 +55,15 @@ def _follow(roots, seen, names):
         if id(thing) in seen:
             continue
         seen[id(thing)] = thing
-        # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
-        kind = thing.__class__
-        if kind not in ways:
-            ways[kind] = _way_for(kind)
-        if kind is types.FunctionType and not _is_of_library(thing):
-            names |= _names(thing.__code__)
-        waiting.extend(part for part in ways[kind](thing) if part.__class__ not in ATOMS)
+        # A proxy of something that is gone may refuse to be looked at.
+        with contextlib.suppress(Exception):
+            # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
+            kind = thing.__class__
+            if kind not in ways:
+                ways[kind] = _way_for(kind)
+            if kind is types.FunctionType and not _is_foreign(thing.__module__):
+                names |= _names(thing.__code__)
+            waiting.extend(part for part in ways[kind](thing) if type(part) not in ATOMS)
 
 
 def _way_for(kind):
@@ -75,11 +78,12 @@ def _way_for_objects(kind):
     """The function that lists the attributes of an object, in slots too, and its class."""
     members = itertools.chain.from_iterable(vars(each).items() for each in kind.__mro__)
     slots = [name for name, part in members if isinstance(part, types.MemberDescriptorType)]
+    of_class = _members(kind)
 
     def parts_of_object(thing):
         attributes = getattr(thing, "__dict__", {})
         held = [getattr(thing, name, None) for name in slots]
-        return [kind, *attributes.values(), *held]
+        return [*attributes.values(), *held, *of_class]
 
     return parts_of_object
 
@@ -97,6 +101,14 @@ def _parts_of_container(things):
 
 
 def _parts_of_class(kind):
+    parts = _members(kind)
+    # From the methods of an installed package, such as pandas, one would get to all of it.
+    is_foreign = _is_foreign(kind.__module__)
+    return [part for part in parts if not isinstance(part, METHODS)] if is_foreign else parts
+
+
+def _members(kind):
+    """What a class and those it is made of define, except for classes of libraries."""
     own = [each for each in (*kind.__mro__, type(kind)) if not _is_of_library(each)]
     return [part for each in own for part in vars(each).values()]
 
@@ -137,8 +149,16 @@ def _is_of_library(thing):
     return _package(thing.__module__) in LIBRARIES
 
 
+def _is_foreign(name):
+    """Whether a module is a library, or installed as one."""
+    path = getattr(sys.modules.get(name), "__file__", None) or ""
+    is_installed = "site-packages" in path or "dist-packages" in path
+    return is_installed or _package(name) in LIBRARIES
+
+
 def _package(name):
-    return (name or "").partition(".")[0]
+    # Objects that pretend to be others, such as proxies, may have no name here.
+    return name.partition(".")[0] if isinstance(name, str) else ""
 
 
 # The first that fits counts.

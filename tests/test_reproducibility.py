@@ -28,7 +28,7 @@ loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile("sgd", loss, metrics=["accuracy"])
 
 def surface(engine, **options):
-    options = {"seed": 0, "batch_size": 32, "engine": engine, "verbose": 0} | options
+    options = {"seed": 0, "engine": engine, "verbose": 0} | options
     return evaluate_surface(model, x, y, 33, **options)
 
 def interrupted(number, engine, **options):

@@ -6,6 +6,7 @@ import functools
 import random
 import types
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -14,6 +15,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape import evaluate_line, evaluate_surface, preserved, random_directions
+from losslandscape.references import variables_of
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(16, 1)).astype("float32")
@@ -196,6 +198,13 @@ def test_a_variable_is_given_back_whatever_holds_it(holder, engine):
     # The center is measured after the first point, and as if it had been the only one.
     expected = 1.5 * np.mean((model.predict(X, verbose=0) - Y) ** 2)
     np.testing.assert_allclose(line.values["loss"][0, 1], expected, rtol=1e-5)
+
+
+def test_what_refuses_to_be_looked_at_is_passed_over():
+    counter = tf.Variable(0.0)
+    held = [weakref.proxy(Registry()), counter]
+    model = network(loss=lambda y, output: len(held) * ops.mean((y - output) ** 2))
+    assert any(variable is counter for variable in variables_of(model))
 
 
 @pytest.mark.parametrize("kind", MODELS)

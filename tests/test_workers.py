@@ -45,7 +45,7 @@ def assert_same(one, other):
     assert one.metadata["engine"] == other.metadata["engine"]
 
 
-# Of 35 points, "auto" compiles those of this model; a worker once measured only them that way.
+# Of 35 points, "auto" compiles those of this model.
 @pytest.mark.parametrize("engine", ["evaluate", "auto"])
 def test_workers_give_the_serial_surface_bit_for_bit(engine, executor, model, data):
     options = {"number_of_points": (7, 5), "seed": 0, "engine": engine, "verbose": 0}
