@@ -158,9 +158,9 @@ def evaluator(model, interrupt):
     def evaluate(dataset):
         batches = dataset.keras_batches
         kind = repr(batches.element_spec)
-        if kind not in functions:
-            functions[kind] = _new_test_function(model)
         try:
+            if kind not in functions:
+                functions[kind] = _new_test_function(model)
             model.test_function = functions[kind]
             with _silent_retracing():
                 logs = model.evaluate(batches, **options)
