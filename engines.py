@@ -21,24 +21,14 @@ import tensorflow as tf
 from keras import ops, tree
 
 from losslandscape.checks import import_extra
-from losslandscape.datasets import (
-    arrays_of,
-    automatic_batch_size,
-    in_structure_of,
-    map_arrays,
-)
-from losslandscape.graphs import graph_of, keep, recall, signature
+from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
 from losslandscape.internals import build_symbolically
-from losslandscape.stacks import LONGEST, MOST_WEIGHTS, stacked
 from losslandscape.walks import locator, mover
-from losslandscape.xla import accelerated
 
 # The most data that the compiled engine keeps on the device, in bytes.
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C acts, in seconds.
 PATIENCE = 0.5
-# From this number of points on, a graph that only moves weights takes less time than it saves.
-MOVES_MINIMUM = 25
 # The most points in a chunk. The graph is compiled for arrays of this length.
 CHUNK = 256
 # The relative error of a sum over many batches or weights in single precision.
@@ -96,11 +86,7 @@ def start(engines, state, data, *, directions, interrupt):
 
     def begin(name):
         measure = engines[name](state, data, interrupt)
-        centers = measure_center(measure, directions)
-        keep(state)
-        return measure, centers, {"engine": name, **reason}
-
-    recall(state)
+        return measure, measure_center(measure, directions), {"engine": name, **reason}
 
     for name in others:
         try:
@@ -133,21 +119,14 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     Returns:
         An engine.
     """
-    move, move_in_graph = _moves(state)
-    values, evaluate = state.values, evaluator(state.model, interrupt)
-    asked = 0
-    if state.model.test_function is None:
-        # Made here, not at the first point, so that it is kept for the next call.
-        state.model.test_function = _test_function(state, data)
+    move, values, evaluate = mover(state), state.values, evaluator(state.model, interrupt)
 
     def measure(directions, points):
-        nonlocal asked
-        asked += len(points)
         tensors = to_tensors(directions)
-        place = move if asked < MOVES_MINIMUM else move_in_graph
         for position, point in enumerate(points):
             state.rewind()
-            place(values, tensors, ops.convert_to_tensor(point))
+            # Without a graph, since many points and few must give the same bits.
+            move(values, tensors, ops.convert_to_tensor(point))
             if adjust is not None:
                 adjust(state.model, data[0].batches, interrupt)
             results = [evaluate(dataset) for dataset in data]
@@ -156,27 +135,12 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     return measure
 
 
-def _moves(state):
-    """The function that puts the model at a point, and its graph."""
-    move = mover(state)
-    if keras.backend.backend() != "tensorflow":
-        return move, move
-    return move, graph_of(state, "move", lambda: _traced(move))
-
-
-def _test_function(state, data):
-    """The function that `model.evaluate` makes at first, for data of these types."""
-
-    def make():
-        state.model.make_test_function()
-        return state.model.test_function
-
-    key = "test", signature([dataset.keras_batches.element_spec for dataset in data])
-    return graph_of(state, key, make)
-
-
 def evaluator(model, interrupt):
     """Makes the function that measures a model at its current weights.
+
+    It makes its own graphs, one for each kind of data, and holds them as long as it lives. What
+    Keras made for an earlier call might have read a number that has changed since. The model
+    is left with one of them, so this is used in `state.evaluated` or `preserved`.
 
     Args:
         model: A compiled and built `keras.Model`.
@@ -188,10 +152,18 @@ def evaluator(model, interrupt):
     """
     regularized = _regularized(model)
     callbacks = [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
+    options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
+    functions = {}
 
     def evaluate(dataset):
+        batches = dataset.keras_batches
+        kind = repr(batches.element_spec)
         try:
-            logs = _evaluate(model, dataset.keras_batches, callbacks)
+            if kind not in functions:
+                functions[kind] = _new_test_function(model)
+            model.test_function = functions[kind]
+            with _silent_retracing():
+                logs = model.evaluate(batches, **options)
         except Exception as error:
             error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{_hint(dataset)}")
             raise
@@ -215,17 +187,24 @@ def _hint(dataset):
     return ""
 
 
-def _evaluate(model, batches, callbacks):
-    options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
-    with _silent_retracing():
-        if model.test_function is None:
-            return model.evaluate(batches, **options)
-        try:
-            return model.evaluate(batches, **options)
-        except Exception:
-            # The graph of an earlier call may fail on data of another rank; a new graph does not.
-            model.test_function = None
-        return model.evaluate(batches, **options)
+def _new_test_function(model):
+    """The function that `model.evaluate` makes for itself, not yet traced."""
+    step, attributes = model.test_step, vars(model)
+    before = attributes.get("test_step")
+
+    # JAX takes a method for the same as before, whose trace may be stale.
+    def test_step(*arguments):
+        return step(*arguments)
+
+    attributes["test_step"] = test_step
+    try:
+        model.test_function = None
+        model.make_test_function()
+    finally:
+        del attributes["test_step"]
+        if before is not None:
+            attributes["test_step"] = before
+    return model.test_function
 
 
 @contextlib.contextmanager
@@ -262,16 +241,8 @@ def compiled_engine(state, data, interrupt):
     obstacle = _obstacle(state.model, data)
     if obstacle:
         raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Use 'auto'.")
-    make, arguments_of = {
-        "tensorflow": (_tensorflow_graph, _tensorflow_arguments),
-        "jax": (_jax_graph, _jax_arguments),
-        "torch": (_torch_loop, _torch_arguments),
-    }[keras.backend.backend()]
-    graphs = []
-    for dataset in data:
-        key = "compiled", signature(dataset.tensors), dataset.batch_size
-        names, measure_all = graph_of(state, key, functools.partial(make, state, dataset))
-        graphs.append(_padded(names, measure_all, arguments_of(state, dataset)))
+    make = {"tensorflow": _tensorflow_graph, "jax": _jax_graph, "torch": _torch_loop}
+    graphs = [_padded(*make[keras.backend.backend()](state, dataset)) for dataset in data]
     number = 1
 
     def measure(directions, points):
@@ -293,21 +264,21 @@ def compiled_engine(state, data, interrupt):
 ENGINES = {"compiled": compiled_engine, "evaluate": evaluate_engine}
 
 
-def _padded(names, measure_all, others):
+def _padded(names, measure_all):
     """A function of directions and any number of points that measures one dataset."""
 
     def graph(directions, points):
         # Always of the same length, or the graph would be compiled again.
         padded = np.resize(points, (CHUNK, points.shape[1]))
         arguments = ops.convert_to_tensor(padded), ops.convert_to_tensor(len(points))
-        values = ops.convert_to_numpy(measure_all(directions, *arguments, *others))
+        values = ops.convert_to_numpy(measure_all(directions, *arguments))
         return dict(zip(names, values[: len(points)].T.astype(float), strict=True))
 
     return graph
 
 
 def _tensorflow_graph(state, dataset):
-    """The names of what is measured and the graph, for data of some shapes and types."""
+    """The names of what is measured, and the graph that measures it at many points."""
     model, move, structure = state.model, mover(state), _specification(dataset.tensors)
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
     # One eager step builds the metrics that build late, and shows what will be measured.
@@ -348,12 +319,8 @@ def _tensorflow_graph(state, dataset):
         start = (0, tf.zeros([CHUNK, len(names)], dtype))
         return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
 
-    # In XLA, a loop over batches is more than twice as slow.
-    return names, _traced(measure_all, accelerated if size <= batch_size else _unchanged)
-
-
-def _tensorflow_arguments(state, dataset):
-    return state.values, arrays_of(dataset.tensors)
+    graph, arrays = _traced(measure_all), arrays_of(dataset.tensors)
+    return names, lambda *arguments: graph(*arguments, state.values, arrays)
 
 
 def _specification(tensors):
@@ -361,11 +328,7 @@ def _specification(tensors):
     return map_arrays(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), tensors)
 
 
-def _unchanged(graph):
-    return graph
-
-
-def _traced(function, refine=_unchanged):
+def _traced(function):
     """Makes graphs of a function of several arguments, one for each number and shape of them.
 
     A `tf.function` alone would warn that it is traced often, once there are many calls.
@@ -378,14 +341,14 @@ def _traced(function, refine=_unchanged):
         shapes = tuple(tuple(array.shape) for array in tree.flatten(arguments))
         if shapes not in graphs:
             traceable = tf.function(function, autograph=False)
-            graphs[shapes] = refine(traceable.get_concrete_function(*arguments))
+            graphs[shapes] = traceable.get_concrete_function(*arguments)
         return graphs[shapes](*arguments)
 
     return call
 
 
 def _jax_graph(origin, dataset):
-    """The names of what is measured and the graph, for data of some shapes and types.
+    """The names of what is measured, and the graph that measures it at many points.
 
     JAX passes the model's variables in and out as values, so the model is not touched.
     """
@@ -435,12 +398,9 @@ def _jax_graph(origin, dataset):
     groups = _groups(model)
     identities = [id(variable) for variable in tree.flatten(groups)]
     # In order, because JAX sorts them.
-    names = _result_names(_in_order(jax.eval_shape(last_step, _jax_variables(origin), tensors)))
-    return names, measure_all
-
-
-def _jax_arguments(state, dataset):
-    return _of_backend(dataset.tensors), _jax_variables(state)
+    variables = _jax_variables(origin)
+    names = _result_names(_in_order(jax.eval_shape(last_step, variables, tensors)))
+    return names, lambda *arguments: measure_all(*arguments, tensors, variables)
 
 
 def _of_backend(tensors):
@@ -461,87 +421,33 @@ def _jax_variables(state):
     return (*values, [ops.copy(variable) for variable in metrics])
 
 
-def _torch_loop(origin, dataset):
+def _torch_loop(state, dataset):
     """The names of what is measured, and a function that measures it at many points."""
-    torch, model = import_extra("torch", "torch"), origin.model
+    torch, model, move = import_extra("torch", "torch"), state.model, mover(state)
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
-    starts = range(0, size, batch_size)
+    tensors = _of_backend(dataset.tensors)
     # As for TensorFlow.
     with torch.no_grad():
-        first = map_arrays(lambda tensor: tensor[:1], dataset.tensors)
-        logs = model.test_step(_of_backend(first))
+        logs = model.test_step(_slice(tensors, 0, 1))
     regularized = _regularized(model, but_for=logs)
     names = _result_names(_report(model, logs, regularized))
 
-    def step(tensors, start):
-        with _unregularized(regularized):
-            return model.test_step(_slice(tensors, start, min(batch_size, size - start)))
-
-    def row(logs):
-        return _in_a_row(_report(model, logs, regularized), dtype)
-
-    ways = [make(origin, starts, step, row) for make in (_in_the_model, _beside_the_model)]
-    measure = stacked(*ways, _stack_size(model, batch_size))
-
-    @torch.no_grad()
-    def measure_all(directions, points, number, *others):
-        # As `model.evaluate` does.
-        model.eval()
-        return measure(points[:number], directions, *others)
-
-    return names, measure_all
-
-
-def _in_the_model(origin, starts, step, row):
-    """The function that moves the model to a point, and measures it there."""
-    model, move = origin.model, mover(origin)
-
-    def measure_at(point, directions, state, tensors):
+    def measure_at(directions, point):
         state.rewind()
         move(state.values, directions, point)
         model.reset_metrics()
-        for start in starts:
-            logs = step(tensors, start)
-        return row(logs)
+        for start in range(0, size, batch_size):
+            with _unregularized(regularized):
+                logs = model.test_step(_slice(tensors, start, min(batch_size, size - start)))
+        return _in_a_row(_report(model, logs, regularized), dtype)
 
-    return measure_at
+    @torch.no_grad()
+    def measure_all(directions, points, number):
+        # As `model.evaluate` does.
+        model.eval()
+        return torch.stack([measure_at(directions, point) for point in points[:number]])
 
-
-def _beside_the_model(origin, starts, step, row):
-    """The same with variables that only seem to have other values, as stacks need it."""
-    model, moved, locate = origin.model, origin.moved, locator(origin)
-    others = [variable for variable in origin.others if isinstance(variable, keras.Variable)]
-    variables = [*moved, *others, *model.metrics_variables]
-
-    def values(scope):
-        return [(variable, scope.get_current_value(variable)) for variable in variables]
-
-    def measure_beside(point, directions, state, tensors):
-        state.rewind()
-        centers = [state.value(weight) for weight in moved]
-        there = zip(moved, locate(centers, directions, point), strict=True)
-        rest = [(variable, state.value(variable)) for variable in others]
-        with keras.StatelessScope([*there, *rest]) as scope:
-            model.reset_metrics()
-        for start in starts:
-            # One for each batch, because a scope keeps the losses that layers add.
-            with keras.StatelessScope(values(scope), collect_losses=True) as scope:
-                logs = step(tensors, start)
-        with keras.StatelessScope(values(scope)):
-            return row(logs)
-
-    return measure_beside
-
-
-def _stack_size(model, batch_size):
-    """How many points fit into a stack, for the outputs of layers and for the weights."""
-    by_outputs = LONGEST * automatic_batch_size(model) // batch_size
-    by_weights = MOST_WEIGHTS // max(1, model.count_params())
-    return min(LONGEST, by_outputs, by_weights)
-
-
-def _torch_arguments(state, dataset):
-    return state, _of_backend(dataset.tensors)
+    return names, measure_all
 
 
 def _report(model, logs, regularized):

@@ -41,11 +41,6 @@ def set_global_seed_generator(generator):
     global_state.set_global_attribute(seed_generator.GLOBAL_SEED_GENERATOR, generator)
 
 
-def start_anew(generator):
-    """Gives a generator the state of a new one without a seed, in a fraction of the time."""
-    generator.state.assign([seed_generator.make_default_seed(), 0])
-
-
 def has_graph(model):
     """Whether a model does just what its graph says, as Sequential and Functional ones do."""
     if getattr(model, "_functional", model) is None:

@@ -174,6 +174,9 @@ class LandscapeLogger(keras.callbacks.Callback):
     that `training_curvature` measures, on all training data, takes about as long as 70
     epochs each time. A part of the data is often enough.
 
+    During one `fit` only variables are expected to change, so the graphs that measures by name
+    need are traced once and held until it ends, as `fit` holds its own.
+
     Example:
 
     >>> logger = LandscapeLogger(("largest_eigenvalue", "trace"), x_train, y_train, every=2)
@@ -274,6 +277,10 @@ class LandscapeLogger(keras.callbacks.Callback):
         # Some models have weights only once they have seen data.
         if self.model.trainable_variables:
             self._prepare()
+
+    def on_train_end(self, logs=None):  # noqa: ARG002
+        """Drops the graphs: before another `fit`, what they read may change."""
+        self._meters = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the numbers to the logs."""

@@ -1,70 +1,53 @@
-"""References: all that a model refers to, in any way.
+"""References: the variables that a model refers to in any way, whether Keras tracks them or not.
 
-This finds variables that Keras does not track, and shows whether anything has changed
-that a graph of the model may depend on.
+An evaluation may change them, so they have to be given back. Objects, functions and classes
+are followed wherever they lead; of a module, which may hold anything, only what code names.
 """
 
 import collections
 import contextlib
+import contextvars
 import functools
+import itertools
+import sys
 import types
 
 import keras
 import tensorflow as tf
 
-# These packages hold none of the user's state, and following their functions would never end.
-LIBRARIES = {
-    "builtins",
-    "enum",
-    "inspect",
-    "jax",
-    "jaxlib",
-    "keras",
-    "numpy",
-    "tensorflow",
-    "torch",
-}
+VARIABLES = keras.Variable, tf.Variable
+# Objects of these packages hold none of the user's state.
+CLOSED = {"builtins", "enum", "inspect", "jax", "jaxlib", "numpy", "tensorflow", "torch"}
+# Following the functions and classes of these would never end.
+LIBRARIES = {"keras", *CLOSED, *sys.stdlib_module_names}
 # Types that refer to nothing: two of three objects, which need not be looked at.
 ATOMS = {type(None), bool, int, float, complex, str, bytes}
+METHODS = types.FunctionType, property, staticmethod, classmethod
 # A container with more entries holds data, not variables.
 CONTAINER_LIMIT = 10_000
-# The attributes that calls of Keras and of this library set, and no step depends on.
-FLEETING = {
-    keras.Layer: {
-        "_loss_ids",
-        "_losses",
-        "_losses_override",
-        # TensorFlow's own record of the attributes.
-        "_self_unconditional_checkpoint_dependencies",
-        "_self_unconditional_dependency_names",
-    },
-    keras.Model: {
-        "_eval_epoch_iterator",
-        "_jax_state",
-        "_jax_state_synced",
-        "_losslandscape",
-        "history",
-        "predict_function",
-        "stop_evaluating",
-        "stop_predicting",
-        "stop_training",
-        "test_function",
-        "train_function",
-    },
-}
 
 
-def references(model):
-    """Returns everything that a model refers to, at any depth, except through its optimizer.
-
-    What is referred to several times is listed as often, so that the list also shows how
-    things are connected.
-    """
-    found = [model]
+def variables_of(model):
+    """Returns the variables that a model refers to, at any depth, except through its optimizer."""
+    roots = [model]
     with contextlib.suppress(RuntimeError):
         # There may be none if TensorFlow is set to be deterministic.
-        found.append(tf.random.get_global_generator())
-    seen, waiting = {}, collections.deque(found)
+        roots.append(tf.random.get_global_generator())
+    seen, names = {}, set()
+    while roots:
+        _follow(roots, seen, names)
+        # Only now are all names known that code may look up in a module.
+        modules = [thing for thing in seen.values() if isinstance(thing, types.ModuleType)]
+        named = itertools.chain.from_iterable(_named_in(module, names) for module in modules)
+        roots = [thing for thing in named if id(thing) not in seen]
+    # By type first: TensorFlow's own check is slow.
+    kinds = {kind for kind in {*map(type, seen.values())} if issubclass(kind, VARIABLES)}
+    return [thing for thing in seen.values() if type(thing) in kinds]
+
+
+def _follow(roots, seen, names):
+    """Adds all that some things refer to, by id, and the names in the code among it."""
+    waiting = collections.deque(roots)
     # By type, because asking each of thousands of things what it is would take most of the time.
     ways = {}
     while waiting:
@@ -72,14 +55,15 @@ def references(model):
         if id(thing) in seen:
             continue
         seen[id(thing)] = thing
-        # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
-        kind = thing.__class__
-        if kind not in ways:
-            ways[kind] = _way_for(kind)
-        parts = ways[kind](thing)
-        found += parts
-        waiting.extend(part for part in parts if part.__class__ not in ATOMS)
-    return found
+        # A proxy of something that is gone may refuse to be looked at.
+        with contextlib.suppress(Exception):
+            # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
+            kind = thing.__class__
+            if kind not in ways:
+                ways[kind] = _way_for(kind)
+            if kind is types.FunctionType and not _is_foreign(thing.__module__):
+                names |= _names(thing.__code__)
+            waiting.extend(part for part in ways[kind](thing) if type(part) not in ATOMS)
 
 
 def _way_for(kind):
@@ -87,20 +71,19 @@ def _way_for(kind):
     for base, way in WAYS.items():
         if issubclass(kind, base):
             return way
-    package = kind.__module__.partition(".")[0]
-    return _nothing if package in LIBRARIES - {"keras"} else _way_for_objects(kind)
+    return _nothing if _package(kind.__module__) in CLOSED else _way_for_objects(kind)
 
 
 def _way_for_objects(kind):
-    """The function that lists the attributes of an object, and what its own classes define."""
-    own_classes = [each for each in kind.__mro__ if not _is_of_library(each)]
-    methods = [part for each in own_classes for part in vars(each).values()]
-    fleeting = set().union(*(FLEETING[base] for base in FLEETING if issubclass(kind, base)))
+    """The function that lists the attributes of an object, in slots too, and its class."""
+    members = itertools.chain.from_iterable(vars(each).items() for each in kind.__mro__)
+    slots = [name for name, part in members if isinstance(part, types.MemberDescriptorType)]
+    of_class = _members(kind)
 
     def parts_of_object(thing):
         attributes = getattr(thing, "__dict__", {})
-        kept = {name: part for name, part in attributes.items() if name not in fleeting}
-        return [*kept, *kept.values(), *methods]
+        held = [getattr(thing, name, None) for name in slots]
+        return [*attributes.values(), *held, *of_class]
 
     return parts_of_object
 
@@ -117,19 +100,42 @@ def _parts_of_container(things):
     return list(things) if len(things) <= CONTAINER_LIMIT else []
 
 
+def _parts_of_class(kind):
+    parts = _members(kind)
+    # From the methods of an installed package, such as pandas, one would get to all of it.
+    is_foreign = _is_foreign(kind.__module__)
+    return [part for part in parts if not isinstance(part, METHODS)] if is_foreign else parts
+
+
+def _members(kind):
+    """What a class and those it is made of define, except for classes of libraries."""
+    own = [each for each in (*kind.__mro__, type(kind)) if not _is_of_library(each)]
+    return [part for each in own for part in vars(each).values()]
+
+
 def _parts_of_function(function):
     if _is_of_library(function):
         return []
     names = _names(function.__code__)
     cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
     used = [function.__globals__[name] for name in names if name in function.__globals__]
-    return [*cells, *used, function.__defaults__, function.__kwdefaults__]
+    # What it imports itself.
+    modules = [sys.modules[name] for name in names if name in sys.modules]
+    own = vars(function).values()
+    return [*cells, *used, *modules, *own, function.__defaults__, function.__kwdefaults__]
 
 
 def _names(code):
-    """The names of the globals used in a function and in the functions inside it."""
+    """The names of the globals and attributes used in a function and in the functions inside it."""
     inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
     return {*code.co_names}.union(*map(_names, inner))
+
+
+def _named_in(module, names):
+    """The parts of a module that have one of some names."""
+    if _package(module.__name__) in LIBRARIES:
+        return []
+    return [part for name, part in vars(module).items() if name in names]
 
 
 def _is_empty(cell):
@@ -140,7 +146,19 @@ def _is_empty(cell):
 
 
 def _is_of_library(thing):
-    return (thing.__module__ or "").partition(".")[0] in LIBRARIES
+    return _package(thing.__module__) in LIBRARIES
+
+
+def _is_foreign(name):
+    """Whether a module is a library, or installed as one."""
+    path = getattr(sys.modules.get(name), "__file__", None) or ""
+    is_installed = "site-packages" in path or "dist-packages" in path
+    return is_installed or _package(name) in LIBRARIES
+
+
+def _package(name):
+    # Objects that pretend to be others, such as proxies, may have no name here.
+    return name.partition(".")[0] if isinstance(name, str) else ""
 
 
 # The first that fits counts.
@@ -148,14 +166,16 @@ WAYS = {
     keras.Variable: lambda variable: [variable.regularizer],
     types.FunctionType: _parts_of_function,
     types.MethodType: lambda method: [method.__self__, method.__func__],
+    types.BuiltinMethodType: lambda method: [method.__self__],
     functools.partial: lambda partial: [partial.func, partial.args, partial.keywords],
     property: lambda attribute: [attribute.fget],
     staticmethod: lambda method: [method.__func__],
     classmethod: lambda method: [method.__func__],
-    dict: _parts_of_dict,
+    **dict.fromkeys((dict, types.MappingProxyType), _parts_of_dict),
     **dict.fromkeys((list, tuple, set, frozenset, collections.deque), _parts_of_container),
+    contextvars.ContextVar: lambda variable: [variable.get(None)],
     tf.random.Generator: lambda generator: [generator.state],
     tf.types.experimental.PolymorphicFunction: lambda function: [function.python_function],
-    **dict.fromkeys((type, types.ModuleType), _nothing),
-    **dict.fromkeys((keras.KerasTensor, keras.optimizers.Optimizer), _nothing),
+    type: _parts_of_class,
+    **dict.fromkeys((types.ModuleType, keras.KerasTensor, keras.optimizers.Optimizer), _nothing),
 }

@@ -30,7 +30,6 @@ SIBLINGS = (
     "export",
     "files",
     "gradients",
-    "graphs",
     "grids",
     "internals",
     "interpolation",
@@ -43,7 +42,6 @@ SIBLINGS = (
     "references",
     "refinement",
     "space",
-    "stacks",
     "state",
     "surfaces",
     "tables",
@@ -51,7 +49,6 @@ SIBLINGS = (
     "trajectory",
     "walks",
     "workers",
-    "xla",
 )
 
 ANALYSIS = ["scipy>=1.13"]

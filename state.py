@@ -16,17 +16,13 @@ import tensorflow as tf
 from keras import ops
 
 from losslandscape.checks import import_extra
-from losslandscape.graphs import kept_with
 from losslandscape.internals import (
     global_seed_generator,
     has_global_seed_generator,
     set_global_seed_generator,
-    start_anew,
 )
-from losslandscape.references import references
+from losslandscape.references import variables_of
 from losslandscape.walks import along_directions, put_back
-
-VARIABLES = keras.Variable, tf.Variable
 
 
 @contextlib.contextmanager
@@ -81,8 +77,6 @@ class State:
         moves: List of the functions that compute their values; see `walks`.
         others: List of all other variables that an evaluation may change, except
             those of metrics, which every evaluation resets anyway.
-        references: List of all that the model refers to; see `references`.
-        graphs: Dict of the graphs that engines made for the model, by what they are.
     """
 
     def __init__(self, model, walk=along_directions, *, with_optimizer):
@@ -94,12 +88,8 @@ class State:
         self._generators = [(put, get()) for get, put in _process_generators()]
         # Made now; otherwise the first point would make it and differ from all others.
         self._made_generator = not has_global_seed_generator()
-        self._seed = _seed_generator(model).state
-        self.references, self.graphs = references(model), {}
-        # By type first: TensorFlow's own check is slow, and there are thousands of references.
-        kinds = {kind for kind in {*map(type, self.references)} if issubclass(kind, VARIABLES)}
-        hidden = [thing for thing in self.references if type(thing) in kinds]
-        found = [*model.variables, *metrics, self._seed, *hidden]
+        self._seed = global_seed_generator().state
+        found = [*model.variables, *metrics, self._seed, *variables_of(model)]
         if with_optimizer and model.optimizer is not None:
             found += model.optimizer.variables
         found = list({id(variable): variable for variable in found}.values())
@@ -178,19 +168,6 @@ def _restore(state, tries=10):
         if tries:
             _restore(state, tries - 1)
         raise
-
-
-def _seed_generator(model):
-    """The generator behind `keras.random`; one made now is always the same for a model."""
-    if has_global_seed_generator():
-        return global_seed_generator()
-    kept = kept_with(model)
-    if kept.seeds is None:
-        kept.seeds = global_seed_generator()
-    else:
-        start_anew(kept.seeds)
-        set_global_seed_generator(kept.seeds)
-    return kept.seeds
 
 
 def _copy(variable):

@@ -7,6 +7,7 @@ workers that say they do not have it.
 
 import collections
 import concurrent.futures
+import dataclasses
 import functools
 import os
 import pickle
@@ -29,7 +30,10 @@ PATIENCE = 0.2
 # How closely the center in a worker must agree with the one in this process; in half precision,
 # two engines round differently.
 TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
-# One per thread of a worker: a model can be measured at only one point at a time.
+# The calls of this process whose points are being measured, by key.
+_running = {}
+# What a worker holds for each call, by key. One per thread: a model can be measured at only one
+# point at a time.
 _received = threading.local()
 
 
@@ -52,12 +56,13 @@ def check_executor(executor):
 def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):
     """Starts an engine whose points are measured by workers.
 
-    The center is measured here and in each worker; otherwise a model that changed
-    on the way would go unnoticed.
+    The engine starts here as in a call without workers, which use the same one, so that all
+    give the same bits. The center is measured in each worker, too; otherwise a model that
+    changed on the way would go unnoticed.
 
     Args:
         executor: A `concurrent.futures.Executor`.
-        engines: As in `start`; each worker starts one. The last is started here.
+        engines: As in `start`.
         state: As in `start`.
         data: List of `Dataset`.
         directions: As in `start`.
@@ -66,34 +71,35 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
             worker. Defaults to `None`, all of them.
 
     Returns:
-        What `start` returns. The engine yields points as they finish, in any order;
-        the metadata are complete only then.
+        What `start` returns. The engine yields points as they finish, in any order.
     """
-    setup = uuid.uuid4(), pickle.dumps((engines, state.model, state.walk, data))
-    *_, make = engines.values()
-    centers = measure_center(make(state, data, interrupt), directions)
+    _, centers, metadata = start(engines, state, data, directions=directions, interrupt=interrupt)
     state.restore()
-    metadata, latest = {}, (None, None, None)
+    make = engines[metadata["engine"]]
+    key, setup = uuid.uuid4().hex, pickle.dumps((make, state.model, state.walk, data))
+    latest, number, contents = None, 0, None
     is_precise = all(
         layer.compute_dtype in ("float32", "float64") for layer in flatten_layers(state.model)
     )
     tolerance = TOLERANCE if is_precise else HALF_TOLERANCE
 
-    def check(started):
-        _check_centers(centers, started["centers"], compared, tolerance)
-        metadata.update(started["metadata"])
+    def check(found):
+        _check_centers(centers, found, compared, tolerance)
 
     def measure(directions, points):
-        nonlocal latest
+        nonlocal latest, number, contents
         # Directions that the workers already have are not sent again.
-        if latest[0] is not directions:
+        if latest is not directions:
             arrays = tree.map_structure(ops.convert_to_numpy, list(directions))
-            latest = directions, (setup[0], uuid.uuid4()), (setup[1], pickle.dumps(arrays))
-        _, keys, contents = latest
+            latest, number, contents = directions, number + 1, (setup, pickle.dumps(arrays))
         size = max(1, len(points) // TASKS)
         tasks = np.split(np.arange(len(points)), range(size, len(points), size))
-        run = functools.partial(_run, executor, keys, contents, points=points, tasks=tasks)
-        yield from run(check=check, interrupt=interrupt)
+        _running[key] = None
+        try:
+            run = functools.partial(_run, executor, (key, number), contents)
+            yield from run(points=points, tasks=tasks, check=check, interrupt=interrupt)
+        finally:
+            del _running[key]
 
     return measure, centers, metadata
 
@@ -119,6 +125,10 @@ def _run(executor, keys, contents, *, points, tasks, check, interrupt):
     def submit(indices, contents=None):
         running[executor.submit(_work, keys, contents, points[indices])] = indices
 
+    def submit_with_contents(indices):
+        # Told late which calls run, since others may have begun in the meantime.
+        submit(indices, (*contents, tuple(_running)))
+
     try:
         while tasks or running:
             # Few at a time: a task sent again, with the contents, has to wait for all others.
@@ -127,12 +137,12 @@ def _run(executor, keys, contents, *, points, tasks, check, interrupt):
                 submit(tasks.popleft())
             for future in _finished(running, interrupt):
                 indices = running.pop(future)
-                worker, started, results = _result(future)
+                worker, centers, results = _result(future)
                 workers.add(worker)
                 if results is None:
-                    submit(indices, contents)
+                    submit_with_contents(indices)
                 else:
-                    check(started)
+                    check(centers)
                     yield indices, results
     finally:
         for future in running:
@@ -159,38 +169,52 @@ def _result(future):
         raise
 
 
+@dataclasses.dataclass
+class _Call:
+    """What a worker holds for a call."""
+
+    measure: object
+    centers: list
+    number: int
+    directions: list
+
+
 def _work(keys, contents, points):
-    """Runs a task: returns the name of the worker, how it started, and the results.
+    """Runs a task: returns the name of the worker, the center as measured there, and the results.
 
     The last two are `None` if it needs the contents.
     """
     worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
-    here = vars(_received)
-    if contents is not None and here.get("keys") != keys:
-        # Safe: this library pickled them, in the calling process.
-        setup, directions = contents
-        here["directions"] = to_tensors(pickle.loads(directions))  # noqa: S301
-        if here.get("keys", (None,))[0] != keys[0]:
-            here["measure"], here["started"] = _begin(setup, here["directions"])
-        here["keys"] = keys
-    if here.get("keys") != keys:
+    key, number = keys
+    if contents is not None:
+        _receive(key, number, *contents)
+    here = vars(_received).get(key)
+    if here is None or here.number != number:
         return worker, None, None
-    chunks = [results for _, results in here["measure"](here["directions"], points)]
+    chunks = [results for _, results in here.measure(here.directions, points)]
     results = [
         {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         for parts in zip(*chunks, strict=True)
     ]
-    return worker, here["started"], results
+    return worker, here.centers, results
 
 
-def _begin(setup, directions):
-    engines, model, walk, data = pickle.loads(setup)  # noqa: S301
+def _receive(key, number, setup, directions, running):
+    """Takes what a call shares, unless it is here, and forgets calls that have ended."""
+    calls = vars(_received)
+    for ended in calls.keys() - {*running}:
+        del calls[ended]
+    if key in calls and calls[key].number == number:
+        return
+    # Safe: this library pickled them, in the calling process.
+    directions = to_tensors(pickle.loads(directions))  # noqa: S301
+    if key in calls:
+        calls[key].number, calls[key].directions = number, directions
+        return
+    make, model, walk, data = pickle.loads(setup)  # noqa: S301
     # No optimizer: this is the worker's own copy, which is never given back.
-    state = State(model, walk, with_optimizer=False)
-    measure, centers, metadata = start(
-        engines, state, data, directions=directions, interrupt=_ignore
-    )
-    return measure, {"centers": centers, "metadata": metadata}
+    measure = make(State(model, walk, with_optimizer=False), data, _ignore)
+    calls[key] = _Call(measure, measure_center(measure, directions), number, directions)
 
 
 def _ignore(*_, **__):

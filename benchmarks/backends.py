@@ -16,22 +16,22 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from speed import CASES, evaluated, gpus, naive, second_call, table, timed, trained_digits
+from speed import CASES, evaluated, gpus, naive, start_of_call, table, timed, trained_digits
 
 from losslandscape import evaluate_surface, random_directions
 
 BACKENDS = ("tensorflow", "jax", "torch")
 WAYS = ("naive", "evaluate", "compiled")
-HEADER = ("case", "backend", *WAYS, "naive / compiled", "first start", "second start")
+HEADER = ("case", "backend", *WAYS, "naive / compiled", "start")
 HEAD = """# The backends of Keras
 
 Made by `benchmarks/backends.py` on {machine}, {cores} cores, {device}; Keras {keras}, {versions};
-rounds: {rounds}. Milliseconds a point, over 7x7 points (*naive*: 9), and what a first call and a
-second one with the same model take before their first point, in seconds. *naive* is `set_weights`
+rounds: {rounds}. Milliseconds a point, over up to 21x21 points (*naive*: 9), and what a call
+takes before its first point, in seconds. *naive* is `set_weights`
 with NumPy and `model.evaluate` on NumPy arrays. Single precision throughout, without TF32."""
 TORCH = """## The digits network against a loop in PyTorch, in milliseconds a point
 
-21x21 points on the same device, a later call with this model. *PyTorch* is a loop over the points
+21x21 points on the same device, without the start of the call. *PyTorch* is a loop over the points
 with all data in one batch in the device's memory."""
 
 
@@ -70,29 +70,28 @@ def in_own_process(case, backend, rounds):
 
 def measure(letter, rounds):
     """What one backend needs for one case."""
-    build, *_ = next(case for name, case in CASES.items() if name[1] == letter)
+    build, per_axis, _ = next(case for name, case in CASES.items() if name[1] == letter)
     model, x, y, directions = evaluated(build)
     axis = np.linspace(-1, 1, 3)
     grid = [(alpha, beta) for beta in axis for alpha in axis]
 
-    def surface(engine):
-        return lambda: evaluate_surface(
-            model, x, y, 7, directions=directions, engine=engine, verbose=0
-        )
+    def surface(engine, number):
+        options = {"directions": directions, "engine": engine, "verbose": 0}
+        return timed(lambda: evaluate_surface(model, x, y, number, **options))
+
+    def per_point(engine, number):
+        """Without the start of a call, which takes as long as hundreds of points of the digits."""
+        return (surface(engine, number) - surface(engine, 3)) / (number**2 - 9)
 
     ways = {
-        "naive": (lambda: naive(model, x, y, directions, grid), 9),
-        # With the center at the end.
-        "evaluate": (surface("evaluate"), 50),
-        "compiled": (surface("compiled"), 50),
+        "naive": lambda: timed(lambda: naive(model, x, y, directions, grid)) / 9,
+        "evaluate": lambda: per_point("evaluate", 7),
+        "compiled": lambda: per_point("compiled", per_axis),
     }
-    for way, _ in ways.values():
+    for way in ways.values():
         way()
-    found = {
-        name: statistics.median(timed(way) for _ in range(rounds)) / number
-        for name, (way, number) in ways.items()
-    }
-    found["starts"] = second_call(build)
+    found = {name: statistics.median(way() for _ in range(rounds)) for name, way in ways.items()}
+    found["start"] = start_of_call(build)
     found["device"], found["version"] = device(), version()
     if letter == "a" and importlib.util.find_spec("torch"):
         found["torch"] = against_torch(rounds)
@@ -100,7 +99,7 @@ def measure(letter, rounds):
 
 
 def against_torch(rounds):
-    """A surface of 21x21 points of the digits network, a later call, and the loop of PyTorch."""
+    """A surface of 21x21 points of the digits network, without its start, and PyTorch's loop."""
     model, x, y = trained_digits()
     directions = random_directions(model, 2, seed=0)
     axis = np.linspace(-1, 1, 21)
@@ -111,11 +110,10 @@ def against_torch(rounds):
     # The same network, at the same points.
     np.testing.assert_allclose(losses, surface.values["loss"].ravel(), rtol=1e-4)
     np.testing.assert_allclose(accuracies, surface.values["accuracy"].ravel(), atol=2e-3)
-    # Then XLA takes over.
-    evaluate_surface(model, x, y, 21, **options)
     ours, theirs = [], []
     for _ in range(rounds):
-        ours.append(timed(lambda: evaluate_surface(model, x, y, 21, **options)) / 441)
+        start = timed(lambda: evaluate_surface(model, x, y, 3, **options))
+        ours.append((timed(lambda: evaluate_surface(model, x, y, 21, **options)) - start) / 432)
         theirs.append(timed(lambda: torch_loop(model, x, y, directions, points)) / 441)
     ours, theirs = statistics.median(ours), statistics.median(theirs)
     return f"{1000 * ours:.3g}", f"{1000 * theirs:.3g}", f"{ours / theirs:.2f}"
@@ -192,9 +190,8 @@ def write(found, rounds):
 
 def row(case, backend, values):
     milliseconds = [f"{1000 * values[way]:.3g}" for way in WAYS]
-    first, second = values["starts"]
     ratio = f"{values['naive'] / values['compiled']:.1f}"
-    return (case, backend, *milliseconds, ratio, f"{first:.2f}", f"{second:.3f}")
+    return (case, backend, *milliseconds, ratio, f"{values['start']:.2f}")
 
 
 if __name__ == "__main__":

@@ -154,11 +154,9 @@ def measure_case(build, per_axis, fewer, rounds):
         "compiled": (surface("compiled", per_axis), per_axis**2),
         "floor": (lambda: passes(len(grid)), len(grid)),
     }
-    # Whole surfaces first, since XLA takes over small networks after 800 points.
-    for _ in range(2):
-        surface("compiled", per_axis)()
+    surface("compiled", 2)()
     seconds = {name: [] for name in ways}
-    # A call compiles its graph; a call with 2x2 points shows what that costs.
+    # A call makes its graph; a call with 2x2 points shows what that costs.
     starts = {name: [] for name in ("evaluate", "compiled")}
     for _ in range(rounds):
         for name, (way, _) in ways.items():
@@ -184,7 +182,7 @@ def medians(rounds, function, *arguments):
 
 
 def evaluated(build):
-    """A model that its user has evaluated, but this library has not: it would keep graphs."""
+    """A model that its user has evaluated."""
     model, x, y = build()
     model.compile("sgd", LOSS, metrics=["accuracy"])
     model.evaluate(x, y, verbose=0)
@@ -205,21 +203,21 @@ def few_points(build):
     return slow_line, fast_line, slow, timed(lambda: evaluate_surface(other, x, y, 5, **options))
 
 
-def second_call(build):
-    """What a first call and a second one with the same model take before their first point.
+def start_of_call(build):
+    """What a call takes before its first point, each time.
 
     With a few samples, since next to many of them the start would be lost in the noise.
     """
     model, x, y, directions = evaluated(build)
     x, y = x[:8], y[:8]
     options = {"directions": directions, "engine": "compiled", "verbose": 0}
-    first, second, longer = (
+    # The first makes what Keras and the backend make only once.
+    _, short, longer = (
         timed(lambda: evaluate_surface(model, x, y, number, **options))  # noqa: B023, it runs at once
         for number in (2, 2, 4)
     )
     # With the center at the beginning and at the end, 2x2 points are six.
-    points = 6 * (longer - second) / 12
-    return first - points, second - points
+    return short - 6 * (longer - short) / 12
 
 
 def trained_digits():
@@ -318,8 +316,7 @@ def growth(rounds):
     def seconds(samples, per_axis, engine="compiled"):
         x_part, y_part = np.resize(x, (samples, 64)), np.resize(y, samples)
         options = {"directions": directions, "engine": engine, "verbose": 0}
-        # As many points as XLA waits for.
-        evaluate_surface(model, x_part, y_part, 29 if engine == "compiled" else 2, **options)
+        evaluate_surface(model, x_part, y_part, 2, **options)
         return statistics.median(
             timed(lambda: evaluate_surface(model, x_part, y_part, per_axis, **options))
             for _ in range(rounds)
@@ -356,7 +353,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", default="abcd", help="which of the cases, for example ab")
     arguments = parser.parse_args()
-    rows, starts, lines, again, products = [], [], [], [], []
+    rows, starts, lines, products = [], [], [], []
     for name, case in CASES.items():
         if name[1] not in arguments.cases:
             continue
@@ -367,14 +364,11 @@ def main():
         ratios = [f"{times[0] / times[1]:.1f}", f"{times[2] / times[3]:.1f}"]
         few = [f"{each:.2f}" for each in times]
         lines.append((name, *few[:2], ratios[0], *few[2:], ratios[1]))
-        # More often, because this is short and varies most.
-        first, second = medians(5 * arguments.rounds, second_call, case[0])
-        again.append((name, f"{first:.2f}", f"{second:.3f}", f"{second / first:.1%}"))
         product, slope = medians(arguments.rounds, hessian_product, case[0])
         products.append(
             (name, f"{1000 * product:.3g}", f"{1000 * slope:.3g}", f"{product / slope:.1f}")
         )
-        print(rows[-1], starts[-1], lines[-1], again[-1], products[-1], sep="\n", flush=True)
+        print(rows[-1], starts[-1], lines[-1], products[-1], sep="\n", flush=True)
     by_points, by_samples = growth(arguments.rounds)
     draw_growth(by_points, by_samples, FOLDER / "growth.png")
     tolerances = [with_tolerance(each, arguments.rounds) for each in (0.01, 0.001)]
@@ -392,8 +386,6 @@ def main():
         table(POINT_HEADER, rows),
         "## What a call costs before its first point, in seconds",
         table(START_HEADER, starts),
-        '## The start of a first call and of a second one, in seconds, with `engine="compiled"`',
-        table(("case", "first", "second", "second / first"), again),
         '## First calls for few points with `engine="auto"`, everything included, in seconds',
         table(FEW_HEADER, lines),
         "## 49x49 points of the trained network (a) with `tolerance=`",
@@ -420,8 +412,8 @@ HEAD = """# Speed
 
 Made by `make benchmark` on {machine}; {versions}. One process, alternating methods, medians;
 rounds: {rounds}. *naive* is `set_weights` with NumPy and `model.evaluate` on NumPy arrays;
-*compiled* includes XLA where it takes over, in (a); *floor* is the same number of jitted forward
-passes with the loss over the same batches, called one by one at fixed weights."""
+*floor* is the same number of jitted forward passes with the loss over the same batches, called
+one by one at fixed weights."""
 POINT_HEADER = (
     "case",
     "naive",

@@ -68,18 +68,13 @@ for name in ("loss", "data_loss", "accuracy"):
 ENGINES_SCRIPT = """
 import keras, numpy as np, tensorflow as tf
 from keras import layers, ops
-from losslandscape import engines, evaluate_line, evaluate_surface
+from losslandscape import evaluate_line, evaluate_surface
 
-# All points at once, however slow the machine is, and so in a stack on Torch.
-engines.PATIENCE = 1000
-# Not a list: what is in it would count as what the model refers to, which must stay the same.
-steps = bytearray()
 on_torch = keras.backend.backend() == "torch"
 of_tensorflow = tf.random.get_global_generator().state.numpy()
 
 class Halved(keras.Model):
     def test_step(self, *arguments):
-        steps.append(1)
         result = super().test_step(*arguments)
         logs, *state = result if keras.backend.backend() == "jax" else (result,)
         logs = logs | {"loss": logs["loss"] / 2, "half": logs["loss"] / 2}
@@ -109,11 +104,6 @@ class Counting(layers.Layer):
         self.calls.assign_add(1)
         return x * self.calls
 
-class Reading(keras.Model):
-    def test_step(self, data):
-        logs = super().test_step(data)
-        return logs | {"read": float(logs["loss"]) * ops.ones(())}
-
 def sequence():
     inputs = keras.Input((4,))
     steps = layers.LayerNormalization()(layers.Reshape((2, 2))(inputs))
@@ -135,10 +125,9 @@ models["sequence"] = sequence()
 models["images"] = sequential(layers.Reshape((2, 2, 1)), layers.Conv2D(2, 2), layers.Flatten())
 if on_torch:
     import torch
-    # Its weights are known to Torch, too, and a number is read in each step.
+    # Its weights are known to Torch, too.
     models["wrapped"] = sequential(layers.TorchModuleWrapper(torch.nn.Linear(4, 4)))
     models["wrapped"](np.zeros((1, 4)))
-    models["reading"] = network(Reading)
 for model in models.values():
     model.compile("adam", "categorical_crossentropy", metrics=["accuracy", keras.metrics.F1Score()])
 plain = models["plain"]
@@ -162,12 +151,19 @@ for name, model in models.items():
         np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
     print(name, *one.values)
 
-# Another number of directions needs no new trace. On Torch, the steps are those of three batches:
-# at the center, before and after, and for two stacks of points.
-number = len(steps)
-line = evaluate_line(models["own test step"], (x, y, weight), None, 40, batch_size=20, verbose=0)
-assert line.metadata["engine"] == "compiled"
-assert len(steps) - number == 12 * on_torch
+# Every call sees a change, also where Keras has a trace of its own, which JAX would share.
+factor = {}
+model = sequential()
+model.compile("sgd", lambda y, output: factor["now"] * ops.square(y - output))
+for engine in ("evaluate", "compiled"):
+    found = []
+    for factor["now"] in (1.0, 10.0):
+        line = evaluate_line(model, x, y, 15, seed=0, engine=engine, verbose=0)
+        found.append(line.values["loss"])
+        if model.test_function is None:
+            model.evaluate(x, y, verbose=0)
+    np.testing.assert_allclose(found[1], 10 * found[0], rtol=1e-5)
+
 # A few points are not worth a graph.
 short = evaluate_line(plain, (x, y, weight), None, 5, verbose=0)
 assert short.metadata["engine"] == ("compiled" if on_torch else "evaluate")

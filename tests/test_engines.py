@@ -1,7 +1,11 @@
 """Engines: both give the same numbers, and the compiled one says where it does not apply."""
 
+import contextvars
+import dataclasses
+import os
 import re
 import signal
+import types
 
 import keras
 import numpy as np
@@ -240,6 +244,74 @@ def test_a_metric_of_any_name_has_the_value_that_evaluate_reports(name, engine):
     assert {*line.center} - {"data_loss"} == {*expected} - {"data_loss"}
     for key, value in expected.items():
         np.testing.assert_allclose(line.center[key], value, rtol=1e-5)
+
+
+class Settings:
+    class Inner:
+        factor = 1.0
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    factor: float = 1.0
+
+
+def by_attribute():
+    return by_attribute.factor
+
+
+by_attribute.factor = 1.0
+MODULE, SLOTS, SHOWN = types.ModuleType("settings"), Slots(), {"factor": 1.0}
+MODULE.factor = 1.0
+PROXY = types.MappingProxyType(SHOWN)
+VARIABLE = contextvars.ContextVar("factor", default=1.0)
+# Where a loss may read a number, and how that is changed.
+FACTORS = {
+    "a module": (lambda: MODULE.factor, lambda value: setattr(MODULE, "factor", value)),
+    "a class": (
+        lambda: Settings.Inner.factor,
+        lambda value: setattr(Settings.Inner, "factor", value),
+    ),
+    "slots": (lambda: SLOTS.factor, lambda value: setattr(SLOTS, "factor", value)),
+    "a function": (by_attribute, lambda value: setattr(by_attribute, "factor", value)),
+    "a mapping": (lambda: PROXY["factor"], lambda value: SHOWN.update(factor=value)),
+    "a context": (VARIABLE.get, VARIABLE.set),
+    "the environment": (
+        lambda: float(os.environ.get("LOSS_FACTOR", "1")),
+        lambda value: os.environ.update(LOSS_FACTOR=str(value)),
+    ),
+    "Keras": (
+        lambda: keras.config.epsilon() / 1e-7,
+        lambda value: keras.config.set_epsilon(1e-7 * value),
+    ),
+}
+
+
+@pytest.fixture
+def factors(monkeypatch):
+    """The factors, which are 1 again afterwards."""
+    monkeypatch.setenv("LOSS_FACTOR", "1")
+    yield FACTORS
+    for _, change in FACTORS.values():
+        change(1.0)
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_every_call_reads_all_that_a_loss_reads_anew(engine, factors):
+    def loss(y, output):
+        return np.prod([read() for read, _ in factors.values()]) * ops.square(y - output)
+
+    model = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(1)]), loss)
+    # Keras has a graph of its own, in which all factors are 1.
+    model.evaluate(X, X[:, :1], verbose=0)
+
+    def losses():
+        return evaluate_line(model, X, X[:, :1], 3, seed=0, engine=engine, verbose=0).values["loss"]
+
+    first = losses()
+    for number, (name, (_, change)) in enumerate(factors.items(), start=1):
+        change(2.0)
+        np.testing.assert_allclose(losses(), 2**number * first, rtol=1e-5, err_msg=name)
 
 
 def test_the_model_is_traced_once_for_all_points_and_directions():

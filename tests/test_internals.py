@@ -47,16 +47,6 @@ def test_the_global_generator_is_made_on_first_use_and_can_be_replaced():
     assert internals.global_seed_generator() is generator
 
 
-def test_a_generator_started_anew_is_as_one_made_anew():
-    generator = keras.random.SeedGenerator(1)
-    generator.next()
-    keras.utils.set_random_seed(0)
-    internals.start_anew(generator)
-    keras.utils.set_random_seed(0)
-    new = keras.random.SeedGenerator()
-    np.testing.assert_array_equal(np.array(generator.state), np.array(new.state))
-
-
 def test_only_models_that_do_what_their_graph_says_have_one():
     class WithOwnCall(keras.Model):
         def call(self, inputs):

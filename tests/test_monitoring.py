@@ -298,6 +298,25 @@ def fit_with(logger, epochs=3):
     model.fit(FEATURES, TARGETS, epochs=epochs, callbacks=[logger], verbose=0)
 
 
+def test_a_logger_traces_once_for_each_fit():
+    traced, numbers = [], []
+
+    class Counting(keras.Sequential):
+        def test_step(self, *arguments):
+            traced.append(1)
+            return super().test_step(*arguments)
+
+    model = Counting([keras.Input((3,)), layers.Dense(1)])
+    model.compile(optimizers.SGD(RATE), "mse")
+    logger = LandscapeLogger("half_width", FEATURES, TARGETS, **QUIET)
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: numbers.append(len(traced)))
+    for _ in range(2):
+        model.fit(FEATURES, TARGETS, epochs=3, callbacks=[logger, count], verbose=0)
+    first, *_ = numbers
+    assert first > 0
+    assert numbers == [first] * 3 + [2 * first] * 3
+
+
 def test_a_live_figure_is_drawn_again_after_each_time():
     logger = LandscapeLogger({"one": lambda _: 1.0, "two": lambda _: 2.0}, live=True)
     assert logger.curvature is None

@@ -1,8 +1,12 @@
 """State: every point starts from the same one, and all of it is restored."""
 
+import contextvars
+import dataclasses
 import functools
 import random
+import types
 import warnings
+import weakref
 
 import keras
 import numpy as np
@@ -11,6 +15,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape import evaluate_line, evaluate_surface, preserved, random_directions
+from losslandscape.references import variables_of
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(16, 1)).astype("float32")
@@ -92,6 +97,45 @@ def loss_with_a_closure():
     return functools.partial(loss, 0.1)
 
 
+class Registry:
+    class Inner:
+        counter = tf.Variable(0.0)
+
+
+@dataclasses.dataclass(slots=True)
+class Slots:
+    counter: tf.Variable
+
+
+def by_attribute():
+    return by_attribute.counter
+
+
+by_attribute.counter = tf.Variable(0.0)
+MODULE, SLOTS = types.ModuleType("settings"), Slots(tf.Variable(0.0))
+MODULE.inner = types.ModuleType("settings.inner")
+MODULE.inner.counter = tf.Variable(0.0)
+PROXY = types.MappingProxyType({"counter": tf.Variable(0.0)})
+CONTEXT = contextvars.ContextVar("counter")
+CONTEXT.set(tf.Variable(0.0))
+# Where else code finds a variable.
+HOLDERS = {
+    "variable in a class": lambda: Registry.Inner.counter,
+    "variable in a module": lambda: MODULE.inner.counter,
+    "variable in slots": lambda: SLOTS.counter,
+    "variable in a function": by_attribute,
+    "variable in a mapping": lambda: PROXY["counter"],
+    "variable in a context": CONTEXT.get,
+}
+
+
+def counting(counter):
+    def loss(y, output):
+        return ops.mean((y - output) ** 2) * (1 + 0.1 * counter().assign_add(1.0))
+
+    return network(loss=loss)
+
+
 class OwnStep(keras.Sequential):
     """Adapts to the data when tested: changes the weights and the optimizer, and sums losses."""
 
@@ -141,6 +185,26 @@ MODELS = {
         run_eagerly=True,
     ),
 }
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_variable_is_given_back_whatever_holds_it(holder, engine):
+    counter = HOLDERS[holder]
+    model = counting(counter)
+    counter().assign(4.0)
+    line = evaluate_line(model, X, Y, 3, seed=0, engine=engine, verbose=0)
+    assert counter().numpy() == 4
+    # The center is measured after the first point, and as if it had been the only one.
+    expected = 1.5 * np.mean((model.predict(X, verbose=0) - Y) ** 2)
+    np.testing.assert_allclose(line.values["loss"][0, 1], expected, rtol=1e-5)
+
+
+def test_what_refuses_to_be_looked_at_is_passed_over():
+    counter = tf.Variable(0.0)
+    held = [weakref.proxy(Registry()), counter]
+    model = network(loss=lambda y, output: len(held) * ops.mean((y - output) ** 2))
+    assert any(variable is counter for variable in variables_of(model))
 
 
 @pytest.mark.parametrize("kind", MODELS)

@@ -18,6 +18,7 @@ from losslandscape import (
     evaluate_lines,
     evaluate_surface,
     evaluation,
+    workers,
 )
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -44,7 +45,8 @@ def assert_same(one, other):
     assert one.metadata["engine"] == other.metadata["engine"]
 
 
-@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+# Of 35 points, "auto" compiles those of this model.
+@pytest.mark.parametrize("engine", ["evaluate", "auto"])
 def test_workers_give_the_serial_surface_bit_for_bit(engine, executor, model, data):
     options = {"number_of_points": (7, 5), "seed": 0, "engine": engine, "verbose": 0}
     before = model.get_weights()
@@ -88,6 +90,37 @@ def test_the_model_is_sent_once_to_each_worker(model, data):
     contents = [arguments[1] for arguments in executor.sent]
     assert len(contents) > 100
     assert sum(content is not None for content in contents) == 1
+
+
+class Counted(ThreadPoolExecutor):
+    """Counts the tasks that carry the model, data and directions."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.heavy = []
+
+    def submit(self, function, /, *arguments):
+        if arguments[1] is not None:
+            self.heavy.append(arguments[0])
+        return super().submit(function, *arguments)
+
+
+def test_two_calls_at_once_share_a_worker_that_serves_both(model, data):
+    other = keras.models.clone_model(model)
+    other.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    options = {"number_of_points": 7, "seed": 0, "engine": "evaluate", "verbose": 0}
+    with Counted() as executor, ThreadPoolExecutor(2) as callers:
+        calls = [
+            callers.submit(evaluate_surface, each, *data, executor=executor, **options)
+            for each in (model, other)
+        ]
+        shared = [call.result() for call in calls]
+        assert len(executor.heavy) == 2
+        # A third forgets both.
+        evaluate_surface(model, *data, 3, executor=executor, verbose=0)
+        assert executor.submit(lambda *_: len(vars(workers._received)), None, None).result() == 1
+    for one, each in zip(shared, (model, other), strict=True):
+        assert_same(one, evaluate_surface(each, *data, **options))
 
 
 @pytest.fixture
