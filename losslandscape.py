@@ -156,6 +156,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.files import replace_file
 from losslandscape.gradients import gradient_direction, worst_direction
 from losslandscape.interpolation import evaluate_barriers, evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
@@ -780,17 +781,10 @@ def _how_to_draw(draw):
 
 def _save(figure, path):
     """Writes a figure whole or not at all."""
-    # In memory first, so a failure to draw leaves the file as it was.
     content = io.BytesIO()
     with mpl.rc_context(EMBEDDED_FONTS):
         figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
-    with path.open("wb") as file:
-        try:
-            file.write(content.getvalue())
-            file.flush()
-        except BaseException:
-            path.unlink()
-            raise
+    replace_file(path, content.getvalue())
 
 
 def _check_dataset_labels(labels, number):

@@ -7,8 +7,10 @@ here stay open until they are closed with `plt.close`.
 """
 
 import io
+import tempfile
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +20,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
 from losslandscape.checks import check_choice, check_path
+from losslandscape.files import replace_file
 from losslandscape.layout import (
     axes_for,
     check_axes,
@@ -491,8 +494,15 @@ def animate_path(
     ax.figure.draw_without_rendering()
     ax.figure.set_layout_engine("none")
     film = animation.FuncAnimation(ax.figure, draw, frames=frames)
-    film.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps, dpi=150)
-    plt.close(ax.figure)
+    try:
+        # Elsewhere first: ffmpeg needs a file of its own, and may fail halfway.
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder, path.name)
+            writer = "pillow" if path.suffix == ".gif" else "ffmpeg"
+            film.save(part, writer=writer, fps=fps, dpi=150)
+            replace_file(path, part.read_bytes())
+    finally:
+        plt.close(ax.figure)
 
 
 @_tolerant

@@ -19,7 +19,7 @@ from losslandscape.checks import check_choice, check_integer, check_model, impor
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
-from losslandscape.files import refusing
+from losslandscape.files import no_device, reading_arrays, refusing, writing
 from losslandscape.grids import Grid
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.state import preserved
@@ -154,18 +154,9 @@ class WeightHistory(keras.callbacks.Callback):
         return f"{prefix}{len(list(self.folder.glob(f'{prefix}*.npz'))) + 1}"
 
     def _record(self, name):
-        path = self.folder / f"{name}.npz"
-        partial = path.with_suffix(".partial")
         arrays = _arrays(self.model)
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, *arrays)
-        except BaseException:
-            # Leave no half record on a full disk.
-            partial.unlink(missing_ok=True)
-            raise
-        # A crash while writing must not leave half a record.
-        partial.replace(path)
+        with writing(self.folder / f"{name}.npz") as file:
+            np.savez(file, *arrays)
         self._last = _digest(arrays)
 
 
@@ -486,15 +477,16 @@ def _files_in(folder, suffixes):
 def _read(model, entry):
     if isinstance(entry, keras.Model):
         return _arrays(entry)
-    with refusing("history", entry, "files with weights of `model`"):
-        return _read_file(model, Path(entry).expanduser())
-
-
-def _read_file(model, path):
-    if path.suffix == ".npz":
-        # Opened here because NumPy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
+    expected = "files with weights of `model`"
+    if Path(entry).suffix == ".npz":
+        with reading_arrays("history", entry, expected) as arrays:
             return [arrays[name] for name in arrays.files]
+    with refusing("history", entry, expected):
+        # Keras itself refuses links and weights kept elsewhere.
+        return _read_saved(model, no_device(entry))
+
+
+def _read_saved(model, path):
     if path.suffix == ".keras":
         return _arrays(keras.saving.load_model(path, compile=False))
     with preserved(model):
