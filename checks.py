@@ -206,10 +206,14 @@ def import_extra(module, extra):
 
 
 def warn(message, stacklevel=3):
-    """Warns even where warnings are errors: raising would lose the computed values."""
+    """Warns even where warnings are errors or cannot be shown: raising would lose the values."""
     try:
         warnings.warn(message, stacklevel=stacklevel)
     except UserWarning:
-        with warnings.catch_warnings():
+        # Where they can be printed, at least.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn(message, stacklevel=stacklevel)
+    except Exception:
+        # Standard error is closed.
+        return
