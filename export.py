@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from losslandscape.checks import check_path, import_extra
+from losslandscape.checks import check_number, check_path, import_extra
 from losslandscape.files import read_array, reading, replace_file, replacing, stand_in
 from losslandscape.layout import finite_limits, round_levels, short_names
 from losslandscape.plotting import (
@@ -141,6 +141,7 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     >>> write_mesh(LossSurface.load("resnet56.h5"), "resnet56.vtp", scale="log")
     """
     surface = value_of("surface", surface, LossSurface)
+    check_number("height", height, minimum=0, below=np.inf)
     if check_path("path", path).suffix != ".vtp":
         raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
     heights = _on_scale(drawable_values(surface, metric, scale), scale)
@@ -198,6 +199,8 @@ def write_html(surface, path, *, title=None):
     >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
     """
     surface = value_of("surface", surface, LossSurface)
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"`title` must be a string. Received {title!r}.")
     path = check_path("path", path)
     graphs = import_extra("plotly.graph_objects", "html")
     views = [

@@ -15,7 +15,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.checks import check_choice, check_integer, check_model, import_extra
+from losslandscape.checks import (
+    check_choice,
+    check_integer,
+    check_is_model,
+    check_model,
+    check_number,
+    expanded,
+    import_extra,
+)
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
@@ -74,9 +82,9 @@ class WeightHistory(keras.callbacks.Callback):
 
     def __init__(self, folder, every="epoch", append=False):
         super().__init__()
-        if every != "epoch":
+        if not (isinstance(every, str) and every == "epoch"):
             check_integer("every", every, minimum=1)
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded("folder", folder)
         self.every = every
         self._may_append = append
         self._unit = "epoch" if every == "epoch" else "step"
@@ -246,8 +254,7 @@ def evaluate_trajectory(
     """
     numbers = Grid.of(number_of_points, (-1, 1)).shape[::-1]
     check_choice("ignore", ignore, IGNORE_RULES)
-    if not margin > 0:
-        raise ValueError(f"`margin` must be greater than 0. Received {margin}.")
+    check_number("margin", margin, above=0, below=np.inf)
     call = Evaluation(
         model,
         [one_dataset(x, y)],
@@ -429,11 +436,12 @@ def read_history(model, history):
         ValueError: If there are no records or several kinds of files, or they
             cannot be read or do not fit the model.
     """
+    check_is_model(model)
     if isinstance(history, WeightHistory):
         # Its folder may also hold saved models.
         history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
-        history = _files_in(Path(history).expanduser(), SUFFIXES)
+        history = _files_in(expanded("history", history), SUFFIXES)
     if not isinstance(history, (list, tuple)):
         raise TypeError(
             "`history` must be a `WeightHistory`, a folder, or a list of files or models. "

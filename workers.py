@@ -47,6 +47,13 @@ def check_executor(executor):
             "`executor` must not fork, because TensorFlow hangs in forked processes. Make it with "
             "`mp_context=multiprocessing.get_context('spawn')`."
         )
+    try:
+        executor.submit(int).cancel()
+    except RuntimeError as error:
+        raise ValueError(
+            f"`executor` must take tasks, but it was shut down or has lost a worker: {error}. "
+            "Make a new one, and leave its `with` block only after the call."
+        ) from error
 
 
 def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):

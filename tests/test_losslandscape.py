@@ -237,7 +237,7 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
         (
             lambda m, d: plot_loss_3D(m, "levels", *d, cmap="virdis"),
             ValueError,
-            "'virdis' is not a valid value for cmap",
+            "`cmap` must be a Matplotlib colormap.*'virdis'",
         ),
         (
             lambda m, d: plot_loss_3D(m, "levels", *d, levels=(2, 1)),
@@ -252,7 +252,7 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
         (
             lambda m, d: plot_loss_3D(m, "3d", *d, view=30),
             ValueError,
-            "`view` must be two numbers. Received 30",
+            "`view` must be two finite numbers. Received 30",
         ),
         (
             lambda m, d: plot_loss_3D(m, ("levels", "3d"), *d, ax=plt.gca()),
