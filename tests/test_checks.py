@@ -1,6 +1,7 @@
 """Checks: what cannot be used is refused before anything is computed, by the argument's name."""
 
 import concurrent.futures
+import multiprocessing
 
 import keras
 import numpy as np
@@ -100,17 +101,24 @@ METHODS = {
 }
 
 
-def shut_down():
-    executor = concurrent.futures.ThreadPoolExecutor(1)
-    executor.shutdown()
-    return executor
+def shut_down(kind, **options):
+    with kind(1, **options) as executor:
+        return executor
+
+
+SHUT_DOWN = (
+    shut_down(concurrent.futures.ThreadPoolExecutor),
+    shut_down(
+        concurrent.futures.ProcessPoolExecutor, mp_context=multiprocessing.get_context("spawn")
+    ),
+)
 
 
 GRID = {
     "extent": ((-1.7e308, 1.7e308), (-1e39, 1), (1, 1 + 1e-15), (1, -1), "a", ("a", "b")),
     "metric": ([], (), {"loss": 1}, 3, np.ones(2)),
     "checkpoint": (3, "~nosuchuser/a.h5", "no/such/folder.h5"),
-    "executor": (3, shut_down()),
+    "executor": (3, *SHUT_DOWN),
     "engine": (3, np.ones((2, 2)), ["evaluate"]),
     "verbose": (3, "loud", np.ones((2, 2))),
     "batch_size": (0, -1, 0.5, "a", [1], np.nan),
