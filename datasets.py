@@ -195,8 +195,11 @@ def one_dataset(x, y=None):
         One dataset, as `read_dataset` takes it.
 
     Raises:
+        TypeError: If `x` is `None`.
         ValueError: If `x` holds several datasets.
     """
+    if x is None:
+        raise TypeError("`x` must be inputs, or a whole dataset. Received None.")
     if y is not None:
         return (x, y)
     parts = split_datasets(x)

@@ -132,7 +132,7 @@ ON_MODELS = {
     | {"dataset_labels": (3, {"a": 1}), "ax": (3, [], [None], {"levels": []}, {"3d": 3})}
     | {"levels": LIMITS[:-1], "cmap": COLORMAPS, "figsize": PAIRS, "path": (3, "~nosuchuser/a")},
     "evaluate_line": GRID | {"number_of_directions": (0, "a", 1.5)},
-    "evaluate_surface": GRID,
+    "evaluate_surface": GRID | {"x": (None,)},
     "evaluate_convexity": CURVATURE | {"extent": GRID["extent"], "executor": GRID["executor"]},
     "hessian_eigenvalues": CURVATURE,
     "hessian_product": OF_MODEL,
