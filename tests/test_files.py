@@ -282,6 +282,6 @@ def test_impossible_file_names_are_refused(surface, tmp_path):
     # Nor devices, which would be replaced by files.
     with pytest.raises(ValueError, match="this is not a file"):
         surface.save(os.devnull)
-    with pytest.raises(TypeError, match="`path` must be the path of a file. Received 3"):
+    with pytest.raises(TypeError, match="`path` must be the path of a file or folder. Received 3"):
         surface.save(3)
     assert not list(tmp_path.iterdir())
