@@ -3,6 +3,7 @@
 Each error names the argument, what is accepted, what was received and how to fix it.
 """
 
+import collections.abc
 import contextlib
 import importlib
 import numbers
@@ -20,14 +21,19 @@ from losslandscape.internals import flatten_layers
 ROOM = 14
 
 
-def check_model(model, name="model"):
-    """Refuses anything without weights that can be moved; `name` is the argument's."""
+def check_is_model(model, name="model"):
+    """Refuses anything but a model; `name` is the argument's."""
     if not isinstance(model, keras.Model):
         is_path = isinstance(model, (str, os.PathLike))
         raise TypeError(
             f"`{name}` must be a `keras.Model`. Received {type(model).__name__}."
             + " Load it first, with `keras.models.load_model(path)`." * is_path
         )
+
+
+def check_model(model, name="model"):
+    """Refuses anything without weights that can be moved; `name` is the argument's."""
+    check_is_model(model, name)
     if not model.built:
         raise ValueError(
             f"`{name}` {model.name!r} is not built, so it has no weights yet. Call it on a batch "
@@ -119,7 +125,8 @@ def check_backend(subject, backends):
 
 def check_choice(name, value, choices):
     """Refuses a value that is not among the accepted ones."""
-    if value not in choices:
+    # An array would be compared entry by entry.
+    if getattr(value, "shape", ()) or value not in choices:
         accepted = ", ".join(map(repr, choices))
         raise ValueError(f"`{name}` must be one of {accepted}. Received {value!r}.")
 
@@ -131,6 +138,8 @@ def check_metric(metric, *, single=False):
         raise TypeError(
             f"`metric` must be the name of a metric, such as 'accuracy'. Received {metric!r}."
         )
+    if not names:
+        raise ValueError(f"`metric` must name at least one metric. Received {metric!r}.")
 
 
 def check_not_data(name, value):
@@ -152,11 +161,53 @@ def check_integer(name, value, minimum=None):
         raise ValueError(f"`{name}` must be at least {minimum}. Received {value}.")
 
 
+def check_number(name, value, *, above=None, minimum=None, below=None):
+    """Refuses anything but a real number, NaN, and numbers out of range; below inf is finite."""
+    if not _is_number(value):
+        raise TypeError(f"`{name}` must be a number. Received {value!r}.")
+    limits = {
+        f"greater than {above}": above is None or value > above,
+        f"at least {minimum}": minimum is None or value >= minimum,
+        "finite" if below == np.inf else f"less than {below}": below is None or value < below,
+    }
+    if np.isnan(value) or not all(limits.values()):
+        accepted = [limit for limit in limits if not limit.endswith("None")]
+        raise ValueError(
+            f"`{name}` must be {' and '.join(accepted) or 'a number'}. Received {value}."
+        )
+
+
+def check_numbers(name, values):
+    """Refuses anything but real numbers; returns them as an array of floats."""
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        # Lists of different lengths.
+        array = np.empty(0, object)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"`{name}` must be numbers. Received {values!r}.")
+    return array.astype(float)
+
+
+def check_pair(name, values, *, above=-np.inf):
+    """Refuses anything but two finite numbers above a limit."""
+    array = check_numbers(name, values)
+    if array.shape != (2,) or not (np.isfinite(array) & (array > above)).all():
+        limit = "" if above == -np.inf else f", greater than {above}"
+        raise ValueError(f"`{name}` must be two finite numbers{limit}. Received {values!r}.")
+
+
+def check_list(name, values):
+    """Refuses what is not several things in an order; returns them as a list."""
+    unordered = str, bytes, collections.abc.Mapping, collections.abc.Set
+    if not isinstance(values, collections.abc.Iterable) or isinstance(values, unordered):
+        raise TypeError(f"`{name}` must be a list. Received {values!r}.")
+    return list(values)
+
+
 def check_path(name, path):
     """Refuses a file that cannot be written; returns its `pathlib.Path`."""
-    if not isinstance(path, (str, os.PathLike)):
-        raise TypeError(f"`{name}` must be the path of a file. Received {path!r}.")
-    path = Path(path).expanduser()
+    path = expanded(name, path)
     obstacle = _obstacle(path)
     if obstacle:
         raise ValueError(
@@ -166,12 +217,31 @@ def check_path(name, path):
     return path
 
 
+def expanded(name, path):
+    """Returns a `pathlib.Path`, with the home of a user for `~`; refuses what is no path."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"`{name}` must be the path of a file or folder. Received {path!r}.")
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"`{name}` must be a path that exists. Received {str(path)!r}: there is no such user."
+        ) from error
+
+
 def numbered(name, path, number):
     """Returns a path, or for several files `line-1.h5`, `line-2.h5`, …, as `check_path` does."""
     path = check_path(name, path)
     if number == 1:
         return [path]
     return [check_path(name, path.with_stem(f"{path.stem}-{k + 1}")) for k in range(number)]
+
+
+def _is_number(value):
+    if isinstance(value, numbers.Real):
+        return not isinstance(value, bool)
+    # Arrays and tensors of one number.
+    return getattr(value, "shape", None) == () and np.asarray(value).dtype.kind in "iuf"
 
 
 def _obstacle(path):
@@ -206,10 +276,14 @@ def import_extra(module, extra):
 
 
 def warn(message, stacklevel=3):
-    """Warns even where warnings are errors: raising would lose the computed values."""
+    """Warns even where warnings are errors or cannot be shown: raising would lose the values."""
     try:
         warnings.warn(message, stacklevel=stacklevel)
     except UserWarning:
-        with warnings.catch_warnings():
+        # Where they can be printed, at least.
+        with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn(message, stacklevel=stacklevel)
+    except Exception:
+        # Standard error is closed.
+        return

@@ -19,6 +19,7 @@ import numpy as np
 
 import losslandscape as ll
 from losslandscape.engines import ENGINES
+from losslandscape.files import no_device, reading_arrays, refusing
 
 LINE = "line"
 
@@ -44,7 +45,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
-    except (TypeError, ValueError, OSError, ImportError) as error:
+    except (TypeError, ValueError, OSError, ImportError, MemoryError) as error:
         parser.print_usage(sys.stderr)
         print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -95,18 +96,18 @@ def _parser():
 def _load_model(options):
     for module in options.modules:
         importlib.import_module(module)
-    return keras.saving.load_model(options.model, safe_mode=not options.unsafe)
+    with refusing("model", options.model, "a model saved as .keras"):
+        no_device(options.model)
+        return keras.saving.load_model(options.model, safe_mode=not options.unsafe)
 
 
 def _load_data(options):
-    with np.load(options.data, allow_pickle=options.unsafe) as arrays:
-        names = [options.x, options.y]
+    names = [options.x, options.y]
+    expected = f"an .npz file with the arrays {' and '.join(names)} (or name them, by --x and --y)"
+    with reading_arrays("data", options.data, expected, allow_pickle=options.unsafe) as arrays:
         absent = [name for name in names if name not in arrays]
         if absent:
-            raise ValueError(
-                f"`data` must have the arrays {names}. Received {options.data!r}, which has "
-                f"{arrays.files}. Name them with --x and --y."
-            )
+            raise ValueError(f"it has no {' and '.join(absent)}, only {', '.join(arrays.files)}")
         names += [name for name in ("sample_weight",) if name in arrays]
         return tuple(arrays[name] for name in names)
 
@@ -139,7 +140,12 @@ def _plot(model, data, options):
 def _extent(words):
     if len(words) == 1:
         return words[0]
-    return tuple(float(word) for word in words)
+    try:
+        return tuple(float(word) for word in words)
+    except ValueError as error:
+        raise ValueError(
+            f"`--extent` must be two numbers, such as -1 1, or auto. Received {' '.join(words)}."
+        ) from error
 
 
 def _summary(display, options, seconds):

@@ -18,6 +18,7 @@ from losslandscape.checks import (
     check_compiled,
     check_directions,
     check_integer,
+    check_number,
     import_extra,
 )
 from losslandscape.datasets import one_dataset, read_dataset
@@ -205,6 +206,7 @@ def hessian_eigenvalues(
     """
     check_integer("number", number, minimum=1)
     check_choice("which", which, tuple(ENDS))
+    check_number("tolerance", tolerance, minimum=0, below=1)
     import_extra("scipy.sparse.linalg", "analysis")
     units = _units(model, normalize, ignore, layers)
     status = _prepare(verbose)
@@ -403,6 +405,7 @@ def layer_curvature(
         https://arxiv.org/abs/1912.00528) compare layers by moving one at a time.
     """
     check_integer("number_of_probes", number_of_probes, minimum=2)
+    check_number("tolerance", tolerance, minimum=0, below=1)
     for module in ("scipy.stats", "scipy.sparse.linalg"):
         import_extra(module, "analysis")
     units = _units(model, normalize, ignore, layers)
@@ -521,6 +524,7 @@ def evaluate_convexity(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
     """
     grid = Grid.of(number_of_points, extent)
+    check_number("tolerance", tolerance, minimum=0, below=1)
     call = Evaluation(
         model,
         [one_dataset(x, y)],

@@ -217,8 +217,14 @@ def _check_finite(loss, epoch):
 
 def _copy(optimizer):
     """A new optimizer with the same settings: this one may already belong to a model."""
-    optimizer = keras.optimizers.get(optimizer)
-    return type(optimizer).from_config(optimizer.get_config())
+    found = None
+    with contextlib.suppress(Exception):
+        found = keras.optimizers.get(optimizer)
+    if not isinstance(found, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"`optimizer` must be a Keras optimizer, or the name of one. Received {optimizer!r}."
+        )
+    return type(found).from_config(found.get_config())
 
 
 def _read(model, dataset, batch_size):

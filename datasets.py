@@ -138,10 +138,12 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
         A `Dataset`.
 
     Raises:
-        TypeError: If `dataset` is none of the above.
+        TypeError: If `dataset` is none of the above, or `batch_size` not an integer.
         ValueError: If it is empty or endless, its arrays differ in length, or
-            `batch_size` is given for a dataset that is already batched.
+            `batch_size` is below 1, or given for a dataset that is already batched.
     """
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, minimum=1)
     parts = dataset if isinstance(dataset, tuple) else (dataset,)
     if any(isinstance(part, collections.abc.Iterator) for part in parts):
         raise TypeError(
@@ -172,11 +174,9 @@ def read_datasets(model, datasets, batch_size=None):
         A list of `Dataset`.
 
     Raises:
-        TypeError: As in `read_dataset`, or if `batch_size` is not an integer.
-        ValueError: As in `read_dataset`, or if `batch_size` is below 1.
+        TypeError: As in `read_dataset`.
+        ValueError: As in `read_dataset`.
     """
-    if batch_size is not None:
-        check_integer("batch_size", batch_size, minimum=1)
     parts = split_datasets(datasets)
     names = ["dataset"] if len(parts) == 1 else [f"datasets[{i}]" for i in range(len(parts))]
     return [
@@ -195,8 +195,11 @@ def one_dataset(x, y=None):
         One dataset, as `read_dataset` takes it.
 
     Raises:
+        TypeError: If `x` is `None`.
         ValueError: If `x` holds several datasets.
     """
+    if x is None:
+        raise TypeError("`x` must be inputs, or a whole dataset. Received None.")
     if y is not None:
         return (x, y)
     parts = split_datasets(x)

@@ -8,14 +8,12 @@ ParaView, and web pages with a surface to rotate.
 import html
 import math
 import re
-from pathlib import Path
 from xml.sax.saxutils import escape
 
-import h5py
 import numpy as np
 
-from losslandscape.checks import check_path, import_extra
-from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
+from losslandscape.checks import check_number, check_path, import_extra
+from losslandscape.files import read_array, reading, replace_file, replacing, stand_in
 from losslandscape.layout import finite_limits, round_levels, short_names
 from losslandscape.plotting import (
     SCALES,
@@ -101,15 +99,15 @@ def read_reference(path):
     Returns:
         A dict with `"train"` and `"test"`, or whichever of them the file holds:
         each a `LossLine` or, if the file has `ycoordinates`, a `LossSurface`.
-        Points not computed yet, marked by -1 in the file, are NaN. The center is
-        the point at 0, or NaN if there is none.
+        Points not computed yet, marked by -1 in the file, are NaN and missing, as
+        in a checkpoint. The center is the point at 0, or NaN if there is none.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds no such data, or is damaged.
     """
     expected = "a file with `xcoordinates` and `train_loss` or `test_loss`"
-    with refusing("path", path, expected), h5py.File(Path(path).expanduser(), "r") as file:
+    with reading("path", path, expected) as file:
         found = [name for name in PARTS if f"{name}_loss" in file]
         if "xcoordinates" in file and found:
             axes = [read_array(file[name]) for name in AXES if name in file]
@@ -143,6 +141,7 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     >>> write_mesh(LossSurface.load("resnet56.h5"), "resnet56.vtp", scale="log")
     """
     surface = value_of("surface", surface, LossSurface)
+    check_number("height", height, minimum=0, below=np.inf)
     if check_path("path", path).suffix != ".vtp":
         raise ValueError(f"`path` must end in .vtp. Received {str(path)!r}.")
     heights = _on_scale(drawable_values(surface, metric, scale), scale)
@@ -167,8 +166,13 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
         names.append(stand_in(name, NOT_XML, names))
         # VTK writes XML, but leaves escaping names to the caller.
         mesh.point_data[escape(names[-1], XML_ENTITIES)] = values.ravel()
+    # In memory: on a full disk VTK kills Python.
+    writer = import_extra("vtkmodules.vtkIOXML", "paraview").vtkXMLPolyDataWriter()
+    writer.SetWriteToOutputString(True)
     # Drop the points of cells that were left out, which would widen its bounds.
-    mesh.clean().save(path)
+    writer.SetInputData(mesh.clean())
+    writer.Write()
+    replace_file(path, writer.GetOutputString().encode())
 
 
 def write_html(surface, path, *, title=None):
@@ -195,6 +199,8 @@ def write_html(surface, path, *, title=None):
     >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
     """
     surface = value_of("surface", surface, LossSurface)
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"`title` must be a string. Received {title!r}.")
     path = check_path("path", path)
     graphs = import_extra("plotly.graph_objects", "html")
     views = [
@@ -340,7 +346,10 @@ def _read_part(file, name, axes):
         values["accuracy"] = np.where(is_missing, np.nan, accuracy)
     center = {metric: _center_of(array, axes) for metric, array in values.items()}
     kind = LossSurface if len(axes) == 2 else LossLine
-    return kind(*axes, values, center, {"source": "loss-landscape", "dataset": name})
+    metadata = {"source": "loss-landscape", "dataset": name}
+    if is_missing.any():
+        metadata["missing"] = np.flatnonzero(is_missing).tolist()
+    return kind(*axes, values, center, metadata)
 
 
 def _read_values(dataset, shape):

@@ -46,7 +46,7 @@ def write_value(path, value, version):
 
 def read_value(kind, path, name, expected):
     """Reads what `write_value` wrote; errors call the path `name`, and say what is `expected`."""
-    with refusing(name, path, expected), h5py.File(Path(path).expanduser(), "r") as file:
+    with reading(name, path, expected) as file:
         found = file.attrs.get("kind")
         if found is not None and str(found) == kind.__name__:
             return kind(**{field.name: _read(file, field) for field in dataclasses.fields(kind)})
@@ -65,9 +65,20 @@ def replacing(path):
 
 
 def replace_file(path, content):
-    """Writes a file so that at any instant the whole old one or the whole new one is there."""
-    # Replaces the target of a link; otherwise the link itself would become a file.
-    path = Path(os.path.realpath(path))
+    """Writes bytes to a file, as `writing` does."""
+    with writing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Yields a file to write bytes to, beside the one at `path`, which it replaces once complete.
+
+    At any instant the whole old file or the whole new one is there.
+    """
+    # Replaces the target of a link; otherwise the link itself would become a file. Checked now,
+    # not only when the call began: a device would be replaced, too.
+    path = Path(os.path.realpath(check_path("path", path)))
     _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     # Exclusively: another thread may be writing the same file.
@@ -76,13 +87,41 @@ def replace_file(path, content):
         with file:
             _lock(file)
             _copy_permissions(path, part)
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         # Unlocked first, because HDF5 refuses to read a locked file.
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def reading(name, path, expected):
+    """Yields an HDF5 file to read from; refuses one that leads out of itself, or in circles."""
+    with refusing(name, path, expected), h5py.File(no_device(path), "r") as file:
+        _check_links(file)
+        yield file
+
+
+@contextlib.contextmanager
+def reading_arrays(name, path, expected, *, allow_pickle=False):
+    """Yields the arrays of an `.npz` file, to be read one by one."""
+    # Opened here because NumPy leaves a damaged file open.
+    with refusing(name, path, expected), no_device(path).open("rb") as file:
+        arrays = np.load(file, allow_pickle=allow_pickle)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it is no archive of named arrays, as `np.savez` writes")
+        with arrays:
+            yield arrays
+
+
+def no_device(path):
+    """Returns a `pathlib.Path`; refuses a pipe or a device, which might be read for ever."""
+    path = Path(path).expanduser()
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is a pipe or a device, not a file")
+    return path
 
 
 @contextlib.contextmanager
@@ -117,6 +156,24 @@ def stand_in(name, refused, taken):
     while name in taken:
         name += "_"
     return name
+
+
+def _check_links(file):
+    """Refuses an HDF5 file that would have other files read, or a part of it more than once."""
+    seen, groups = {file["/"]}, [file["/"]]
+    while groups:
+        group = groups.pop()
+        for name in group:
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name!r} in {group.name} is a link, and links are not followed")
+            entry = group[name]
+            if entry in seen:
+                raise ValueError(f"{entry.name} is also found elsewhere in the file")
+            seen.add(entry)
+            if isinstance(entry, h5py.Group):
+                groups.append(entry)
+            elif entry.external or entry.is_virtual:
+                raise ValueError(f"{entry.name} is kept in other files, which are not read")
 
 
 def _write(group, name, value):

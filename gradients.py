@@ -7,7 +7,7 @@ as equally long; here, they are as long as random directions of the same normali
 import numpy as np
 
 from losslandscape.autodiff import DIFFERENTIATORS, differentiator
-from losslandscape.checks import check_backend, check_compiled, check_integer
+from losslandscape.checks import check_backend, check_compiled, check_integer, check_number
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import (
     check_derivatives,
@@ -144,8 +144,7 @@ def worst_direction(
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and
         [Kwon et al., 2021](https://arxiv.org/abs/2102.11600), who take one step.
     """
-    if not radius > 0:
-        raise ValueError(f"`radius` must be greater than 0. Received {radius}.")
+    check_number("radius", radius, above=0, below=np.inf)
     check_integer("steps", steps, minimum=1)
     status = Status(verbose)
     generator = np.random.default_rng(resolve_seed(seed))

@@ -103,7 +103,16 @@ def coordinates(number_of_points, extent):
             "`extent` must be two finite numbers, the smaller first, such as (-1, 1). Received "
             f"{extent!r}."
         )
-    return np.linspace(*extent, number_of_points)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points = np.linspace(*extent, number_of_points)
+        # In which most models compute.
+        is_usable = np.isfinite(points.astype("float32")).all() and (np.diff(points) > 0).all()
+    if not is_usable:
+        raise ValueError(
+            f"`extent` must be two numbers in single precision, with {number_of_points} different "
+            f"points in between. Received {extent!r}."
+        )
+    return points
 
 
 def line(alphas, values, center, metadata):

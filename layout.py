@@ -15,6 +15,8 @@ from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.font_manager import FontProperties
 from matplotlib.transforms import Bbox, offset_copy
 
+from losslandscape.checks import check_pair
+
 # The width of a column in most two-column papers, in inches, and a height that suits it; for the
 # default font size, since larger letters need more room.
 PANEL_SIZE = (3.5, 2.8)
@@ -80,6 +82,8 @@ def check_axes(axes, projection="flat"):
 
 def axes_for(ax, number=1, projection="flat", figsize=None):
     """Returns the caller's axes as a list, or those of a new figure."""
+    if figsize is not None:
+        check_pair("figsize", figsize, above=0)
     if ax is None:
         return _panels(number, projection, figsize)
     axes = list(np.ravel(np.array(ax, dtype=object)))

@@ -125,6 +125,7 @@ from matplotlib import pyplot as plt
 from losslandscape.alignment import match_weights
 from losslandscape.checks import (
     check_choice,
+    check_list,
     check_metric,
     check_not_data,
     check_path,
@@ -156,6 +157,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.files import replace_file
 from losslandscape.gradients import gradient_direction, worst_direction
 from losslandscape.interpolation import evaluate_barriers, evaluate_interpolation, evaluate_plane
 from losslandscape.layout import check_axes
@@ -274,7 +276,8 @@ class LossDisplay:
                 `landscape-levels.png`, …
 
         Raises:
-            ValueError: If `path` is not a file that can be written.
+            ValueError: If `path` is not a file that can be written, or if there is
+                nothing to save in it.
 
         Example:
 
@@ -282,8 +285,15 @@ class LossDisplay:
         >>> display.save("landscape.pdf")
         """
         path = check_path("path", path)
-        if path.suffix == ".h5":
-            values = self.lines or self.surfaces
+        values = self.lines or self.surfaces
+        held = {"values": values, "figures": self.axes}
+        wanted = "values" if path.suffix == ".h5" else "figures"
+        if not held[wanted]:
+            raise ValueError(
+                f"`path` {str(path)!r} would save {wanted}, but this display has none: {self!r}. "
+                "The suffix `.h5` saves values, any other one figures."
+            )
+        if wanted == "values":
             for value, part in zip(values, numbered("path", path, len(values)), strict=True):
                 value.save(part)
         else:
@@ -534,7 +544,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     check_choice("scale", scale, SCALES)
     drawings = _surface_drawings(plot_types, metric, {"labels": labels, "scale": scale}, style)
     check_style(scale, **style)
-    axes = _surface_axes(ax, list(drawings))
+    axes = _surface_axes(ax, list(drawings), len(datasets))
     paths = _figure_paths(path, tuple(drawings))
     surfaces = evaluate_surfaces(
         model,
@@ -747,8 +757,8 @@ def _finish(display, drawings, paths, show):
             f"Could not write {paths[name]}", "The figure is in the returned display."
         ):
             _save(display.figures[name], paths[name])
-    if show:
-        with _warning_of_failure("Could not show", "The figures are in the returned display."):
+    with _warning_of_failure("Could not show", "The figures are in the returned display."):
+        if show:
             plt.show()
     # Close half-drawn figures, and saved ones, which would pile up in a script.
     kept = () if paths and not plt.isinteractive() else display.figures.values()
@@ -780,24 +790,17 @@ def _how_to_draw(draw):
 
 def _save(figure, path):
     """Writes a figure whole or not at all."""
-    # In memory first, so a failure to draw leaves the file as it was.
     content = io.BytesIO()
     with mpl.rc_context(EMBEDDED_FONTS):
         figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
-    with path.open("wb") as file:
-        try:
-            file.write(content.getvalue())
-            file.flush()
-        except BaseException:
-            path.unlink()
-            raise
+    replace_file(path, content.getvalue())
 
 
 def _check_dataset_labels(labels, number):
     check_not_data("dataset_labels", labels)
     if labels is None:
         return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
-    labels = [labels] if isinstance(labels, str) else list(labels)
+    labels = [labels] if isinstance(labels, str) else check_list("dataset_labels", labels)
     if len(labels) != number:
         raise AssertionError(
             f"`dataset_labels` must be one per dataset. Received {len(labels)} labels for {number} "
@@ -849,8 +852,8 @@ def _surface_drawings(plot_types, metric, common, style):
     return drawings
 
 
-def _surface_axes(ax, names):
-    """The caller's axes by the name of each figure."""
+def _surface_axes(ax, names, number):
+    """The caller's axes by the name of each figure, one for each dataset."""
     if ax is None:
         check_backend()
         return {}
@@ -861,7 +864,13 @@ def _surface_axes(ax, names):
             f"{sorted(axes) if isinstance(ax, dict) else type(ax).__name__}."
         )
     for name, each in axes.items():
-        check_axes(list(np.ravel(each)), "3d" if name.startswith("3d") else "flat")
+        panels = list(np.ravel(np.array(each, dtype=object)))
+        check_axes(panels, "3d" if name.startswith("3d") else "flat")
+        if len(panels) != number:
+            raise ValueError(
+                f"`ax` must be one for each of {number} datasets. Received {len(panels)} for "
+                f"{name!r}."
+            )
     return axes
 
 

@@ -4,11 +4,18 @@ In a picture it is easy to see what one hopes for. These numbers say how wide a
 minimum is, how convex its surroundings are, and how certain that is.
 """
 
+import collections.abc
 from typing import NamedTuple
 
 import numpy as np
 
-from losslandscape.checks import check_choice, import_extra
+from losslandscape.checks import (
+    check_choice,
+    check_list,
+    check_number,
+    check_numbers,
+    import_extra,
+)
 from losslandscape.surfaces import (
     LossBarriers,
     LossLine,
@@ -111,27 +118,16 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
     """
     measured = value_of("measured", measured, LANDSCAPES)
     values = complete_values(measured, metric)
-    findings = [
+    found = [
         _find_holes(values),
         _find_lower(values, measured.center[metric]),
         _find_span(values),
         _find_coarseness(measured, metric),
     ]
     if measured.interpolated.any():
-        findings.append(_find_interpolated(measured, metric))
-    if expected is not None:
-        findings.append(_find_difference(measured.center[metric], expected[metric]))
-    if directions is not None:
-        findings.append(_find_angle(*directions))
-    if isinstance(measured, LossTrajectory) and "random_walk" in measured.metadata:
-        findings.append(_find_random_walk(measured))
-    if curvature is not None:
-        spectrum = value_of("curvature", curvature, Spectrum)
-        findings.append(_find_hidden_saddle(measured, metric, spectrum))
-        gram = _gram(measured, spectrum, directions)
-        if gram is not None:
-            findings.append(_find_share_of_trace(measured, metric, spectrum, gram))
-    return findings
+        found.append(_find_interpolated(measured, metric))
+    given = {"expected": expected, "directions": directions, "curvature": curvature}
+    return [*found, *_find_by_comparison(measured, metric, **given)]
 
 
 def exceeds_random_walk(trajectory):
@@ -338,7 +334,7 @@ def quadratic_half_widths(curvatures, rise=1.0):
         ValueError: If `rise` is not positive.
     """
     _check_rise(rise)
-    curvatures = np.asarray(curvatures, dtype=float)
+    curvatures = check_numbers("curvatures", curvatures)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(curvatures <= 0, np.inf, np.sqrt(2 * rise / curvatures))
 
@@ -357,14 +353,16 @@ def confidence_interval(values, confidence=0.95):
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
-        ValueError: If there are fewer than 2 values.
+        TypeError: If an argument is not numbers.
+        ValueError: If there are fewer than 2 values, or `confidence` is not between 0 and 1.
 
     Example:
 
     >>> mean, low, high = confidence_interval(half_widths(line))
     """
     stats = import_extra("scipy.stats", "analysis")
-    values = np.asarray(values, dtype=float)
+    values = check_numbers("values", values)
+    check_number("confidence", confidence, above=0, below=1)
     if values.size < 2:
         raise ValueError(
             f"`values` must be at least 2 numbers, to show how they vary. Received {values.size}."
@@ -401,6 +399,8 @@ def non_convexity(measured, metric="loss", *, below=None):
         downwards, so does the loss.
     """
     measured = value_of("measured", measured, LANDSCAPES)
+    if below is not None:
+        check_number("below", below)
     bends = _bends(measured, metric)
     axes = tuple(range(-len(measured.axes), 0))
     inner = complete_values(measured, metric)[(..., *[slice(1, -1)] * len(axes))]
@@ -604,6 +604,24 @@ def _risen(line, rise, metric):
     return line.alphas, np.where(np.isfinite(values), values - line.center[metric], np.inf)
 
 
+def _find_by_comparison(measured, metric, *, expected, directions, curvature):
+    """Yields what a report finds with the help of what is given besides the values."""
+    if expected is not None:
+        _check_expected(expected, metric)
+        yield _find_difference(measured.center[metric], expected[metric])
+    if directions is not None:
+        directions = _pair_of_directions(directions)
+        yield _find_angle(*directions)
+    if isinstance(measured, LossTrajectory) and "random_walk" in measured.metadata:
+        yield _find_random_walk(measured)
+    if curvature is not None:
+        spectrum = value_of("curvature", curvature, Spectrum)
+        yield _find_hidden_saddle(measured, metric, spectrum)
+        gram = _gram(measured, spectrum, directions)
+        if gram is not None:
+            yield _find_share_of_trace(measured, metric, spectrum, gram)
+
+
 def _find_holes(values):
     share = float(np.mean(~np.isfinite(values)))
     warning = "Holes are drawn there; the loss is infinite or undefined."
@@ -730,8 +748,30 @@ def _at_model(measured, inner):
 
 
 def _check_rise(rise):
-    if not rise > 0:
-        raise ValueError(f"`rise` must be greater than 0. Received {rise}.")
+    check_number("rise", rise, above=0, below=np.inf)
+
+
+def _check_expected(expected, metric):
+    if not isinstance(expected, collections.abc.Mapping):
+        raise TypeError(
+            "`expected` must be a dict of numbers by metric, as `model.evaluate(x, y, "
+            f"return_dict=True)` returns. Received {expected!r}."
+        )
+    if metric not in expected:
+        raise ValueError(f"`expected` must have {metric!r}. Received only {sorted(expected)}.")
+    check_numbers("expected", expected[metric])
+
+
+def _pair_of_directions(directions):
+    """The two directions of a surface, each a list of arrays."""
+    pair = [check_list("directions", each) for each in check_list("directions", directions)]
+    shapes = [[np.shape(array) for array in direction] for direction in pair]
+    if len(pair) != 2 or shapes[0] != shapes[1]:
+        raise ValueError(
+            "`directions` must be the two directions of a surface, lists of arrays of the same "
+            f"shapes. Received {len(pair)} of shapes {shapes}."
+        )
+    return pair
 
 
 def _crossings(alphas, risen, rise):
@@ -800,6 +840,7 @@ def _box_distances(measured):
 
 
 def _highest_rise(measured, distances, name, limit, metric):
+    check_number(name, limit, above=0)
     values = complete_values(measured, metric)
     near = (distances <= limit) & (distances > 0)
     if not near.any():

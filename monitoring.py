@@ -16,6 +16,9 @@ from losslandscape.checks import (
     check_choice,
     check_compiled,
     check_integer,
+    check_list,
+    check_number,
+    check_numbers,
     import_extra,
     warn,
 )
@@ -241,6 +244,8 @@ class LandscapeLogger(keras.callbacks.Callback):
     ):
         super().__init__()
         check_integer("every", every, minimum=1)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, minimum=1)
         self.every, self.live = every, live
         self.figure = self._axes = self._shown = None
         # By epoch: what was measured, and the threshold of stability then.
@@ -332,7 +337,8 @@ class LandscapeLogger(keras.callbacks.Callback):
 
 def _settings(measures, *options):
     """Makes `Settings` of names, or of a single one; refuses what cannot be used."""
-    names = (measures,) if isinstance(measures, str) else tuple(measures)
+    is_single = isinstance(measures, str)
+    names = (measures,) if is_single else tuple(check_list("measures", measures))
     settings = Settings(names, *options)
     for name in settings.measures:
         check_choice("measures", name, MEASURES)
@@ -340,8 +346,8 @@ def _settings(measures, *options):
         raise ValueError(f"`measures` is empty. Pass some of {', '.join(map(repr, MEASURES))}.")
     check_integer("number_of_probes", settings.number_of_probes, minimum=2)
     check_integer("number_of_directions", settings.number_of_directions, minimum=2)
-    if not settings.rise > 0:
-        raise ValueError(f"`rise` must be greater than 0. Received {settings.rise}.")
+    check_number("rise", settings.rise, above=0, below=np.inf)
+    check_number("tolerance", settings.tolerance, minimum=0, below=1)
     for module in ("scipy.stats", "scipy.sparse.linalg"):
         import_extra(module, "analysis")
     return settings
@@ -480,8 +486,9 @@ def _thresholds(model, times, unit, learning_rate):
     """The threshold of stability at each record."""
     optimizer = _unwrapped(model.optimizer)
     if learning_rate is not None:
-        rates = np.asarray(learning_rate, dtype=float)
-        if rates.shape not in ((), times.shape) or not (rates > 0).all():
+        rates = check_numbers("learning_rate", learning_rate)
+        is_usable = np.isfinite(rates) & (rates > 0)
+        if rates.shape not in ((), times.shape) or not is_usable.all():
             raise ValueError(
                 f"`learning_rate` must be a number above 0, or one for each of the {len(times)} "
                 f"records. Received {learning_rate!r}."

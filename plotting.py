@@ -7,8 +7,10 @@ here stay open until they are closed with `plt.close`.
 """
 
 import io
+import tempfile
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -17,7 +19,16 @@ from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from losslandscape.checks import check_choice, check_path
+from losslandscape.checks import (
+    check_choice,
+    check_list,
+    check_metric,
+    check_number,
+    check_numbers,
+    check_pair,
+    check_path,
+)
+from losslandscape.files import replace_file
 from losslandscape.layout import (
     axes_for,
     check_axes,
@@ -256,6 +267,7 @@ def plot_surface(
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
+    check_style(scale, limits=limits, cmap=cmap, view=view, figsize=figsize)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     limits = finite_limits(values) if limits is None else _limits("limits", limits, scale)
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
@@ -468,6 +480,7 @@ def animate_path(
         ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
             and not installed.
     """
+    check_number("fps", fps, above=0, below=np.inf)
     path = check_path("path", path)
     if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
         raise ValueError(
@@ -491,8 +504,15 @@ def animate_path(
     ax.figure.draw_without_rendering()
     ax.figure.set_layout_engine("none")
     film = animation.FuncAnimation(ax.figure, draw, frames=frames)
-    film.save(path, writer="pillow" if path.suffix == ".gif" else "ffmpeg", fps=fps, dpi=150)
-    plt.close(ax.figure)
+    try:
+        # Elsewhere first: ffmpeg needs a file of its own, and may fail halfway.
+        with tempfile.TemporaryDirectory() as folder:
+            part = Path(folder, path.name)
+            writer = "pillow" if path.suffix == ".gif" else "ffmpeg"
+            film.save(part, writer=writer, fps=fps, dpi=150)
+            replace_file(path, part.read_bytes())
+    finally:
+        plt.close(ax.figure)
 
 
 @_tolerant
@@ -519,9 +539,9 @@ def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
     """
     spectrum = value_of("spectrum", spectrum, Spectrum)
     low, high = spectrum.eigenvalues.min(), spectrum.eigenvalues.max()
-    width = width or (high - low or abs(high) or 1.0) / 100
-    if not width > 0:
-        raise ValueError(f"`width` must be greater than 0. Received {width}.")
+    if width is None:
+        width = (high - low or abs(high) or 1.0) / 100
+    check_number("width", width, above=0, below=np.inf)
     positions = np.linspace(low - 4 * width, high + 4 * width, 2000)
     offsets = (positions - spectrum.eigenvalues[..., np.newaxis]) / width
     curves = np.exp(-(offsets**2) / 2) / (width * np.sqrt(2 * np.pi))
@@ -720,6 +740,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     """
     surface = value_of("surface", surface, LossSurface)
     ratios = drawable_values(surface, "convexity", "linear")
+    check_style("linear", cmap=cmap, figsize=figsize)
     (ax,) = axes_for(ax, figsize=figsize)
     _dress_plane(ax, surface, ratios, "linear")
     # Always the scale of the paper's figure, or two networks could not be compared.
@@ -777,6 +798,7 @@ def plot_barriers(
     barriers = value_of("barriers", barriers, LossBarriers)
     labels = barriers.names if labels is None else _check_labels(labels, barriers.names)
     heights = loss_barrier(barriers, metric, definition=definition, mode=mode)
+    check_style("linear", cmap=cmap, figsize=figsize)
     if figsize is None:
         figsize = [side * max(1, len(heights) / MODELS_PER_PANEL) for side in panel_size()]
     (ax,) = axes_for(ax, figsize=figsize)
@@ -832,6 +854,7 @@ def value_label(metric, scale="linear"):
 
 def drawable_values(value, metric, scale):
     """The values of a metric with NaN where the scale has no place for them."""
+    check_metric(metric, single=True)
     check_choice("metric", metric, tuple(value.values))
     check_choice("scale", scale, SCALES)
     return _on_scale(_filled(value, value.values[metric]), scale)
@@ -911,19 +934,28 @@ def check_format(path=None):
 
 
 def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
-    """Refuses options of `plot_levels` and `plot_surface` that nothing could be drawn with."""
+    """Refuses options of plots that nothing could be drawn with."""
+    check_choice("scale", scale, SCALES)
     if levels is not None:
         _limits("levels", levels, scale)
     if limits is not None and len(_limits("limits", limits, scale)) != 2:
         raise ValueError(f"`limits` must be two numbers, low and high. Received {limits!r}.")
-    colormaps.get_cmap(cmap)
-    for name, pair in {"view": view, "figsize": figsize}.items():
-        if pair is not None and (np.shape(pair) != (2,) or not np.isfinite(pair).all()):
-            raise ValueError(f"`{name}` must be two numbers. Received {pair!r}.")
+    if view is not None:
+        check_pair("view", view)
+    if figsize is not None:
+        check_pair("figsize", figsize, above=0)
+    try:
+        colormaps.get_cmap(cmap)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            "`cmap` must be a Matplotlib colormap or the name of one, such as 'viridis'. Received "
+            f"{cmap!r}."
+        ) from error
 
 
 def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     """Draws contours; returns the axes, the contours, and the names of their levels."""
+    check_style(scale, levels=levels, cmap=cmap, figsize=figsize)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     levels, norm = _levels(levels, values, scale, cmap)
     axes = axes_for(ax, len(drawn), figsize=figsize)
@@ -1176,20 +1208,20 @@ def _between(value, values, position):
 
 
 def _check_labels(labels, values):
-    labels = [labels] if isinstance(labels, str) else labels
     if labels is None:
         return [None] * len(values)
+    labels = [labels] if isinstance(labels, str) else check_list("labels", labels)
     if len(labels) != len(values):
         raise ValueError(
             f"`labels` must be one per value drawn. Received {len(labels)} labels for "
             f"{len(values)} values."
         )
-    return list(labels)
+    return [None if label is None else str(label) for label in labels]
 
 
 def _limits(name, values, scale):
     """The caller's values to draw at or between, checked."""
-    values = np.asarray(values, dtype=float)
+    values = check_numbers(name, values)
     is_increasing = values.ndim == 1 and len(values) > 1 and (np.diff(values) > 0).all()
     if not is_increasing or not np.isfinite(values).all():
         raise ValueError(f"`{name}` must be increasing numbers. Received {values.tolist()}.")

@@ -1,4 +1,8 @@
-"""Progress: how far a call has come, as a bar on the screen or as plain lines in a file."""
+"""Progress: how far a call has come, as a bar on the screen or as plain lines in a file.
+
+What cannot be shown is not shown: a full disk, a terminal that was closed or a program
+without any standard output costs no numbers.
+"""
 
 import contextlib
 import importlib
@@ -56,7 +60,7 @@ class Status:
 
     def _say(self, text, end):
         if self.changes:
-            with self.printing():
+            with _at_best(), self.printing():
                 print(text, end=end, flush=True)
 
     @contextlib.contextmanager
@@ -116,12 +120,14 @@ class Progress:
 
     def __init__(self, number, status, metric=None, unit="point"):
         self._status, self._is_plain = status, status.is_plain
-        self._bar = keras.utils.Progbar(
-            number,
-            verbose=2 if status.is_plain else 1 if status.verbose == "auto" else status.verbose,
-            stateful_metrics=[metric],
-            unit_name=unit,
-        )
+        self._bar = None
+        with _at_best():
+            self._bar = keras.utils.Progbar(
+                number,
+                verbose=2 if status.is_plain else 1 if status.verbose == "auto" else status.verbose,
+                stateful_metrics=[metric],
+                unit_name=unit,
+            )
         self._number, self._metric = number, metric
         self._done, self._shown = 0, time.monotonic()
 
@@ -143,22 +149,31 @@ class Progress:
         """Ends the line of the bar, unless all units were counted and it has ended."""
         if self._number == 0:
             self._status.conclude("Nothing is left to do")
-        if 0 < self._done != self._number:
+        if 0 < self._done != self._number and self._bar is not None:
             self._bar.target = self._number or self._done
             self._show(None, finalize=True)
 
     def _show(self, value, finalize):
-        if self._is_plain and self._bar.target is None:
-            # Keras writes no lines if it does not know where the count ends.
-            print(f"{self._done} {self._bar.unit_name}s", flush=True)
         values = [] if value is None else [(self._metric, value)]
-        with self._status.printing():
+        with _at_best(), self._status.printing():
+            if self._is_plain and self._bar.target is None:
+                # Keras writes no lines if it does not know where the count ends.
+                print(f"{self._done} {self._bar.unit_name}s", flush=True)
             self._bar.update(self._done, values, finalize=finalize)
+
+
+def _at_best():
+    """Lets what is printed in a `with` block fail: streams that users replaced raise anything."""
+    return contextlib.suppress(Exception)
 
 
 def _is_interactive():
     """Whether there is a terminal or notebook, in which a bar can move."""
-    return sys.stdout.isatty() or "ipykernel" in sys.modules
+    if "ipykernel" in sys.modules:
+        return True
+    with _at_best():
+        return sys.stdout.isatty()
+    return False
 
 
 def _is_cell():

@@ -7,11 +7,10 @@ In the end some of the interpolated points are measured, too, as a check.
 """
 
 import dataclasses
-import numbers
 
 import numpy as np
 
-from losslandscape.checks import import_extra
+from losslandscape.checks import check_number, import_extra
 
 # A level with at most this share of all points is measured as a whole, or not at all.
 SMALL = 1 / 8
@@ -130,12 +129,7 @@ def check_tolerance(tolerance):
     """Refuses what is not a share of a range."""
     if tolerance is None:
         return
-    if isinstance(tolerance, bool) or not isinstance(tolerance, numbers.Real):
-        raise TypeError(f"`tolerance` must be a number. Received {tolerance!r}.")
-    if not 0 < tolerance < 1:
-        raise ValueError(
-            f"`tolerance` must be a share of the range, such as 0.01. Received {tolerance!r}."
-        )
+    check_number("tolerance", tolerance, above=0, below=1)
 
 
 def _levels(axes, fields, known, margin=1):

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from losslandscape.checks import import_extra
+from losslandscape.checks import check_is_model, import_extra
 from losslandscape.internals import (
     global_seed_generator,
     has_global_seed_generator,
@@ -43,6 +43,7 @@ def preserved(model):
     ...     model.set_weights(others)
     ...     model.evaluate(x, y)
     """
+    check_is_model(model)
     with _given_back(State(model, with_optimizer=True)):
         yield
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from losslandscape.checks import check_integer, check_metric, check_number
 from losslandscape.files import read_value, write_value
 from losslandscape.tables import to_dataset, to_frame
 
@@ -270,6 +271,7 @@ class LossSurface(_Landscape):
                 f"beta={beta}."
             )
         name, position = ("alpha", alpha) if beta is None else ("beta", beta)
+        check_number(name, position)
         along, across = self.axes[::-1] if beta is None else self.axes
         if not across[0] <= position <= across[-1]:
             raise ValueError(
@@ -443,6 +445,8 @@ class LossBarriers(_Landscape):
 
         >>> plot_line([barriers.line(0, 1), barriers.line(0, 2)], labels=("second", "third"))
         """
+        check_integer("first", first)
+        check_integer("second", second)
         pair = tuple(sorted((first, second)))
         if pair not in self.pairs:
             raise ValueError(
@@ -587,6 +591,7 @@ class TrainingCurvature(_Landscape):
 
 def complete_values(measured, metric):
     """Returns the values of a metric; refuses those of an unfinished checkpoint."""
+    check_metric(metric, single=True)
     if metric not in measured.values:
         accepted = ", ".join(map(repr, measured.values))
         raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
@@ -610,6 +615,7 @@ def values_of(name, value, kind):
 
     Raises:
         TypeError: If something else was given.
+        ValueError: If the list is empty.
     """
     held = [*getattr(value, "lines", []), *getattr(value, "surfaces", [])]
     found = [each for each in held if isinstance(each, kind)]
@@ -621,6 +627,8 @@ def values_of(name, value, kind):
             others = [other for other in PLOTS if isinstance(each, other)]
             hint = f" To draw it, call `{PLOTS[others[-1]]}`." if others else ""
             raise TypeError(f"`{name}` must be a {_names(kind)}. Received {each!r}.{hint}")
+    if not values:
+        raise ValueError(f"`{name}` must be at least one {_names(kind)}. Received none.")
     return values
 
 

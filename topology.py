@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from losslandscape.checks import check_number
 from losslandscape.surfaces import LossSurface, complete_values, value_of
 
 
@@ -88,8 +89,7 @@ def number_of_basins(surface, depth=0.0, metric="loss"):
     >>> number_of_basins(surface, depth=0.1)
     1
     """
-    if not depth >= 0:
-        raise ValueError(f"`depth` must be at least 0. Received {depth}.")
+    check_number("depth", depth, minimum=0)
     return sum(basin.depth > depth for basin in persistence(surface, metric))
 
 

@@ -15,11 +15,19 @@ import keras
 import numpy as np
 from keras import ops
 
-from losslandscape.checks import check_choice, check_integer, check_model, import_extra
+from losslandscape.checks import (
+    check_choice,
+    check_integer,
+    check_is_model,
+    check_model,
+    check_number,
+    expanded,
+    import_extra,
+)
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
-from losslandscape.files import refusing
+from losslandscape.files import no_device, reading_arrays, refusing, writing
 from losslandscape.grids import Grid
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.state import preserved
@@ -74,9 +82,9 @@ class WeightHistory(keras.callbacks.Callback):
 
     def __init__(self, folder, every="epoch", append=False):
         super().__init__()
-        if every != "epoch":
+        if not (isinstance(every, str) and every == "epoch"):
             check_integer("every", every, minimum=1)
-        self.folder = Path(folder).expanduser()
+        self.folder = expanded("folder", folder)
         self.every = every
         self._may_append = append
         self._unit = "epoch" if every == "epoch" else "step"
@@ -154,18 +162,9 @@ class WeightHistory(keras.callbacks.Callback):
         return f"{prefix}{len(list(self.folder.glob(f'{prefix}*.npz'))) + 1}"
 
     def _record(self, name):
-        path = self.folder / f"{name}.npz"
-        partial = path.with_suffix(".partial")
         arrays = _arrays(self.model)
-        try:
-            with partial.open("wb") as file:
-                np.savez(file, *arrays)
-        except BaseException:
-            # Leave no half record on a full disk.
-            partial.unlink(missing_ok=True)
-            raise
-        # A crash while writing must not leave half a record.
-        partial.replace(path)
+        with writing(self.folder / f"{name}.npz") as file:
+            np.savez(file, *arrays)
         self._last = _digest(arrays)
 
 
@@ -255,8 +254,7 @@ def evaluate_trajectory(
     """
     numbers = Grid.of(number_of_points, (-1, 1)).shape[::-1]
     check_choice("ignore", ignore, IGNORE_RULES)
-    if not margin > 0:
-        raise ValueError(f"`margin` must be greater than 0. Received {margin}.")
+    check_number("margin", margin, above=0, below=np.inf)
     call = Evaluation(
         model,
         [one_dataset(x, y)],
@@ -438,11 +436,12 @@ def read_history(model, history):
         ValueError: If there are no records or several kinds of files, or they
             cannot be read or do not fit the model.
     """
+    check_is_model(model)
     if isinstance(history, WeightHistory):
         # Its folder may also hold saved models.
         history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
-        history = _files_in(Path(history).expanduser(), SUFFIXES)
+        history = _files_in(expanded("history", history), SUFFIXES)
     if not isinstance(history, (list, tuple)):
         raise TypeError(
             "`history` must be a `WeightHistory`, a folder, or a list of files or models. "
@@ -486,15 +485,16 @@ def _files_in(folder, suffixes):
 def _read(model, entry):
     if isinstance(entry, keras.Model):
         return _arrays(entry)
-    with refusing("history", entry, "files with weights of `model`"):
-        return _read_file(model, Path(entry).expanduser())
-
-
-def _read_file(model, path):
-    if path.suffix == ".npz":
-        # Opened here because NumPy leaves a damaged file open.
-        with path.open("rb") as file, np.load(file) as arrays:
+    expected = "files with weights of `model`"
+    if Path(entry).suffix == ".npz":
+        with reading_arrays("history", entry, expected) as arrays:
             return [arrays[name] for name in arrays.files]
+    with refusing("history", entry, expected):
+        # Keras itself refuses links and weights kept elsewhere.
+        return _read_saved(model, no_device(entry))
+
+
+def _read_saved(model, path):
     if path.suffix == ".keras":
         return _arrays(keras.saving.load_model(path, compile=False))
     with preserved(model):

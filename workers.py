@@ -51,6 +51,12 @@ def check_executor(executor):
             "`executor` must not fork, because TensorFlow hangs in forked processes. Make it with "
             "`mp_context=multiprocessing.get_context('spawn')`."
         )
+    # A task would show it, too, but start a worker.
+    if any(getattr(executor, name, False) for name in ("_shutdown", "_shutdown_thread", "_broken")):
+        raise ValueError(
+            "`executor` must take tasks, but it was shut down or has lost a worker. Make a new "
+            "one, and leave its `with` block only after the call."
+        )
 
 
 def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):

@@ -1,6 +1,5 @@
 """Checkpoints: nothing is lost, nothing is mixed, and what has been saved can be drawn."""
 
-import resource
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from disks import room_for
 from keras import layers
 from quadratic import quadratic_model
 
@@ -356,13 +356,9 @@ def test_unwritable_paths_are_refused_first(path, model, data, points, tmp_path)
 
 def test_a_full_disk_warns_and_the_values_are_returned(model, data, tmp_path):
     options = {"number_of_points": 5, "seed": 0, "verbose": 0}
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-        with pytest.warns(UserWarning, match="Could not write the checkpoint .*kept in memory"):
-            line = evaluate_line(model, *data, checkpoint=tmp_path / "line.h5", **options)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    warning = "Could not write the checkpoint .*kept in memory"
+    with room_for(1000), pytest.warns(UserWarning, match=warning):
+        line = evaluate_line(model, *data, checkpoint=tmp_path / "line.h5", **options)
     same(line, evaluate_line(model, *data, **options))
     assert not list(tmp_path.iterdir())
 

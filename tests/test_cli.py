@@ -1,9 +1,12 @@
 """Command line: figures, files, a summary and exit codes for batch systems."""
 
+import io
 import json
+import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import keras
@@ -76,7 +79,8 @@ def test_non_finite_values_are_null_in_the_summary(model, capsys):
 ERRORS = {
     "": "Nothing would be saved",
     "--path figure.nothing": "`path` must end in one of",
-    "--path figure.png --x inputs": r"must have the arrays \['inputs', 'y'\]",
+    "--path figure.png --x inputs": "`data` must be an .npz .*it has no inputs, only x, y",
+    "--path figure.png --extent a b": "`--extent` must be two numbers.*Received a b",
     "--path figure.png --metric auc": "`metric` must be one of 'loss', 'accuracy'",
     "--path figure.png --plot line 3d": "`--plot` must be line alone",
     "--path figure.png --import no.such.module": "No module named 'no'",
@@ -90,6 +94,46 @@ def test_invalid_arguments_exit_with_code_2(command, capsys):
     output = capsys.readouterr()
     assert not output.out
     assert re.search(ERRORS[command], output.err)
+
+
+def write_huge():
+    """Writes an archive of an array that declares 768 TiB."""
+    header = io.BytesIO()
+    declared = {"descr": "<f8", "fortran_order": False, "shape": (105_553_116_266_496,)}
+    np.lib.format.write_array_header_1_0(header, declared)
+    with zipfile.ZipFile("data.npz", "w") as archive:
+        for name in "xy":
+            archive.writestr(f"{name}.npy", header.getvalue())
+
+
+def write_array():
+    np.save("array.npy", np.ones(3))
+    Path("array.npy").replace("data.npz")
+
+
+def write_pipe(name):
+    Path(name).unlink()
+    os.mkfifo(name)
+
+
+UNREADABLE = {
+    "`data` must be an .npz .* cannot be read: No data left": lambda: Path("data.npz").write_text(
+        ""
+    ),
+    "`data` must be an .npz file .* Unable to allocate 768. TiB": write_huge,
+    "`data` must be an .npz file .* it is no archive of named arrays": write_array,
+    "`data` must be an .npz file .* it is a pipe": lambda: write_pipe("data.npz"),
+    "`model` must be a model .* it is a pipe": lambda: write_pipe("model.keras"),
+    "`model` must be a model .* cannot be read": lambda: Path("model.keras").write_text("half"),
+}
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("reason", UNREADABLE)
+def test_a_file_that_cannot_be_read_exits_with_code_2(reason, capsys):
+    UNREADABLE[reason]()
+    assert run("--checkpoint surface.h5") == 2
+    assert re.search(reason, capsys.readouterr().err, re.DOTALL)
 
 
 @pytest.mark.usefixtures("files")

@@ -23,6 +23,7 @@ from losslandscape import (
     evaluate_line,
     evaluate_surface,
     evaluate_trajectory,
+    plot_levels,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -216,7 +217,7 @@ def vgg(x_test, y_test):
 
 @pytest.fixture
 def display(surface):
-    return LossDisplay(surfaces=[surface])
+    return LossDisplay(surfaces=[surface], axes={"levels": plot_levels(surface)})
 
 
 @pytest.fixture(scope="module")

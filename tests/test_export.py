@@ -16,6 +16,7 @@ from losslandscape import (
     LossLine,
     LossSurface,
     LossTrajectory,
+    non_convexity,
     plot_surface,
     read_reference,
     write_html,
@@ -69,7 +70,16 @@ def test_points_not_measured_yet_are_marked_as_in_the_reference(surface, tmp_pat
         # Its plot_surface.py resumes where the loss is -1.
         assert np.argwhere(file["train_loss"][:] == -1).tolist() == [[0, 3]]
         assert file["train_acc"][0, 3] == -1
-    assert np.isnan(read_reference(tmp_path / "file.h5")["train"].values["loss"][0, 3])
+    read = read_reference(tmp_path / "file.h5")["train"]
+    assert np.isnan(read.values["loss"][0, 3])
+    assert read.missing_numbers == [3]
+    with pytest.raises(ValueError, match="must be complete, but 1 points are missing"):
+        non_convexity(read)
+    # Written back, it still resumes there.
+    write_reference(tmp_path / "again.h5", train=read)
+    with h5py.File(tmp_path / "file.h5") as file, h5py.File(tmp_path / "again.h5") as again:
+        for name in ("train_loss", "train_acc"):
+            np.testing.assert_array_equal(again[name], file[name])
 
 
 def test_written_reference_files_are_read_back(surface, line, tmp_path):
@@ -104,6 +114,7 @@ def test_surfaces_of_the_reference_are_read(tmp_path):
     expected.ravel()[12:] = np.nan
     np.testing.assert_allclose(surface.values["loss"], expected)
     np.testing.assert_array_equal(np.isnan(surface.values["accuracy"]), np.isnan(expected))
+    np.testing.assert_array_equal(surface.missing, np.isnan(expected))
     assert surface.center == {"loss": 5.0, "accuracy": 0.5}
 
 

@@ -1,6 +1,5 @@
 """Files: whatever happens while one is written, either the old or the new one is there."""
 
-import errno
 import fcntl
 import os
 import re
@@ -10,10 +9,25 @@ import time
 from pathlib import Path
 
 import h5py
+import keras
 import numpy as np
 import pytest
+from disks import room_for
 
-from losslandscape import LossLine, LossSurface
+from losslandscape import (
+    LossDisplay,
+    LossLine,
+    LossSurface,
+    LossTrajectory,
+    WeightHistory,
+    animate_path,
+    plot_line,
+    read_history,
+    read_reference,
+    write_html,
+    write_mesh,
+    write_reference,
+)
 from losslandscape.files import read_array, refusing, replace_file, replacing, stand_in
 
 
@@ -144,19 +158,121 @@ def test_a_file_can_be_read_from_the_instant_it_appears(surface, tmp_path, monke
     assert [repr(value) for value in read] == [repr(surface)]
 
 
-def test_a_failed_write_leaves_the_old_file(surface, tmp_path, monkeypatch):
-    path = tmp_path / "surface.h5"
-    surface.save(path)
-    content = path.read_bytes()
+def write_film(surface, _, path):
+    values = {"plane_values": {"loss": np.zeros(3)}, "true_values": {"loss": np.zeros(3)}}
+    values |= {"path": np.array([[1.0, 0.5], [0, 0.5], [0, 0]]), "distances": np.zeros(3)}
+    trajectory = LossTrajectory(**vars(surface), explained=np.array([0.8, 0.2]), **values)
+    animate_path(trajectory, path)
 
-    def full(_):
-        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        surface.save(path)
-    assert list(tmp_path.iterdir()) == [path]
-    assert path.read_bytes() == content
+def write_figure(_, line, path):
+    LossDisplay([line], axes={"line": plot_line(line)}).save(path)
+
+
+def write_record(_, __, path):
+    history = WeightHistory(path.parent, append=True)
+    history.set_model(keras.Sequential([keras.Input((20,)), keras.layers.Dense(20)]))
+    history._record(path.stem)
+
+
+WRITERS = {
+    "value.h5": lambda surface, _, path: surface.save(path),
+    "reference.h5": lambda surface, _, path: write_reference(path, surface),
+    "page.html": lambda surface, _, path: write_html(surface, path),
+    "mesh.vtp": lambda surface, _, path: write_mesh(surface, path),
+    "figure.png": write_figure,
+    "film.gif": write_film,
+    "epoch-3.npz": write_record,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_leaves_the_old_file(name, surface, line, tmp_path):
+    path, link = tmp_path / "store" / name, tmp_path / name
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    link.symlink_to(path)
+    with room_for(500), pytest.raises(OSError, match="File too large"):
+        WRITERS[name](surface, line, link)
+    assert link.is_symlink()
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]
+    # With room, the same call replaces the file.
+    WRITERS[name](surface, line, link)
+    assert link.is_symlink()
+    assert path.stat().st_size > 500
+
+
+def put(name, value):
+    """An edit of a file: something else in the place of a part."""
+
+    def edit(file):
+        del file[name]
+        file[name] = value(file) if callable(value) else value
+
+    return edit
+
+
+def of_bytes(file):
+    del file["alphas"]
+    file.create_dataset("alphas", (3,), "u1", external=[(__file__, 0, 3)])
+
+
+def of_other_arrays(file):
+    layout = h5py.VirtualLayout((3,), "f8")
+    layout[:] = h5py.VirtualSource("other.h5", "alphas", (3,))
+    del file["alphas"]
+    file.create_virtual_dataset("alphas", layout)
+
+
+EDITS = {
+    "/alphas is kept in other files": of_bytes,
+    "/alphas is kept in other files, which": of_other_arrays,
+    "'alphas' in / is a link": put("alphas", h5py.ExternalLink("other.h5", "/alphas")),
+    "'values' in / is a link": put("values", h5py.SoftLink("/")),
+    "/values/loss is also found elsewhere": put("values/loss", lambda file: file["/"]),
+}
+
+
+@pytest.mark.parametrize("reason", EDITS)
+def test_a_file_that_leads_out_of_itself_or_in_circles_is_refused(reason, surface, tmp_path):
+    surface.save(tmp_path / "other.h5")
+    surface.save(tmp_path / "surface.h5")
+    with h5py.File(tmp_path / "surface.h5", "r+") as file:
+        EDITS[reason](file)
+    for read in (LossSurface.load, read_reference):
+        with pytest.raises(ValueError, match=f"`path` must be a file .* cannot be read: {reason}"):
+            read(tmp_path / "surface.h5")
+
+
+def test_weights_kept_elsewhere_are_refused(model, tmp_path):
+    path = tmp_path / "epoch-1.weights.h5"
+    model.save_weights(path)
+    with h5py.File(path, "r+") as file:
+        del file["layers/dense/vars/1"]
+        file.create_dataset("layers/dense/vars/1", (8,), "f4", external=[(__file__, 0, 32)])
+    with pytest.raises(ValueError, match="(?s)`history` must be files with weights.*external"):
+        read_history(model, [path])
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".weights.h5", ".keras"])
+def test_a_pipe_is_refused_at_once(suffix, model, tmp_path):
+    """Whoever opens one waits until someone writes to it."""
+    path = tmp_path / f"pipe{suffix}"
+    os.mkfifo(path)
+    readers = [lambda: read_history(model, [path])]
+    if suffix != ".npz":
+        readers += [lambda: LossSurface.load(path), lambda: read_reference(path)]
+    for read in readers:
+        with pytest.raises(ValueError, match="must be .* it is a pipe or a device, not a file"):
+            read()
+
+
+def test_an_array_that_is_no_archive_is_refused(model, tmp_path):
+    np.save(tmp_path / "array.npy", np.ones(3))
+    (tmp_path / "array.npy").rename(tmp_path / "array.npz")
+    with pytest.raises(ValueError, match="`history` must be files.*it is no archive of named"):
+        read_history(model, [tmp_path / "array.npz"])
 
 
 def test_impossible_file_names_are_refused(surface, tmp_path):
@@ -166,6 +282,6 @@ def test_impossible_file_names_are_refused(surface, tmp_path):
     # Nor devices, which would be replaced by files.
     with pytest.raises(ValueError, match="this is not a file"):
         surface.save(os.devnull)
-    with pytest.raises(TypeError, match="`path` must be the path of a file. Received 3"):
+    with pytest.raises(TypeError, match="`path` must be the path of a file or folder. Received 3"):
         surface.save(3)
     assert not list(tmp_path.iterdir())

@@ -155,7 +155,7 @@ def test_the_model_is_left_alone(model, data):
 
 def test_unusable_arguments_are_refused():
     model = quadratic_at(POINT)
-    with pytest.raises(ValueError, match="`radius` must be greater than 0. Received 0"):
+    with pytest.raises(ValueError, match="`radius` must be greater than 0 and finite. Received 0"):
         worst_direction(model, *DATA, 0)
     with pytest.raises(ValueError, match="`steps` must be at least 1"):
         worst_direction(model, *DATA, steps=0)

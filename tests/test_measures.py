@@ -90,7 +90,7 @@ def test_half_widths_of_flat_and_broken_lines():
 def test_half_widths_need_both_sides_and_a_rise():
     with pytest.raises(ValueError, match=r"both sides of 0.*extent of \(0, 1\)"):
         half_widths(line_of(np.square, alphas=[0, 0.5, 1]))
-    with pytest.raises(ValueError, match="`rise` must be greater than 0. Received 0"):
+    with pytest.raises(ValueError, match="`rise` must be greater than 0 and finite. Received 0"):
         half_widths(line_of(np.square), rise=0)
     with pytest.raises(ValueError, match="`metric` must be one of 'loss'. Received 'accuracy'"):
         half_widths(line_of(np.square), metric="accuracy")
@@ -102,7 +102,7 @@ def test_quadratic_half_widths_are_where_a_parabola_has_risen():
     # What does not curve upwards never rises.
     np.testing.assert_array_equal(quadratic_half_widths([0, -3, np.nan]), [np.inf, np.inf, np.nan])
     assert quadratic_half_widths(2.0) == 1
-    with pytest.raises(ValueError, match="`rise` must be greater than 0. Received -1"):
+    with pytest.raises(ValueError, match="`rise` must be greater than 0 and finite. Received -1"):
         quadratic_half_widths([1.0], rise=-1)
 
 

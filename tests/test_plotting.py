@@ -1049,7 +1049,7 @@ def test_a_spectrum_is_a_density():
     assert ax.get_yscale() == "log"
     # The tails of the normal curves do not stretch the axis.
     np.testing.assert_allclose(ax.get_ylim(), [density.max() / 1000, 3 * density.max()])
-    with pytest.raises(ValueError, match="`width` must be greater than 0. Received -1"):
+    with pytest.raises(ValueError, match="`width` must be greater than 0 and finite. Received -1"):
         plot_spectrum(Spectrum(eigenvalues, shares, {"parameters": 100}), width=-1)
 
 

@@ -1,7 +1,9 @@
 """Progress: what is printed while one waits, on a screen and in a file."""
 
+import io
 import re
 import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -10,6 +12,7 @@ from quadratic import quadratic_model
 
 import losslandscape as ll
 from losslandscape import evaluate_line, evaluate_surface, hessian_eigenvalues, hessian_trace
+from losslandscape.checks import warn
 
 DATA = np.zeros((10, 1)), np.zeros((10, 1))
 STEP = [np.ones((3, 1), "float32")]
@@ -104,3 +107,48 @@ def test_progress_in_a_file_is_plain_lines(quadratic, capsys):
     assert re.fullmatch(r"5/5 - \d+s - .*/point - loss: \d.*", line)
     assert [first, second, third, fourth] == [f"{number} products" for number in (1, 2, 3, 4)]
     assert re.fullmatch(r"4/4 - \d+s - .*/product", last)
+
+
+class Full(io.StringIO):
+    """Standard output on a full disk."""
+
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+
+class Latin(io.TextIOWrapper):
+    """A terminal that cannot show all characters."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO(), "ascii")
+
+    def isatty(self):
+        return True
+
+
+def closed():
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Full, Latin, closed, lambda: None])
+@pytest.mark.parametrize("verbose", ["auto", 1])
+def test_a_bar_that_cannot_be_written_costs_nothing(stream, verbose, quadratic, monkeypatch):
+    """Nor does a warning, on a standard error that cannot be written either."""
+    monkeypatch.setattr("losslandscape.progress.PLAIN_INTERVAL", 0)
+    expected = evaluate_line(quadratic, *DATA, 3, seed=0, verbose=0)
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, stream())
+    line = evaluate_line(quadratic, *DATA, 3, seed=0, verbose=verbose)
+    np.testing.assert_array_equal(line.values["loss"], expected.values["loss"])
+    assert hessian_eigenvalues(quadratic, *DATA, verbose=verbose)[0].size == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "showwarning", print_to_stderr)
+        warn("the values are kept")
+
+
+def print_to_stderr(message, *_, **__):
+    sys.stderr.write(str(message))
+    sys.stderr.flush()

@@ -290,7 +290,7 @@ DAMAGES = {
     ),
     "without a field": (drop, "betas"),
     "text for numbers": (write_text, "alphas must hold numbers, not object"),
-    "a group in itself": (nest_in_itself, "recursion"),
+    "a group in itself": (nest_in_itself, "/values/again is also found elsewhere"),
     "no JSON": (lambda path: write_metadata(path, "{"), "Expecting property name"),
     "no object": (lambda path: write_metadata(path, "[1]"), "must be a JSON object"),
     "other shapes": (lengthen, r"values\['loss'\] must have shape \(2, 4\)"),

@@ -207,7 +207,7 @@ def test_folders_of_earlier_versions_are_read_and_appended_to(model, data, tmp_p
     for number in (0, 2, 10):
         np.savez(tmp_path / f"epoch-{number}.npz", *(arrays if number == 10 else arrays[::-1]))
     # Left by a killed process.
-    (tmp_path / "epoch-11.partial").write_bytes(b"half")
+    (tmp_path / f".epoch-11.npz.{2**40}.part").write_bytes(b"half")
     history = WeightHistory(tmp_path, append=True)
     model.fit(*data, epochs=2, callbacks=[history], verbose=0)
     files = sorted(path.name for path in tmp_path.iterdir())
