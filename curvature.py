@@ -16,7 +16,6 @@ from losslandscape.checks import (
     check_backend,
     check_choice,
     check_compiled,
-    check_directions,
     check_integer,
     import_extra,
 )
@@ -27,7 +26,14 @@ from losslandscape.derivatives import (
     mean_derivative,
     reported_loss,
 )
-from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
+from losslandscape.directions import (
+    check_directions,
+    choose_weights,
+    layer_names,
+    owners,
+    resolve_seed,
+    scales,
+)
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
@@ -136,7 +142,7 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
             finite, or for any reason that `hessian_product` has.
     """
     units = _units(model, None, None, None)
-    check_directions(model, directions)
+    directions = check_directions(model, directions)
     status = _prepare(verbose)
     with _operator(model, one_dataset(x, y), batch_size, units) as operator:
         counted = tracked(directions, status, "direction")
