@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import numbers
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -142,6 +143,28 @@ def check_integer(name, value, minimum=None):
         raise TypeError(f"`{name}` must be an integer. Received {value!r}.")
     if minimum is not None and value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}. Received {value}.")
+
+
+def check_memory(name, number, size):
+    """Refuses a number of things of some bytes each that all memory together cannot hold."""
+    available = _memory()
+    if number * size > available:
+        raise ValueError(
+            f"`{name}` asks for {number:,} in all, and the {available / 2**30:.0f} GiB of memory "
+            f"hold at most {available // size:,}. Ask for fewer."
+        )
+
+
+def _memory():
+    """The bytes of memory that this machine, or the container on it, has."""
+    limits = [sys.maxsize]
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        # There is none on Windows.
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):
+        # It is "max" without a limit.
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 def check_path(name, path):

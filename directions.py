@@ -11,6 +11,7 @@ import collections.abc
 import copy
 import fnmatch
 import functools
+import math
 from typing import NamedTuple
 
 import keras
@@ -18,7 +19,13 @@ import numpy as np
 from keras import layers
 
 from losslandscape.architecture import check_same_settings
-from losslandscape.checks import check_choice, check_integer, check_model, check_same_weights
+from losslandscape.checks import (
+    check_choice,
+    check_integer,
+    check_memory,
+    check_model,
+    check_same_weights,
+)
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.walks import precise_dtypes
 
@@ -97,6 +104,8 @@ def random_directions(
     check_choice("normalize", normalize, NORMALIZATIONS)
     check_choice("ignore", ignore, IGNORE_RULES)
     check_integer("number", number, minimum=1)
+    size = sum(math.prod(weight.shape) for weight in model.trainable_variables)
+    check_memory("number", int(number), 4 * size)
     kind = {"normalize": normalize, "ignore": ignore, "layers": layers}
     return list(RandomDirections(model, number, resolve_seed(seed), **kind))
 

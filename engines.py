@@ -136,7 +136,8 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     move, move_in_graph = _moves(state)
     values, evaluate = state.values, evaluator(state.model, interrupt)
     asked = 0
-    if state.model.test_function is None:
+    # A distributed one would have no place for metrics, which are built by the first evaluation.
+    if state.model.test_function is None and not _is_distributed(state.model):
         # Made here, not at the first point, so that it is kept for the next call.
         state.model.test_function = _test_function(state, data)
 

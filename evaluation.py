@@ -37,7 +37,7 @@ from losslandscape.engines import (
     start,
     to_tensors,
 )
-from losslandscape.grids import Grid, coordinates, line
+from losslandscape.grids import Grid, check_points, coordinates, line
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.progress import Progress, Status, check_verbose
 from losslandscape.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
@@ -164,6 +164,7 @@ def evaluate_lines(
     is_auto = _is_auto(extent)
     alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
+    check_points(int(number_of_directions) * len(alphas), "number_of_directions")
     if directions is not None and number_of_directions != 1:
         raise ValueError(
             "`number_of_directions` is for random directions, but `directions` were given. "

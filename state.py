@@ -109,8 +109,9 @@ class State:
         kinds = {kind for kind in {*map(type, self.references)} if issubclass(kind, VARIABLES)}
         hidden = [thing for thing in self.references if type(thing) in kinds]
         found = [*model.variables, *metrics, self._seed, *hidden]
-        if with_optimizer and model.optimizer is not None:
-            found += model.optimizer.variables
+        optimizer = getattr(model, "optimizer", None)
+        if with_optimizer and optimizer is not None:
+            found += optimizer.variables
         found = list({id(variable): variable for variable in found}.values())
         moved = {id(variable) for variable in (*self.moved, *metrics)}
         rest = {id(copy) for one in found if id(one) not in moved for copy in copies(one)}

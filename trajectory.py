@@ -449,6 +449,13 @@ def read_history(model, history):
             "`history` must be a `WeightHistory`, a folder, or a list of files or models. "
             f"Received {type(history).__name__}."
         )
+    if not history:
+        raise ValueError("`history` is an empty list. Pass the files or models of a training run.")
+    for entry in history:
+        if not isinstance(entry, (str, os.PathLike, keras.Model)):
+            raise TypeError(
+                f"`history` must be a list of files or models. Received {entry!r} in it."
+            )
     names = [
         entry.name if isinstance(entry, keras.Model) else Path(entry).name for entry in history
     ]

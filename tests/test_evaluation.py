@@ -604,6 +604,7 @@ def test_the_metadata_suffice_to_repeat_a_line(model, data):
             "`number_of_points` must be an integer for both axes.*5.0",
         ),
         ({"number_of_points": (5, 5.5)}, TypeError, "`number_of_points` must be an integer.*5.5"),
+        ({"number_of_points": 10**6}, ValueError, "`number_of_points` asks for 1,000,000,000,000"),
         ({"number_of_points": True}, TypeError, "`number_of_points` must be an integer.*True"),
         (
             {"number_of_points": (5, 5, 5)},
@@ -634,6 +635,13 @@ def test_bad_arguments_are_refused_with_the_model_untouched(model, data, options
     with pytest.raises(error, match=message):
         evaluate_surface(model, *data, **{"verbose": 0} | options)
     assert_same_state(model, before)
+
+
+def test_more_directions_than_memory_can_hold_are_refused(model, data):
+    with pytest.raises(ValueError, match="`number` asks for 1,000,000,000,000.* GiB of memory"):
+        random_directions(model, 10**12)
+    with pytest.raises(ValueError, match="`number_of_directions` asks for 2,000,000,000,000 in"):
+        evaluate_line(model, *data, 2, number_of_directions=10**12)
 
 
 def test_bad_directions_are_refused(model, data):
