@@ -55,7 +55,7 @@ def match_weights(model, other):
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument is not a `keras.Model`.
-        ValueError: If the models differ in the shapes of their weights, a weight is
+        ValueError: If the models differ in more than their weights, a weight is
             not finite, or a layer is not supported. Supported are dense and
             convolutional layers, embeddings, normalization over channels, pooling,
             elementwise layers and activations, `Flatten`, `Reshape`, `Concatenate`,

@@ -56,8 +56,9 @@ LIBRARIES = sys.stdlib_module_names - {"types"} | {
     "tensorflow",
     "torch",
 }
-# How deep objects in attributes of a layer are compared.
-DEPTH = 4
+# How deep the attributes of a layer are compared, in containers, and how many an object counts as:
+# its own may lead anywhere.
+DEPTH, OBJECT = 12, 3
 
 
 def check_same_architecture(models, names):
@@ -151,7 +152,8 @@ def _titled(layer):
 
 def _settings(layer):
     """All that a layer computes with besides its weights, by name."""
-    attributes = {key: value for key, value in vars(layer).items() if key[0] != "_"}
+    used = _names_in(type(layer))
+    attributes = {key: value for key, value in vars(layer).items() if key[0] != "_" or key in used}
     found = {
         # A function itself can be compared, unlike its serialized form, which names lines.
         key: attributes[key] if callable(attributes.get(key)) else value
@@ -167,6 +169,15 @@ def _settings(layer):
     if not _is_of_library(type(layer)):
         found |= {key: value for key, value in attributes.items() if key not in USUAL}
     return {key: value for key, value in found.items() if not _is_free(key)}
+
+
+def _names_in(kind):
+    """The names that the methods of one's own classes use, such as those of private attributes."""
+    own_classes = [each for each in kind.__mro__ if not _is_of_library(each)]
+    parts = [part for each in own_classes for part in vars(each).values()]
+    functions = [getattr(part, "fget", part) for part in parts]
+    codes = [each.__code__ for each in functions if isinstance(each, types.FunctionType)]
+    return {name for code in codes for name in code.co_names}
 
 
 def _config(layer):
@@ -199,22 +210,21 @@ def _described(thing, depth=DEPTH):
         return thing if thing == thing else "nan"  # noqa: PLR0124
     for kind, describe in DESCRIPTIONS.items():
         if isinstance(thing, kind):
-            return describe(thing, depth - 1) if depth else type(thing).__qualname__
+            return describe(thing, depth - 1) if depth > 0 else type(thing).__qualname__
     if tf.is_tensor(thing) or ops.is_tensor(thing):
         return _array(thing)
-    return _object(thing, depth - 1) if depth else type(thing).__qualname__
+    return _object(thing, depth - OBJECT) if depth > 0 else type(thing).__qualname__
 
 
 def _mapping(things, depth):
     if things.get("class_name") == "DTypePolicy":
         return things["config"]["name"]
-    # Not deeper: a configuration is finite.
     parts = {key: value for key, value in things.items() if not _is_free(key)}
-    return {str(key): _described(value, depth + 1) for key, value in parts.items()}
+    return {str(key): _described(value, depth) for key, value in parts.items()}
 
 
 def _sequence(things, depth):
-    return [_described(each, depth + 1) for each in things]
+    return [_described(each, depth) for each in things]
 
 
 def _set(things, depth):
@@ -270,7 +280,9 @@ def _object(thing, depth):
         )
     if _is_of_library(type(thing)):
         return name
-    return name, _described(getattr(thing, "__dict__", {}), depth)
+    slots = [getattr(each, "__slots__", ()) for each in type(thing).__mro__]
+    names = [*getattr(thing, "__dict__", ()), *(name for each in slots for name in each)]
+    return name, _described({name: getattr(thing, name, None) for name in names}, depth)
 
 
 DESCRIPTIONS = {

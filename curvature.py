@@ -27,6 +27,7 @@ from losslandscape.derivatives import (
     reported_loss,
 )
 from losslandscape.directions import (
+    check_direction,
     check_directions,
     choose_weights,
     layer_names,
@@ -104,6 +105,7 @@ def hessian_product(
     multiply = _multiplier(model, read_dataset(model, one_dataset(x, y), batch_size))
 
     def product(direction):
+        direction = check_direction(model, direction)
         # Those of the weights that the model has now.
         units = scales(model, normalize, ignore, layers)
         with evaluated(model) as state:

@@ -182,8 +182,7 @@ def direction_between(model, other):
 
     Raises:
         TypeError: If an argument is not a Keras model.
-        ValueError: If the trainable weights of the two differ in number or
-            shape.
+        ValueError: If the two differ in more than the values of their weights.
 
     Example:
 
@@ -212,15 +211,49 @@ def check_directions(model, directions, number=None):
         TypeError: If a direction does not hold real numbers.
         ValueError: If anything else is wrong.
     """
-    if not isinstance(directions, (list, tuple, RandomDirections)) or not directions:
+    is_list = isinstance(directions, (list, tuple))
+    if not is_list or not directions:
         raise ValueError(
             "`directions` must be a list of directions, as `random_directions` returns. "
-            f"Received {type(directions).__name__}{'' if directions else ' of length 0'}."
+            f"Received {type(directions).__name__}{' of length 0' if is_list else ''}."
         )
     if number is not None and len(directions) != number:
         raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
     pairs = enumerate(directions)
-    return [_checked(model, each, f"directions[{index}]") for index, each in pairs]
+    return [check_direction(model, each, f"directions[{index}]") for index, each in pairs]
+
+
+def check_direction(model, direction, name="direction"):
+    """Refuses what is no direction of a model.
+
+    Args:
+        model: A built `keras.Model`.
+        direction: What a user gave as a direction.
+        name: What errors call it.
+
+    Returns:
+        A list of arrays, of the types that weights move in.
+
+    Raises:
+        TypeError: If it does not hold real numbers.
+        ValueError: If its shapes are not those of the weights, or a number is not finite.
+    """
+    weights = model.trainable_variables
+    shapes = [tuple(weight.shape) for weight in weights]
+    is_list = isinstance(direction, (list, tuple))
+    arrays = [_real(array, name) for array in direction] if is_list else None
+    received = [array.shape for array in arrays] if is_list else type(direction).__name__
+    if received != shapes:
+        raise ValueError(
+            f"`{name}` must be a list of arrays with the shapes of `model.trainable_variables`, "
+            f"{shapes}. Received {received}."
+        )
+    pairs = zip(arrays, precise_dtypes(weights), strict=True)
+    with np.errstate(over="ignore"):
+        arrays = [array.astype(dtype, copy=False) for array, dtype in pairs]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"`{name}` must be finite. It holds NaN or inf.")
+    return arrays
 
 
 def filters(model):
@@ -410,26 +443,6 @@ def resolve_seed(seed):
 def to_numpy(weight):
     """Returns a Keras variable as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32, copy=False)
-
-
-def _checked(model, direction, name):
-    """The arrays of a direction in the types that weights move in; refuses what cannot be one."""
-    weights = model.trainable_variables
-    shapes = [tuple(weight.shape) for weight in weights]
-    is_list = isinstance(direction, (list, tuple))
-    arrays = [_real(array, name) for array in direction] if is_list else None
-    received = [array.shape for array in arrays] if is_list else type(direction).__name__
-    if received != shapes:
-        raise ValueError(
-            f"`{name}` must be a list of arrays with the shapes of `model.trainable_variables`, "
-            f"{shapes}. Received {received}."
-        )
-    pairs = zip(arrays, precise_dtypes(weights), strict=True)
-    with np.errstate(over="ignore"):
-        arrays = [array.astype(dtype, copy=False) for array, dtype in pairs]
-    if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError(f"`{name}` must be finite. It holds NaN or inf.")
-    return arrays
 
 
 def _real(array, name):

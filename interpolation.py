@@ -55,8 +55,9 @@ def evaluate_interpolation(
     Args:
         model: A compiled and built `keras.Model`, at coordinate 0. It is left
             as it was.
-        other: A model of the same architecture, at coordinate 1; it need not be
-            compiled.
+        other: A model of the same architecture, at coordinate 1: only the values of
+            its weights may differ, and names, seeds, initializers, constraints and
+            what is trainable. It need not be compiled; the loss is that of `model`.
         datasets: One dataset or several; see `evaluate_lines`.
         number_of_points: Points along the line, at least 2. Defaults to 41,
             which include both models.
@@ -85,8 +86,8 @@ def evaluate_interpolation(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or the models differ in
-            the shapes of their weights or in how they normalize their inputs;
-            raised before any point is computed.
+            more than the values of their weights; raised before any point is
+            computed.
 
     Reference:
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).

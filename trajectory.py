@@ -437,7 +437,8 @@ def read_history(model, history):
         FileNotFoundError: If there is no such file.
         TypeError: If `history` is none of these.
         ValueError: If there are no records or several kinds of files, or they
-            cannot be read or do not fit the model.
+            cannot be read or do not fit the model: recorded models may differ from it
+            only in the values of their weights.
     """
     if isinstance(history, WeightHistory):
         # Its folder may also hold saved models.

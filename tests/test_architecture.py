@@ -1,5 +1,6 @@
 """What two models must have in common, so that the weights of one can be put into the other."""
 
+import dataclasses
 import functools
 import re
 import types
@@ -59,15 +60,20 @@ class Tempered(layers.Layer):
         return x
 
 
+@dataclasses.dataclass(slots=True)
+class Options:
+    temperature: float
+
+
 class Subclassed(keras.Model):
-    def __init__(self, temperature):
+    def __init__(self, temperature, kind):
         super().__init__()
         self.dense = layers.Dense(1)
-        self.options = types.SimpleNamespace(temperature=temperature)
+        self._options = kind(temperature=temperature)
         self(X)
 
     def call(self, x):
-        return self.dense(x) / self.options.temperature
+        return self.dense(x) / self._options.temperature
 
 
 def functional(*, skips=False, factor=2.0):
@@ -141,9 +147,14 @@ DIFFERENT = {
         "'t' in layer",
     ),
     "object": (
-        lambda temperature=1.0: Subclassed(temperature),
+        lambda temperature=1.0: Subclassed(temperature, types.SimpleNamespace),
         {"temperature": 2.0},
-        "'options' in layer 'subclassed",
+        "'_options' in layer 'subclassed",
+    ),
+    "slots": (
+        lambda temperature=1.0: Subclassed(temperature, Options),
+        {"temperature": 2.0},
+        "'_options' in layer 'subclassed",
     ),
     "number between layers": (functional, {"factor": 3.0}, "other connections"),
     "connection": (functional, {"skips": True}, "other connections"),
