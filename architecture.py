@@ -152,8 +152,7 @@ def _titled(layer):
 
 def _settings(layer):
     """All that a layer computes with besides its weights, by name."""
-    used = _names_in(type(layer))
-    attributes = {key: value for key, value in vars(layer).items() if key[0] != "_" or key in used}
+    attributes = _attributes(layer, _names_in(type(layer)))
     found = {
         # A function itself can be compared, unlike its serialized form, which names lines.
         key: attributes[key] if callable(attributes.get(key)) else value
@@ -237,16 +236,14 @@ def _array(thing, _=None):
     except Exception:
         # Symbolic, or of another kind than arrays.
         return type(thing).__qualname__
-    return (
-        str(array.dtype),
-        array.shape,
-        array.tolist() if array.dtype == object else array.tobytes(),
-    )
+    content = array.tolist() if array.dtype == object else array.tobytes()
+    return str(array.dtype), array.shape, content
 
 
 def _function(function, depth):
     if _is_of_library(function):
         return function.__module__, function.__qualname__
+    # An empty cell has no contents.
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
     around = [cells, function.__defaults__, function.__kwdefaults__]
     return _code(function.__code__), _described(around, depth)
@@ -275,9 +272,8 @@ def _object(thing, depth):
         return name, _described(_config(thing), depth)
     if hasattr(thing, "export"):
         # A table of TensorFlow.
-        return name, sorted(
-            map(repr, zip(*(part.numpy().tolist() for part in thing.export()), strict=True))
-        )
+        keys, values = (part.numpy().tolist() for part in thing.export())
+        return name, sorted(map(repr, zip(keys, values, strict=True)))
     if _is_of_library(type(thing)):
         return name
     slots = [getattr(each, "__slots__", ()) for each in type(thing).__mro__]
@@ -296,18 +292,24 @@ DESCRIPTIONS = {
     dict: _mapping,
     **dict.fromkeys((list, tuple), _sequence),
     **dict.fromkeys((set, frozenset), _set),
+    **dict.fromkeys((slice, range, np.dtype, tf.DType), lambda thing, _: repr(thing)),
     types.FunctionType: _function,
     types.MethodType: lambda method, depth: _function(method.__func__, depth),
     types.BuiltinFunctionType: _name,
     functools.partial: _partial,
-    tf.types.experimental.PolymorphicFunction: lambda f, depth: _described(
-        f.python_function, depth
+    tf.types.experimental.PolymorphicFunction: lambda graph, depth: _described(
+        graph.python_function, depth
     ),
 }
 
 
 def _is_of_library(thing):
     return (thing.__module__ or "").partition(".")[0] in LIBRARIES
+
+
+def _attributes(thing, used=()):
+    """The attributes of an object that are not Keras' own business."""
+    return {key: value for key, value in vars(thing).items() if key[0] != "_" or key in used}
 
 
 def _graphs(model):
@@ -329,7 +331,7 @@ def _graph(model, positions):
         if not isinstance(operation, layers.InputLayer):
             # What is no layer, such as a product, holds its settings itself.
             is_layer = isinstance(operation, keras.Layer)
-            what = positions[id(operation)] if is_layer else _described(vars(operation))
+            what = positions[id(operation)] if is_layer else _described(_attributes(operation))
             kind = None if is_layer else _kind(operation)
             found.append((kind, what, tree.map_structure(described, arguments)))
         for tensor in outputs:

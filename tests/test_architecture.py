@@ -83,6 +83,11 @@ def functional(*, skips=False, factor=2.0):
     return keras.Model(inputs, outputs)
 
 
+def sliced(start=0):
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, layers.Dense(1)(inputs[:, start : start + 2]))
+
+
 def table(values):
     keys = tf.constant(["a", "b"])
     initializer = tf.lookup.KeyValueTensorInitializer(keys, tf.constant(values))
@@ -157,6 +162,13 @@ DIFFERENT = {
         "'_options' in layer 'subclassed",
     ),
     "number between layers": (functional, {"factor": 3.0}, "other connections"),
+    "slice": (
+        lambda start=0: keras.Model(
+            x := keras.Input((4,)), layers.Dense(1)(x[:, start : start + 2])
+        ),
+        {"start": 2},
+        "other connections",
+    ),
     "connection": (functional, {"skips": True}, "other connections"),
     "layer": (
         lambda kind=layers.ReLU: network(back=[kind()]),
@@ -186,6 +198,13 @@ def test_names_seeds_and_how_weights_began_may_differ():
         return keras.Sequential(parts, name=f"network-{seed}")
 
     check_same_settings(make(1), make(2, is_other=True))
+
+
+def test_a_model_that_is_part_of_another_is_the_same():
+    model, other = functional(), functional()
+    keras.Model(other.input, layers.Dense(1)(other.output))
+    keras.Model(other.input, other.layers[1].output)
+    check_same_settings(model, other)
 
 
 @pytest.mark.parametrize("make", [functional, network, lambda: lookup(["a", "b"])])
