@@ -454,7 +454,7 @@ def _real(array, name):
         kind = keras.backend.standardize_dtype(array.dtype)
     except (TypeError, ValueError):
         # Rows of several lengths, or things that are no numbers.
-        kind = type(array).__name__
+        kind = str(getattr(array, "dtype", type(array).__name__))
     if kind != "bool" and "float" not in kind and "int" not in kind:
         raise TypeError(
             f"`{name}` must hold real numbers, since weights move by real steps. Received {kind}."

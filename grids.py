@@ -14,8 +14,8 @@ import numpy as np
 from losslandscape.checks import check_integer, check_memory, check_not_data
 from losslandscape.surfaces import LossLine, LossSurface
 
-# What a point takes at least: its coordinates, its place in the order, and a few values.
-BYTES = 64
+# What a point takes: its coordinates, its place in the order, a few values, and copies of these.
+BYTES = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
