@@ -19,6 +19,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from losslandscape.architecture import check_same_settings
 from losslandscape.checks import check_model, import_extra
 from losslandscape.internals import calls, has_graph
 
@@ -54,7 +55,7 @@ def match_weights(model, other):
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument is not a `keras.Model`.
-        ValueError: If the models differ in the shapes of their weights, a weight is
+        ValueError: If the models differ in more than their weights, a weight is
             not finite, or a layer is not supported. Supported are dense and
             convolutional layers, embeddings, normalization over channels, pooling,
             elementwise layers and activations, `Flatten`, `Reshape`, `Concatenate`,
@@ -90,6 +91,7 @@ def _check(model, other):
             "`other` must have the architecture of `model`: the shapes of all its weights must be "
             f"{shapes}. Received {received}."
         )
+    check_same_settings(model, other)
     for part, name in ((model, "model"), (other, "other")):
         for weight, array in zip(part.weights, part.get_weights(), strict=True):
             if not np.isfinite(_to_float(array)).all():

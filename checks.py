@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import numbers
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -50,6 +51,12 @@ def check_model(model, name="model"):
             f"`{name}` has quantized weights, which cannot be moved by small steps (layers "
             f"{quantized}). Use the model as it was before `quantize()`."
         )
+    is_complex = [weight.path for weight in model.weights if "complex" in weight.dtype]
+    if is_complex:
+        raise ValueError(
+            f"`{name}` has complex weights, but directions are real: {is_complex}. Keep the real "
+            "and the imaginary part in a weight each, and join them in `call`."
+        )
     if not model.trainable_variables:
         raise ValueError(
             f"`{name}` {model.name!r} has no trainable weights, and only those are moved. Set "
@@ -69,12 +76,20 @@ def check_complete(model, number):
 
 
 def check_compiled(model, name="model"):
-    """Refuses anything without weights that can be moved, or without a loss."""
+    """Refuses anything without weights that can be moved, or without a loss in full precision."""
     check_model(model, name)
     if not model.compiled:
         raise ValueError(
             f"`{name}` {model.name!r} is not compiled, so its loss is unknown. Call "
             "`model.compile(loss=...)` first; an optimizer is not needed."
+        )
+    kept = [variable.dtype for variable in model.metrics_variables]
+    halves = {each for each in (keras.config.floatx(), *kept) if each in ("float16", "bfloat16")}
+    if halves:
+        raise ValueError(
+            f"`{name}` rounds its loss and metrics to {halves.pop()}, in which it was compiled, to "
+            "two or three digits. Call `keras.config.set_floatx('float32')` and compile it again; "
+            "its layers keep their type, and new ones take that of `keras.config.set_dtype_policy`."
         )
 
 
@@ -89,27 +104,6 @@ def check_same_weights(model, other, name="other"):
             f"`{name}` must have the architecture of `model`: the shapes of its trainable weights "
             f"must be {shapes}. Received {received}."
         )
-
-
-def check_directions(model, directions, number=None):
-    """Refuses directions that do not fit the model, or whose number is not `number`."""
-    if not isinstance(directions, (list, tuple)) or not directions:
-        raise ValueError(
-            "`directions` must be a list of directions, as `random_directions` returns. "
-            f"Received {type(directions).__name__}{'' if directions else ' of length 0'}."
-        )
-    if number is not None and len(directions) != number:
-        raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
-    shapes = [tuple(weight.shape) for weight in model.trainable_variables]
-    for index, direction in enumerate(directions):
-        received = [np.shape(array) for array in direction]
-        if received != shapes:
-            raise ValueError(
-                f"`directions[{index}]` must be a list of arrays with the shapes of "
-                f"`model.trainable_variables`, {shapes}. Received {received}."
-            )
-        if not all(np.isfinite(array).all() for array in direction):
-            raise ValueError(f"`directions[{index}]` must be finite. It holds NaN or inf.")
 
 
 def check_backend(subject, backends):
@@ -203,6 +197,28 @@ def check_list(name, values):
     if not isinstance(values, collections.abc.Iterable) or isinstance(values, unordered):
         raise TypeError(f"`{name}` must be a list. Received {values!r}.")
     return list(values)
+
+
+def check_memory(name, number, size):
+    """Refuses a number of things of some bytes each that all memory together cannot hold."""
+    available = _memory()
+    if number * size > available:
+        raise ValueError(
+            f"`{name}` asks for {number:,} in all, and the {available / 2**30:.0f} GiB of memory "
+            f"hold at most {available // size:,}. Ask for fewer."
+        )
+
+
+def _memory():
+    """The bytes of memory that this machine, or the container on it, has."""
+    limits = [sys.maxsize]
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        # There is none on Windows.
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with contextlib.suppress(OSError, ValueError):
+        # It is "max" without a limit.
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(limits)
 
 
 def check_path(name, path):

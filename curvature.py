@@ -16,7 +16,6 @@ from losslandscape.checks import (
     check_backend,
     check_choice,
     check_compiled,
-    check_directions,
     check_integer,
     check_number,
     import_extra,
@@ -28,7 +27,15 @@ from losslandscape.derivatives import (
     mean_derivative,
     reported_loss,
 )
-from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
+from losslandscape.directions import (
+    check_direction,
+    check_directions,
+    choose_weights,
+    layer_names,
+    owners,
+    resolve_seed,
+    scales,
+)
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
@@ -99,6 +106,7 @@ def hessian_product(
     multiply = _multiplier(model, read_dataset(model, one_dataset(x, y), batch_size))
 
     def product(direction):
+        direction = check_direction(model, direction)
         # Those of the weights that the model has now.
         units = scales(model, normalize, ignore, layers)
         with evaluated(model) as state:
@@ -137,7 +145,7 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
             finite, or for any reason that `hessian_product` has.
     """
     units = _units(model, None, None, None)
-    check_directions(model, directions)
+    directions = check_directions(model, directions)
     status = _prepare(verbose)
     with _operator(model, one_dataset(x, y), batch_size, units) as operator:
         counted = tracked(directions, status, "direction")

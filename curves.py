@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from losslandscape.architecture import check_same_architecture
 from losslandscape.checks import check_backend, check_compiled, check_integer
 from losslandscape.datasets import map_arrays, one_dataset, read_dataset
 from losslandscape.directions import resolve_seed
@@ -24,7 +25,6 @@ from losslandscape.internals import flatten_layers
 from losslandscape.interpolation import (
     between_models,
     check_mixtures,
-    check_same_architecture,
     describe_mixtures,
     measure_mixtures,
     mixed_weights,
@@ -275,10 +275,13 @@ def _clone(model, batch):
             clone(x)
         for weight, twin in zip(model.weights, clone.weights, strict=True):
             twin.assign(weight)
-        for layer in flatten_layers(clone):
+        for layer, twin in zip(flatten_layers(model), flatten_layers(clone), strict=True):
             if isinstance(layer, layers.Normalization):
                 # It computes with constants derived from its weights.
-                layer.finalize_state()
+                twin.finalize_state()
+            if hasattr(layer, "lookup_table"):
+                # A vocabulary that was learned from data is not in the configuration.
+                twin.set_vocabulary(layer.get_vocabulary(include_special_tokens=False))
         check_same_architecture([model, clone], ["model", "its clone"])
     except Exception as error:
         raise ValueError(

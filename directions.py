@@ -11,14 +11,23 @@ import collections.abc
 import copy
 import fnmatch
 import functools
+import math
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from keras import layers
 
-from losslandscape.checks import check_choice, check_integer, check_model, check_same_weights
+from losslandscape.architecture import check_same_settings
+from losslandscape.checks import (
+    check_choice,
+    check_integer,
+    check_memory,
+    check_model,
+    check_same_weights,
+)
 from losslandscape.internals import flatten_layers, own_trainable_variables
+from losslandscape.walks import precise_dtypes
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
 IGNORE_RULES = ("biasbn", None)
@@ -95,6 +104,8 @@ def random_directions(
     check_choice("normalize", normalize, NORMALIZATIONS)
     check_choice("ignore", ignore, IGNORE_RULES)
     check_integer("number", number, minimum=1)
+    size = sum(math.prod(weight.shape) for weight in model.trainable_variables)
+    check_memory("number", int(number), 4 * size)
     kind = {"normalize": normalize, "ignore": ignore, "layers": layers}
     return list(RandomDirections(model, number, resolve_seed(seed), **kind))
 
@@ -171,8 +182,7 @@ def direction_between(model, other):
 
     Raises:
         TypeError: If an argument is not a Keras model.
-        ValueError: If the trainable weights of the two differ in number or
-            shape.
+        ValueError: If the two differ in more than the values of their weights.
 
     Example:
 
@@ -181,8 +191,69 @@ def direction_between(model, other):
     """
     check_model(model)
     check_same_weights(model, other)
+    check_same_settings(model, other)
     pairs = zip(model.trainable_variables, other.trainable_variables, strict=True)
     return [to_numpy(end) - to_numpy(start) for start, end in pairs]
+
+
+def check_directions(model, directions, number=None):
+    """Refuses directions that do not fit the model, or whose number is not `number`.
+
+    Args:
+        model: A built `keras.Model`.
+        directions: What a user gave as directions.
+        number: How many there must be. Defaults to `None`, any number.
+
+    Returns:
+        A list of directions, each a list of arrays of the types that weights move in.
+
+    Raises:
+        TypeError: If a direction does not hold real numbers.
+        ValueError: If anything else is wrong.
+    """
+    is_list = isinstance(directions, (list, tuple))
+    if not is_list or not directions:
+        raise ValueError(
+            "`directions` must be a list of directions, as `random_directions` returns. "
+            f"Received {type(directions).__name__}{' of length 0' if is_list else ''}."
+        )
+    if number is not None and len(directions) != number:
+        raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
+    pairs = enumerate(directions)
+    return [check_direction(model, each, f"directions[{index}]") for index, each in pairs]
+
+
+def check_direction(model, direction, name="direction"):
+    """Refuses what is no direction of a model.
+
+    Args:
+        model: A built `keras.Model`.
+        direction: What a user gave as a direction.
+        name: What errors call it.
+
+    Returns:
+        A list of arrays, of the types that weights move in.
+
+    Raises:
+        TypeError: If it does not hold real numbers.
+        ValueError: If its shapes are not those of the weights, or a number is not finite.
+    """
+    weights = model.trainable_variables
+    shapes = [tuple(weight.shape) for weight in weights]
+    is_list = isinstance(direction, (list, tuple))
+    arrays = [_real(array, name) for array in direction] if is_list else None
+    received = [array.shape for array in arrays] if is_list else type(direction).__name__
+    if received != shapes:
+        raise ValueError(
+            f"`{name}` must be a list of arrays with the shapes of `model.trainable_variables`, "
+            f"{shapes}. Received {received}."
+        )
+    pairs = zip(arrays, precise_dtypes(weights), strict=True)
+    with np.errstate(over="ignore"):
+        arrays = [array.astype(dtype, copy=False) for array, dtype in pairs]
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError(f"`{name}` must be finite. It holds NaN or inf.")
+    return arrays
 
 
 def filters(model):
@@ -372,6 +443,23 @@ def resolve_seed(seed):
 def to_numpy(weight):
     """Returns a Keras variable as a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(weight)).astype(np.float32, copy=False)
+
+
+def _real(array, name):
+    """Anything like an array as an array of real numbers."""
+    if isinstance(array, keras.Variable) or keras.ops.is_tensor(array):
+        array = keras.ops.convert_to_numpy(array)
+    try:
+        array = np.asarray(array)
+        kind = keras.backend.standardize_dtype(array.dtype)
+    except (TypeError, ValueError):
+        # Rows of several lengths, or things that are no numbers.
+        kind = str(getattr(array, "dtype", type(array).__name__))
+    if kind != "bool" and "float" not in kind and "int" not in kind:
+        raise TypeError(
+            f"`{name}` must hold real numbers, since weights move by real steps. Received {kind}."
+        )
+    return array
 
 
 def _check_any(arrays):

@@ -158,12 +158,12 @@ def evaluator(model, interrupt):
     def evaluate(dataset):
         batches = dataset.keras_batches
         kind = repr(batches.element_spec)
+        model.test_function = functions.get(kind)
         try:
-            if kind not in functions:
-                functions[kind] = _new_test_function(model)
-            model.test_function = functions[kind]
-            with _silent_retracing():
+            # Here Keras makes it: a distributed one needs the metrics that it builds first.
+            with _silent_retracing(), _new_step(model):
                 logs = model.evaluate(batches, **options)
+            functions[kind] = model.test_function
         except Exception as error:
             error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{_hint(dataset)}")
             raise
@@ -187,24 +187,22 @@ def _hint(dataset):
     return ""
 
 
-def _new_test_function(model):
-    """The function that `model.evaluate` makes for itself, not yet traced."""
+@contextlib.contextmanager
+def _new_step(model):
+    """Lets Keras trace the test step again: JAX takes a method for the one whose trace it has."""
     step, attributes = model.test_step, vars(model)
     before = attributes.get("test_step")
 
-    # JAX takes a method for the same as before, whose trace may be stale.
     def test_step(*arguments):
         return step(*arguments)
 
     attributes["test_step"] = test_step
     try:
-        model.test_function = None
-        model.make_test_function()
+        yield
     finally:
         del attributes["test_step"]
         if before is not None:
             attributes["test_step"] = before
-    return model.test_function
 
 
 @contextlib.contextmanager

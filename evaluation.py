@@ -16,13 +16,17 @@ from losslandscape.checks import (
     check_choice,
     check_compiled,
     check_complete,
-    check_directions,
     check_integer,
     check_metric,
     warn,
 )
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
-from losslandscape.directions import RandomDirections, layer_names, resolve_seed
+from losslandscape.directions import (
+    RandomDirections,
+    check_directions,
+    layer_names,
+    resolve_seed,
+)
 from losslandscape.engines import (
     ENGINES,
     as_arrays,
@@ -33,7 +37,7 @@ from losslandscape.engines import (
     start,
     to_tensors,
 )
-from losslandscape.grids import Grid, coordinates, line
+from losslandscape.grids import Grid, check_points, coordinates, line
 from losslandscape.interrupts import patient_interrupts
 from losslandscape.progress import Progress, Status, check_verbose
 from losslandscape.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
@@ -116,7 +120,8 @@ def evaluate_lines(
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
             `"auto"` goes as far to both sides as the loss on the first dataset
-            stays below ten times that of the model, along all directions.
+            stays below ten times that of the model, along all directions; `metric`
+            if the model reports no loss.
         metric: The metric that the progress bar shows, one that the model
             reports. All of them are measured. Defaults to `"loss"`.
         seed: Integer seed for the random directions. `None` (the default) draws
@@ -159,6 +164,7 @@ def evaluate_lines(
     is_auto = _is_auto(extent)
     alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
     check_integer("number_of_directions", number_of_directions, minimum=1)
+    check_points(int(number_of_directions) * len(alphas), "number_of_directions")
     if directions is not None and number_of_directions != 1:
         raise ValueError(
             "`number_of_directions` is for random directions, but `directions` were given. "
@@ -446,8 +452,8 @@ class Evaluation:
                     f"`{name}` is for random directions, but `directions` were given. Received "
                     f"{name}={value!r}. Leave it out, or pass it to `random_directions`."
                 )
-        check_directions(self.model, directions, number if exactly else None)
-        return list(directions), {"directions": "given"}
+        directions = check_directions(self.model, directions, number if exactly else None)
+        return directions, {"directions": "given"}
 
     def seed(self, seed):
         """Returns the given seed, or else that of the checkpoint, or draws one."""
@@ -458,17 +464,24 @@ class Evaluation:
         self._status.announce("Looking for the extent")
         with patient_interrupts() as interrupt, evaluated(self.model) as state:
             measure = evaluate_engine(state, self.data[:1], interrupt)
-            ((loss,),) = _losses(measure, directions[:1], [0.0])
+            (values,) = measure_center(measure, directions[:1])
+            self._check_measured(values)
             check_complete(self.model, self._number_of_weights)
+            name = "loss" if "loss" in values else self.metrics[0]
+            loss = values[name]
             if not 0 < loss < np.inf:
                 raise ValueError(
-                    "`extent='auto'` needs a finite loss above 0. Received a model with "
+                    f"`extent='auto'` needs a finite {name} above 0. Received a model with "
                     f"{loss:g}. Give the first and last coordinate, such as (-1, 1)."
                 )
 
             def is_low(exponent):
-                ends = [-(2.0**exponent), 2.0**exponent]
-                return (_losses(measure, directions, ends) <= RISE * loss).all()
+                ends = np.array([[-(2.0**exponent)], [2.0**exponent]])
+                return all(
+                    results[0][name][0] <= RISE * loss
+                    for direction in directions
+                    for _, results in measure([direction], ends)
+                )
 
             exponent = _highest(is_low)
         digits = 1 - int(np.floor(np.log10(2.0**exponent)))
@@ -688,17 +701,6 @@ def _highest(is_low):
     for step in (0.5, 0.25, 0.125):
         exponent += step * (exponent < highest and is_low(exponent + step))
     return exponent
-
-
-def _losses(measure, directions, alphas):
-    """The loss at some coordinates along each direction; it may be NaN or inf."""
-    points = np.reshape(alphas, (-1, 1))
-    return np.array(
-        [
-            [results[0]["loss"][0] for _, results in measure([direction], points)]
-            for direction in directions
-        ]
-    )
 
 
 def _along(measure, legs, centers, missing):

@@ -12,8 +12,20 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from losslandscape.checks import check_number, check_path, import_extra
-from losslandscape.files import read_array, reading, replace_file, replacing, stand_in
+from losslandscape.checks import (
+    check_choice,
+    check_metric,
+    check_number,
+    check_path,
+    import_extra,
+)
+from losslandscape.files import (
+    read_array,
+    reading,
+    replace_file,
+    replacing,
+    stand_in,
+)
 from losslandscape.layout import finite_limits, round_levels, short_names
 from losslandscape.plotting import (
     SCALES,
@@ -40,7 +52,7 @@ NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]|\A\
 XML_ENTITIES = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
 
-def write_reference(path, train=None, test=None):
+def write_reference(path, train=None, test=None, *, metric="loss"):
     """Writes lines or surfaces as the paper's reference implementation does.
 
     As in its files, the loss is the one without weight penalties (where that was
@@ -53,10 +65,13 @@ def write_reference(path, train=None, test=None):
             direction of a line is written. Defaults to `None`.
         test: The same for the test set, at the same coordinates. Defaults to
             `None`.
+        metric: Which of the measured values to write as the loss. Defaults to
+            `"loss"`, without penalties.
 
     Raises:
-        ValueError: If neither is given, if their coordinates differ, or if `path`
-            is not a file that can be written.
+        TypeError: If an argument has the wrong type.
+        ValueError: If neither is given, if `metric` was not measured, if their
+            coordinates differ, or if `path` is not a file that can be written.
 
     Example:
 
@@ -74,8 +89,10 @@ def write_reference(path, train=None, test=None):
     }
     if not parts:
         raise ValueError("One of `train` and `test` must be given. Received None for both.")
+    check_metric(metric, single=True)
     first = next(iter(parts.values()))
     for name, part in parts.items():
+        check_choice("metric", metric, tuple(part.values))
         if not _share_coordinates(first, part):
             raise ValueError(
                 f"`{name}` must have the coordinates of `train`: {first!r}. Received {part!r}."
@@ -84,7 +101,8 @@ def write_reference(path, train=None, test=None):
         for name, axis in zip(AXES, first.axes, strict=False):
             file[name] = axis
         for name, part in parts.items():
-            loss = "data_loss" if "data_loss" in part.values else "loss"
+            is_split = metric == "loss" and "data_loss" in part.values
+            loss = "data_loss" if is_split else metric
             file[f"{name}_loss"] = _array_of(part, loss)
             if "accuracy" in part.values:
                 file[f"{name}_acc"] = _array_of(part, "accuracy", factor=100)

@@ -6,12 +6,16 @@ drawn.
 
 import dataclasses
 import functools
+import math
 import numbers
 
 import numpy as np
 
-from losslandscape.checks import check_integer, check_not_data
+from losslandscape.checks import check_integer, check_memory, check_not_data
 from losslandscape.surfaces import LossLine, LossSurface
+
+# What a point takes: its coordinates, its place in the order, a few values, and copies of these.
+BYTES = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +45,9 @@ class Grid:
             TypeError: If an argument has the wrong type.
             ValueError: If there are fewer than two points, or the extent is empty or infinite.
         """
-        pairs = zip(*_per_axis(number_of_points, extent), strict=True)
+        pairs = list(zip(*_per_axis(number_of_points, extent), strict=True))
+        if all(isinstance(number, numbers.Integral) for number, _ in pairs):
+            check_points(math.prod(int(number) for number, _ in pairs))
         return cls(*(coordinates(number, ends) for number, ends in pairs))
 
     @property
@@ -95,6 +101,7 @@ def coordinates(number_of_points, extent):
     """
     check_not_data("number_of_points", number_of_points)
     check_integer("number_of_points", number_of_points, minimum=2)
+    check_points(int(number_of_points))
     is_pair = isinstance(extent, (tuple, list, np.ndarray)) and len(extent) == 2
     if not is_pair or not all(isinstance(end, numbers.Real) for end in extent):
         raise TypeError(f"`extent` must be two numbers, such as (-1, 1). Received {extent!r}.")
@@ -113,6 +120,11 @@ def coordinates(number_of_points, extent):
             f"points in between. Received {extent!r}."
         )
     return points
+
+
+def check_points(number, name="number_of_points"):
+    """Refuses more points than memory can hold; `name` is the argument that asks for them."""
+    check_memory(name, number, BYTES)
 
 
 def line(alphas, values, center, metadata):

@@ -51,13 +51,23 @@ def has_graph(model):
 
 def calls(model):
     """Yields the operation, inputs and outputs of each call in a model's graph, in order."""
-    function = getattr(model, "_functional", model)
-    for depth in sorted(function._nodes_by_depth, reverse=True):
-        for node in function._nodes_by_depth[depth]:
-            yield node.operation, node.input_tensors, node.outputs
+    for node in _nodes(model):
+        yield node.operation, node.input_tensors, node.outputs
+
+
+def calls_with_arguments(model):
+    """Yields the operation, arguments and outputs of each call in a model's graph, in order."""
+    for node in _nodes(model):
+        yield node.operation, [node.arguments.args, node.arguments.kwargs], node.outputs
 
 
 def schedule_of(optimizer):
     """Returns the schedule that an optimizer takes its learning rate from, or `None`."""
     rate = optimizer._learning_rate
     return rate if isinstance(rate, LearningRateSchedule) else None
+
+
+def _nodes(model):
+    function = getattr(model, "_functional", model)
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        yield from function._nodes_by_depth[depth]

@@ -16,12 +16,14 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.checks import check_choice, check_integer, check_same_weights
+from losslandscape.architecture import check_same_architecture
+from losslandscape.checks import check_choice, check_integer
 from losslandscape.datasets import batch_size_of, one_dataset
 from losslandscape.engines import evaluate_engine
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid, coordinates, line
 from losslandscape.internals import flatten_layers
+from losslandscape.state import check_copies
 from losslandscape.surfaces import LossBarriers, LossLine, LossSurface
 
 STATISTICS = ("interpolate", "estimate")
@@ -53,8 +55,9 @@ def evaluate_interpolation(
     Args:
         model: A compiled and built `keras.Model`, at coordinate 0. It is left
             as it was.
-        other: A model of the same architecture, at coordinate 1; it need not be
-            compiled.
+        other: A model of the same architecture, at coordinate 1: only the values of
+            its weights may differ, and names, seeds, initializers, constraints and
+            what is trainable. It need not be compiled; the loss is that of `model`.
         datasets: One dataset or several; see `evaluate_lines`.
         number_of_points: Points along the line, at least 2. Defaults to 41,
             which include both models.
@@ -83,8 +86,8 @@ def evaluate_interpolation(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or the models differ in
-            the shapes of their weights or in how they normalize their inputs;
-            raised before any point is computed.
+            more than the values of their weights; raised before any point is
+            computed.
 
     Reference:
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
@@ -272,18 +275,11 @@ def check_mixtures(models, names, statistics, call):
     """
     check_choice("statistics", statistics, STATISTICS)
     check_same_architecture(models, names)
+    for model, name in zip(models, names, strict=True):
+        check_copies(name, mixed_weights(model))
     if statistics == "estimate":
         _check_no_renorm(models[0], names[0])
         _check_not_compiled(call.engine)
-
-
-def check_same_architecture(models, names):
-    """Refuses models that differ from the first one in more than the values of their weights."""
-    first, *others = models
-    for other, name in zip(others, names[1:], strict=True):
-        check_same_weights(first, other, name)
-        _check_other_weights(first, other, names[0], name)
-        _check_inputs(first, other, names[0], name)
 
 
 def describe_mixtures(models, statistics):
@@ -341,33 +337,6 @@ def between_models(model):
 def mixed_weights(model):
     """Returns the weights of a model that mixtures mix: those of a floating-point type."""
     return [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
-
-
-def _check_other_weights(model, other, name, other_name):
-    """Refuses a model with untrained weights of other shapes than those of the first one."""
-    shapes, received = ([tuple(weight.shape) for weight in part.weights] for part in (model, other))
-    if received != shapes:
-        raise ValueError(
-            f"`{other_name}` must have the architecture of `{name}`: the shapes of all its weights "
-            f"must be {shapes}. Received {received}."
-        )
-
-
-def _check_inputs(model, other, name, other_name):
-    """Refuses inputs that are normalized differently: to Keras, such a mean is a constant."""
-    layers_of = [
-        [layer for layer in flatten_layers(part) if isinstance(layer, layers.Normalization)]
-        for part in (model, other)
-    ]
-    for pair in zip(*layers_of, strict=False):
-        for part in ("mean", "variance"):
-            numbers = [ops.convert_to_numpy(getattr(layer, part)) for layer in pair]
-            if not np.array_equal(*numbers):
-                raise ValueError(
-                    f"`{other_name}` must normalize its inputs as `{name}` does, since the numbers "
-                    f"of a `Normalization` layer cannot be mixed. Received a different {part} "
-                    f"in layer {pair[1].name!r}. Adapt both layers to the same data."
-                )
 
 
 def _check_no_renorm(model, name):

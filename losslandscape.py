@@ -579,6 +579,7 @@ def plot_interpolation(
     *,
     extent=(-0.5, 1.5),
     statistics="interpolate",
+    metric="loss",
     scale="linear",
     batch_size=None,
     engine="auto",
@@ -607,6 +608,8 @@ def plot_interpolation(
         statistics: How to set the moving statistics of normalization layers:
             `"interpolate"` (the default) or `"estimate"`; see
             `evaluate_interpolation`.
+        metric: The metric that the progress bar shows, one that the model reports. All
+            of them are drawn. Defaults to `"loss"`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
         batch_size: As in `plot_loss`.
         engine: As in `evaluate_interpolation`.
@@ -632,6 +635,7 @@ def plot_interpolation(
     """
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
+    check_metric(metric, single=True)
     check_choice("scale", scale, SCALES)
     check_backend()
     paths = _figure_paths(path, ("loss",))
@@ -642,6 +646,7 @@ def plot_interpolation(
         number_of_points,
         extent=extent,
         statistics=statistics,
+        metric=metric,
         batch_size=batch_size,
         engine=engine,
         executor=executor,

@@ -240,6 +240,7 @@ def plot_interpolation(
     *,
     extent: _Pair = (-0.5, 1.5),
     statistics: _Statistics = "interpolate",
+    metric: str = "loss",
     scale: _Scale = "linear",
     batch_size: int | None = None,
     engine: _Engine = "auto",
@@ -873,6 +874,8 @@ def write_reference(
     path: _Path,
     train: LossLine | LossSurface | LossDisplay | None = None,
     test: LossLine | LossSurface | LossDisplay | None = None,
+    *,
+    metric: str = "loss",
 ) -> None: ...
 def read_reference(path: _Path) -> dict[str, LossLine | LossSurface]: ...
 

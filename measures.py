@@ -117,6 +117,8 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
         Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805).
     """
     measured = value_of("measured", measured, LANDSCAPES)
+    if directions is not None:
+        _check_pair(directions)
     values = complete_values(measured, metric)
     found = [
         _find_holes(values),
@@ -745,6 +747,16 @@ def _at_model(measured, inner):
     distances = _distances(measured)
     distances = distances[(slice(1, -1),) * distances.ndim]
     return inner[(..., *np.unravel_index(distances.argmin(), distances.shape))]
+
+
+def _check_pair(directions):
+    is_pair = isinstance(directions, (list, tuple)) and len(directions) == 2
+    if not is_pair or not all(isinstance(each, (list, tuple)) for each in directions):
+        received = [type(each).__name__ for each in directions] if is_pair else type(directions)
+        raise ValueError(
+            "`directions` must be the two directions of a surface, each a list of arrays. Received "
+            f"{received}."
+        )
 
 
 def _check_rise(rise):

@@ -16,6 +16,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).parent
 SIBLINGS = (
     "alignment",
+    "architecture",
     "autodiff",
     "checkpoints",
     "checks",

@@ -13,10 +13,11 @@ import random
 import keras
 import numpy as np
 import tensorflow as tf
-from keras import ops
+from keras import layers, ops
 
 from losslandscape.checks import check_is_model, import_extra
 from losslandscape.internals import (
+    flatten_layers,
     global_seed_generator,
     has_global_seed_generator,
     set_global_seed_generator,
@@ -63,6 +64,7 @@ def evaluated(model, walk=along_directions):
     Yields:
         The `State` at the beginning of the block.
     """
+    check_copies("model", [weight for weight, _ in walk(model)])
     has_own_step = type(model).test_step is not keras.Model.test_step
     with _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
         yield state
@@ -87,20 +89,32 @@ class State:
         self._test_function = model.test_function
         metrics = model.metrics_variables
         self._generators = [(put, get()) for get, put in _process_generators()]
+        # `load_weights` sets these too, although they are no weights to Keras.
+        self._constants = [
+            (layer, name, vars(layer)[name])
+            for layer in flatten_layers(model)
+            for name in ("mean", "variance")
+            if isinstance(layer, layers.Normalization) and name in vars(layer)
+        ]
         # Made now; otherwise the first point would make it and differ from all others.
         self._made_generator = not has_global_seed_generator()
         self._seed = global_seed_generator().state
         found = [*model.variables, *metrics, self._seed, *variables_of(model)]
-        if with_optimizer and model.optimizer is not None:
-            found += model.optimizer.variables
+        optimizer = getattr(model, "optimizer", None)
+        if with_optimizer and optimizer is not None:
+            found += optimizer.variables
         found = list({id(variable): variable for variable in found}.values())
-        pairs = [(variable, _copy(variable)) for variable in found]
+        moved = {id(variable) for variable in (*self.moved, *metrics)}
+        rest = {id(copy) for one in found if id(one) not in moved for copy in copies(one)}
+        # After the variables themselves, so that each of their copies has the last word.
+        kept = [*self.moved, *(copy for variable in found for copy in copies(variable))]
+        kept = list({id(variable): variable for variable in kept}.values())
+        pairs = [(variable, _copy(variable)) for variable in kept]
         # A failed build leaves variables without a value behind.
         pairs = [pair for pair in pairs if _fits(*pair)]
         # Variables are kept too, so that they live as long as their ids are used.
         self._values = {id(variable): (variable, value) for variable, value in pairs}
-        moved = {id(variable) for variable in (*self.moved, *metrics)}
-        self.others = [variable for variable, _ in pairs if id(variable) not in moved]
+        self.others = [variable for variable, _ in pairs if id(variable) in rest]
 
     def value(self, variable):
         """Returns the saved value of a variable."""
@@ -134,6 +148,8 @@ class State:
                 put_back(variable, value)
             except Exception as error:
                 errors.append(error)
+        for layer, name, value in self._constants:
+            setattr(layer, name, value)
         self.rewind()
         if errors:
             raise errors[0]
@@ -146,6 +162,40 @@ class State:
         if self._made_generator:
             set_global_seed_generator(None)
         self.restore()
+
+
+def copies(variable):
+    """Returns the copies of a variable, if a strategy of TensorFlow keeps one on each replica.
+
+    They may differ, as the moving statistics of `BatchNormalization` do. Of any other variable,
+    the only copy is itself.
+    """
+    value = variable if isinstance(variable, tf.Variable) else variable.value
+    is_distributed = isinstance(value, tf.distribute.DistributedValues)
+    return value.values if is_distributed else [variable]
+
+
+def check_copies(name, weights):
+    """Refuses weights to move that a strategy keeps with different values; `name` is the model's.
+
+    Args:
+        name: The name of the argument that holds the model, for errors.
+        weights: List of variables.
+
+    Raises:
+        ValueError: If the copies of some differ.
+    """
+    differing = [
+        weight.path
+        for weight in weights
+        if any(not np.array_equal(copies(weight)[0], copy) for copy in copies(weight)[1:])
+    ]
+    if differing:
+        raise ValueError(
+            f"`{name}` has weights with another value on each replica of its strategy, so they "
+            f"cannot be moved as one: {differing}. Save it, and load it outside of the strategy's "
+            "scope: it then has the values of the first replica."
+        )
 
 
 @contextlib.contextmanager

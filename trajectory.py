@@ -13,8 +13,9 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
+from losslandscape.architecture import check_same_settings
 from losslandscape.checks import (
     check_choice,
     check_integer,
@@ -155,7 +156,7 @@ class WeightHistory(keras.callbacks.Callback):
         if self._last is not None:
             return self._last == _digest(_arrays(self.model))
         last = _files_in(self.folder, (".npz",))[-1]
-        return _are_same(_read(self.model, last), _arrays(self.model))
+        return _are_same(_read_file(self.model, last)[1], _arrays(self.model))
 
     def _name_of_start(self):
         prefix = f"{self._unit}-{self._count}_start-"
@@ -434,7 +435,8 @@ def read_history(model, history):
         FileNotFoundError: If there is no such file.
         TypeError: If `history` is none of these.
         ValueError: If there are no records or several kinds of files, or they
-            cannot be read or do not fit the model.
+            cannot be read or do not fit the model: recorded models may differ from it
+            only in the values of their weights.
     """
     check_is_model(model)
     if isinstance(history, WeightHistory):
@@ -447,19 +449,17 @@ def read_history(model, history):
             "`history` must be a `WeightHistory`, a folder, or a list of files or models. "
             f"Received {type(history).__name__}."
         )
+    if not history:
+        raise ValueError("`history` is an empty list. Pass the files or models of a training run.")
+    for entry in history:
+        if not isinstance(entry, (str, os.PathLike, keras.Model)):
+            raise TypeError(
+                f"`history` must be a list of files or models. Received {entry!r} in it."
+            )
     names = [
         entry.name if isinstance(entry, keras.Model) else Path(entry).name for entry in history
     ]
-    records = [_read(model, entry) for entry in history]
-    shapes = [tuple(weight.shape) for weight in model.weights]
-    for name, record in zip(names, records, strict=True):
-        found = [array.shape for array in record]
-        if found != shapes:
-            raise ValueError(
-                f"`history` must hold weights of `model`, of shapes {shapes}. Received {found} in "
-                f"{name!r}."
-            )
-    return names, records
+    return names, [_read(model, *pair) for pair in zip(history, names, strict=True)]
 
 
 def _files_in(folder, suffixes):
@@ -482,13 +482,46 @@ def _files_in(folder, suffixes):
     return sorted(paths, key=natural)
 
 
-def _read(model, entry):
+def _read(model, entry, name):
+    """The weights that a file or a model holds, which must be those of `model`."""
     if isinstance(entry, keras.Model):
-        return _arrays(entry)
+        other, record = entry, _arrays(entry)
+    else:
+        other, record = _read_file(model, entry)
+    shapes, found = [tuple(weight.shape) for weight in model.weights], [a.shape for a in record]
+    if found != shapes:
+        raise ValueError(
+            f"`history` must hold weights of `model`, of shapes {shapes}. Received {found} in "
+            f"{name!r}."
+        )
+    check_same_settings(model, other, "model", f"history: {name}")
+    _check_statistics(model, record, name)
+    return record
+
+
+def _check_statistics(model, record, name):
+    """Refuses inputs that were normalized differently: a model computes with constants there."""
+    constant = {
+        id(weight)
+        for layer in flatten_layers(model)
+        if isinstance(layer, layers.Normalization)
+        for weight in layer.weights
+    }
+    for weight, array in zip(model.weights, record, strict=True):
+        if id(weight) in constant and not np.array_equal(_to_array(weight), array):
+            raise ValueError(
+                "`history` must hold weights of `model`, whose `Normalization` layers keep their "
+                f"statistics. Received another {weight.path!r} in {name!r}: adapt these layers "
+                "once, before training."
+            )
+
+
+def _read_file(model, entry):
+    """The model that a file holds, or that its weights are put into, and its weights."""
     expected = "files with weights of `model`"
     if Path(entry).suffix == ".npz":
         with reading_arrays("history", entry, expected) as arrays:
-            return [arrays[name] for name in arrays.files]
+            return model, [arrays[name] for name in arrays.files]
     with refusing("history", entry, expected):
         # Keras itself refuses links and weights kept elsewhere.
         return _read_saved(model, no_device(entry))
@@ -496,10 +529,11 @@ def _read(model, entry):
 
 def _read_saved(model, path):
     if path.suffix == ".keras":
-        return _arrays(keras.saving.load_model(path, compile=False))
+        other = keras.saving.load_model(path, compile=False)
+        return other, _arrays(other)
     with preserved(model):
         model.load_weights(path)
-        return _arrays(model)
+        return model, _arrays(model)
 
 
 def _arrays(model):

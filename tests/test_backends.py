@@ -15,8 +15,8 @@ SCRIPT = """
 import tempfile
 import keras, numpy as np
 from keras import layers, ops
-from losslandscape import WeightHistory, evaluate_interpolation, evaluate_trajectory
-from losslandscape import plot_loss, plot_loss_3D
+from losslandscape import WeightHistory, evaluate_interpolation, evaluate_line
+from losslandscape import evaluate_trajectory, plot_loss, plot_loss_3D
 
 def state():
     variables = [*model.variables, *model.metrics_variables, *model.optimizer.variables]
@@ -61,6 +61,17 @@ assert len(evaluate_trajectory(model, history, x, y, 2, verbose=0).path) == 4
 print(surface.metadata["backend"])
 for name in ("loss", "data_loss", "accuracy"):
     print(*surface.values[name].ravel(), *ways[0].values[name][0], *trajectory.true_values[name])
+
+if keras.backend.backend() == "jax":
+    # Only its first evaluation builds a model's metrics.
+    one = keras.distribution.DataParallel(devices=["cpu:0"], auto_shard_dataset=False)
+    keras.distribution.set_distribution(one)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
+    model.compile("adam", "mse", metrics=["mae"])
+    center = evaluate_line(model, x, y, 3, seed=0, verbose=0).center
+    residuals = (x @ ops.convert_to_numpy(model.layers[0].kernel))[:, 0] - y
+    np.testing.assert_allclose(center["loss"], np.mean(residuals**2), rtol=1e-5)
+    np.testing.assert_allclose(center["mae"], np.mean(abs(residuals)), rtol=1e-5)
 """
 
 

@@ -381,6 +381,10 @@ def test_unknown_normalizations_are_refused_before_anything_is_computed(network)
         hessian_eigenvalues(network, X, Y, normalize="filter", ignore="bn")
     with pytest.raises(ValueError, match="`directions` must be a list of directions"):
         directional_curvature(network, X, Y, directions=None)
+    with pytest.raises(ValueError, match="`direction` must be a list of arrays.*Received str"):
+        hessian_product(network, X, Y)("steep")
+    with pytest.raises(TypeError, match="`direction` must hold real numbers.*complex64"):
+        hessian_product(network, X, Y)([1j * w.numpy() for w in network.trainable_variables])
 
 
 def test_each_layer_has_the_curvature_of_its_own_block(network):

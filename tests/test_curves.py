@@ -328,6 +328,24 @@ def test_all_that_fit_takes_is_trained_on(kind, data):
     assert not np.array_equal(moved, still)
 
 
+def test_the_control_point_has_what_the_models_learned_from_data():
+    words, y = np.array([["a"], ["b"]] * 4), np.zeros((8, 1), "float32")
+
+    def network():
+        lookup = layers.StringLookup()
+        lookup.adapt(words)
+        model = keras.Sequential([keras.Input((1,), dtype="string"), lookup])
+        model.add(layers.Embedding(4, 2))
+        model.add(layers.Dense(1))
+        model.compile(loss="mse")
+        return model
+
+    ends = network(), network()
+    data = tf.data.Dataset.from_tensor_slices((words, y)).batch(8)
+    control = fit_curve(*ends, data, epochs=1, verbose=0)
+    assert control.layers[0].get_vocabulary() == ends[0].layers[0].get_vocabulary()
+
+
 def test_curves_that_cannot_be_fitted_are_refused(data, monkeypatch):
     ends = [small_network(seed) for seed in range(2)]
     with pytest.raises(ValueError, match="`other` must have the architecture of `model`"):

@@ -521,8 +521,11 @@ import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from losslandscape import evaluate_surface, random_directions
+from losslandscape import evaluate_interpolation, evaluate_line, preserved
 from keras import layers
+
+def copies(model):
+    return [[np.array(one).tobytes() for one in v.value.values] for v in model.weights]
 
 def network():
     keras.utils.set_random_seed(0)
@@ -541,13 +544,28 @@ assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
     mirrored = network()
 mirrored.evaluate(x, y, verbose=0)
-before = [np.array(v) for v in [*mirrored.variables, *mirrored.metrics_variables]]
-surfaces = [evaluate_surface(model, x, y, 3, seed=0, verbose=0) for model in (plain, mirrored)]
+before = copies(mirrored)
+lines = [evaluate_line(model, x, y, 3, seed=0, verbose=0) for model in (plain, mirrored)]
 for name in ("loss", "data_loss", "accuracy"):
-    np.testing.assert_allclose(*(s.values[name] for s in surfaces), rtol=1e-5)
-after = [np.array(v) for v in [*mirrored.variables, *mirrored.metrics_variables]]
-assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
-print("same surface")
+    np.testing.assert_allclose(*(line.values[name] for line in lines), rtol=1e-5)
+assert before == copies(mirrored)
+print("same line")
+
+# In training, each replica sees batches of its own.
+mirrored.fit(x, y, verbose=0)
+before = copies(mirrored)
+assert sum(first != second for first, second in before) == 2
+expected = mirrored.evaluate(x, y, batch_size=64, verbose=0)
+line = evaluate_line(mirrored, x, y, 2, batch_size=64, seed=0, verbose=0)
+np.testing.assert_allclose(line.center["loss"], expected[0], rtol=1e-6)
+with preserved(mirrored):
+    mirrored.set_weights(plain.get_weights())
+assert before == copies(mirrored)
+for models in ([mirrored, plain], [plain, mirrored]):
+    try:
+        evaluate_interpolation(*models, (x, y), verbose=0)
+    except ValueError as error:
+        print(error)
 """
 
 
@@ -555,7 +573,11 @@ def test_models_under_a_mirrored_strategy_of_two_replicas():
     # Logical devices can only be set up before TensorFlow starts, hence the process.
     command = [sys.executable, "-c", MIRRORED]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert run.stdout.endswith("same surface\n"), run.stderr
+    first, *refusals = run.stdout.splitlines()
+    assert first == "same line", run.stderr
+    for name, refusal in zip(("model", "other"), refusals, strict=True):
+        assert f"`{name}` has weights with another value on each replica" in refusal
+        assert "moving_mean" in refusal
 
 
 # Metadata, progress and errors.
@@ -582,6 +604,7 @@ def test_the_metadata_suffice_to_repeat_a_line(model, data):
             "`number_of_points` must be an integer for both axes.*5.0",
         ),
         ({"number_of_points": (5, 5.5)}, TypeError, "`number_of_points` must be an integer.*5.5"),
+        ({"number_of_points": 10**6}, ValueError, "`number_of_points` asks for 1,000,000,000,000"),
         ({"number_of_points": True}, TypeError, "`number_of_points` must be an integer.*True"),
         (
             {"number_of_points": (5, 5, 5)},
@@ -614,6 +637,13 @@ def test_bad_arguments_are_refused_with_the_model_untouched(model, data, options
     assert_same_state(model, before)
 
 
+def test_more_directions_than_memory_can_hold_are_refused(model, data):
+    with pytest.raises(ValueError, match="`number` asks for 1,000,000,000,000.* GiB of memory"):
+        random_directions(model, 10**12)
+    with pytest.raises(ValueError, match="`number_of_directions` asks for 2,000,000,000,000 in"):
+        evaluate_line(model, *data, 2, number_of_directions=10**12)
+
+
 def test_bad_directions_are_refused(model, data):
     (direction,) = random_directions(model, seed=0)
     with pytest.raises(ValueError, match=r"`directions\[0\]` must be a list of arrays"):
@@ -623,6 +653,95 @@ def test_bad_directions_are_refused(model, data):
     direction[0][0, 0] = np.nan
     with pytest.raises(ValueError, match=r"`directions\[0\]` must be finite"):
         evaluate_line(model, *data, directions=[direction], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("directions", "error", "message"),
+    [
+        ("steep", ValueError, "`directions` must be a list of directions.*Received str"),
+        ([None], ValueError, r"`directions\[0\]` must be a list of arrays.*Received NoneType"),
+        (["steep"], ValueError, r"`directions\[0\]` must be a list of arrays.*Received str"),
+        ([np.ones((1, 3, 1))], ValueError, r"`directions\[0\]` must be.*Received ndarray"),
+        ([[1j * np.ones((3, 1))]], TypeError, r"`directions\[0\]` must hold real.*complex128"),
+        ([[["a"], ["b"], ["c"]]], TypeError, r"`directions\[0\]` must hold real numbers"),
+        ([[[[1], [2, 3]]]], TypeError, r"`directions\[0\]` must hold real numbers.*list"),
+        ([[np.full((3, 1), 1e300)]], ValueError, r"`directions\[0\]` must be finite"),
+    ],
+)
+def test_what_is_no_direction_is_refused(directions, error, message):
+    x = np.zeros((4, 1), "float32")
+    with pytest.raises(error, match=message):
+        evaluate_line(quadratic_model(), x, x, directions=directions, verbose=0)
+
+
+@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
+def test_own_directions_may_be_of_any_type(engine):
+    step = np.array([[1], [-2], [0]])
+    kinds = [step.astype(kind) for kind in ("float32", "float64", "float16", "int64", ">f4", bool)]
+    kinds += [step.tolist(), tf.constant(step), keras.Variable(step.astype("float32"))]
+    directions = [[kind] for kind in kinds]
+    x = np.zeros((4, 1), "float32")
+    options = {"directions": directions, "engine": engine, "verbose": 0}
+    line = evaluate_line(quadratic_model(), x, x, 3, **options)
+    steps = [np.array(kind, float) for kind in kinds]
+    np.testing.assert_allclose(
+        line.values["loss"],
+        [[quadratic_loss(1 + alpha * step[:, 0]) for alpha in (-1, 0, 1)] for step in steps],
+        rtol=1e-5,
+    )
+
+
+def quadratic_loss(w):
+    return w @ Quadratic.MATRIX @ w / 2 + Quadratic.SLOPE @ w
+
+
+class Rotated(layers.Layer):
+    def build(self, _):
+        self.turn = self.add_weight(name="turn", shape=(1,), dtype="complex64", autocast=False)
+
+    def call(self, x):
+        return ops.abs(ops.cast(x, "complex64") * self.turn)
+
+
+def test_complex_weights_are_refused_by_every_call_alike(data):
+    x, _ = data
+    model, other = (keras.Sequential([keras.Input((4,)), Rotated()]) for _ in range(2))
+    model.compile(loss="mse")
+    for call in (
+        lambda: random_directions(model),
+        lambda: ll.direction_between(model, other),
+        lambda: evaluate_line(model, x, x),
+        lambda: ll.evaluate_interpolation(model, other, (x, x)),
+        lambda: ll.evaluate_barriers([model, other], x, x),
+        lambda: ll.evaluate_trajectory(model, [other] * 4, x, x),
+        lambda: ll.hessian_trace(model, x, x),
+        lambda: ll.match_weights(model, other),
+    ):
+        with pytest.raises(ValueError, match="`model` has complex weights.*turn.*imaginary part"):
+            call()
+
+
+def test_losses_in_half_precision_are_refused():
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(2, 64, 1))
+    keras.config.set_floatx("bfloat16")
+    try:
+        inputs = keras.Input((1,), dtype="float32")
+        model = keras.Sequential([inputs, layers.Dense(1, dtype="float32")])
+        model.compile(loss="mse")
+        with pytest.raises(ValueError, match="rounds its loss and metrics to bfloat16.*float32"):
+            evaluate_line(model, x, y, verbose=0)
+    finally:
+        keras.config.set_floatx("float32")
+    with pytest.raises(ValueError, match="rounds its loss and metrics to bfloat16"):
+        evaluate_line(model, x, y, verbose=0)
+    # The way out.
+    model.compile(loss="mse")
+    kernel, bias = (np.array(weight, float) for weight in model.weights)
+    line = evaluate_line(model, x, y, 2, verbose=0)
+    np.testing.assert_allclose(
+        line.center["loss"], np.mean((x * kernel + bias - y) ** 2), rtol=1e-6
+    )
 
 
 def test_models_that_cannot_be_evaluated_are_refused(data):
@@ -647,7 +766,7 @@ def test_data_that_do_not_fit_are_refused_before_the_walk(model, data):
     assert_same_state(model, before)
 
 
-def bowl(width):
+def bowl(width, kind=keras.Sequential):
     """A model with the loss 1 + 9·|w/width|² of its three weights, which is 10 at the width."""
 
     class Bowl(layers.Layer):
@@ -657,7 +776,7 @@ def bowl(width):
         def call(self, inputs):
             return 1 + 9 * ops.sum((self.w / width) ** 2) + 0 * inputs[:, :1]
 
-    model = keras.Sequential([keras.Input((1,)), Bowl()])
+    model = kind([keras.Input((1,)), Bowl()])
     model.compile(loss=lambda _, output: ops.mean(output))
     return model
 
@@ -673,6 +792,25 @@ def test_an_automatic_extent_goes_to_ten_times_the_loss(width):
     assert width / 2 ** (1 / 8) * 0.9 < line.alphas[-1] <= width
     assert -line.alphas[0] == line.alphas[-1] == surface.alphas[-1] == surface.betas[-1]
     assert line.values["loss"].max() <= 10
+
+
+class Generator(keras.Sequential):
+    """A model that reports no loss of that name, like those with several."""
+
+    def test_step(self, *args):
+        return {"generator_loss": super().test_step(*args)["loss"]}
+
+
+def test_a_model_without_a_loss_has_an_automatic_extent_in_the_metric_that_is_named():
+    x = np.zeros((4, 1), "float32")
+    model, options = bowl(0.3, Generator), {"extent": "auto", "verbose": 0}
+    options["directions"] = [[np.eye(3, dtype="float32")[:, [0]]]]
+    line = evaluate_line(model, x, x, 5, metric="generator_loss", **options)
+    assert line.alphas[-1] == evaluate_line(bowl(0.3), x, x, 5, **options).alphas[-1] <= 0.3
+    expected = 1 + 9 * (line.alphas / 0.3) ** 2
+    np.testing.assert_allclose(line.values["generator_loss"][0], expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="`metric` must be one of 'generator_loss'.*'loss'"):
+        evaluate_line(model, x, x, 5, **options)
 
 
 @pytest.mark.parametrize(("width", "extent"), [(1e6, 16), (1e-6, 0.00097)])

@@ -126,12 +126,22 @@ def test_a_grid_without_the_model_has_no_center(tmp_path):
     assert line.values["loss"].tolist() == [[1.0, 2.0]]
 
 
+def test_the_metric_that_is_named_is_written_as_the_loss(tmp_path):
+    values = {"d_loss": np.array([[1.0, 2.0]]), "g_loss": np.array([[3.0, 4.0]])}
+    line = LossLine(np.array([0.0, 1.0]), values, {"d_loss": 1.0, "g_loss": 3.0}, {})
+    write_reference(tmp_path / "line.h5", test=line, metric="g_loss")
+    with h5py.File(tmp_path / "line.h5") as file:
+        assert file["test_loss"][()].tolist() == [3.0, 4.0]
+
+
 def test_mismatched_coordinates_and_other_files_are_refused(surface, line, tmp_path):
     path = tmp_path / "file.h5"
     with pytest.raises(ValueError, match="One of `train` and `test`"):
         write_reference(path)
     with pytest.raises(ValueError, match="`test` must have the coordinates of `train`"):
         write_reference(path, train=surface, test=line)
+    with pytest.raises(ValueError, match="`metric` must be one of .*Received 'd_loss'"):
+        write_reference(path, train=surface, metric="d_loss")
     surface.save(path)
     with pytest.raises(ValueError, match="must be a file with `xcoordinates`.*'alphas'"):
         read_reference(path)

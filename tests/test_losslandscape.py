@@ -608,8 +608,9 @@ def test_invalid_plot_types_are_refused_before_computing(model, data, monkeypatc
 
 def test_plot_interpolation_draws_the_loss_and_every_metric(model, data, tmp_path):
     other = keras.models.clone_model(model)
+    labels, options = ("training set", "test set"), {"metric": "accuracy"}
     display = plot_interpolation(
-        model, other, (data, data), ("training set", "test set"), 5, path=tmp_path / "line.png"
+        model, other, (data, data), labels, 5, path=tmp_path / "line.png", **options
     )
     assert list(display.axes) == ["loss", "accuracy"]
     loss, accuracy = display.axes.values()
@@ -625,6 +626,8 @@ def test_plot_interpolation_draws_the_loss_and_every_metric(model, data, tmp_pat
     assert (tmp_path / "line.png").exists()
     with pytest.raises(AssertionError, match="`dataset_labels` must be one per dataset"):
         plot_interpolation(model, other, data, ("a", "b"))
+    with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'accuracy'.*'d_loss'"):
+        plot_interpolation(model, other, data, metric="d_loss", verbose=0)
 
 
 def test_plot_trajectory_draws_the_path_and_its_fidelity(model, data, tmp_path):

@@ -297,6 +297,29 @@ def test_invalid_histories_are_refused(model, tmp_path):
         read_history(model, tmp_path)
     with pytest.raises(TypeError, match="Received int"):
         read_history(model, 3)
+    with pytest.raises(ValueError, match="`history` is an empty list"):
+        read_history(model, [])
+    with pytest.raises(TypeError, match="`history` must be a list of files or models.*None"):
+        read_history(model, [None] * 4)
+
+
+def test_records_of_inputs_that_were_normalized_differently_are_refused(tmp_path):
+    x = np.random.default_rng(0).normal(size=(16, 4))
+
+    def network(shift):
+        normalization = layers.Normalization()
+        normalization.adapt(x + shift)
+        return keras.Sequential([keras.Input((4,)), normalization, layers.Dense(1)])
+
+    model, path = network(0), tmp_path / "other.weights.h5"
+    network(1).save_weights(path)
+    before = np.array(model(x))
+    with pytest.raises(ValueError, match="`Normalization` layers keep.*mean.*adapt these"):
+        read_history(model, [path])
+    # Keras sets constants when it loads weights.
+    np.testing.assert_array_equal(model(x), before)
+    network(0).save_weights(path)
+    assert len(read_history(model, [path])[1]) == 1
 
 
 def test_files_of_several_kinds_and_damaged_ones_are_refused(trained, tmp_path):
