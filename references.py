@@ -37,7 +37,8 @@ def variables_of(model):
     while roots:
         _follow(roots, seen, names)
         # Only now are all names known that code may look up in a module.
-        modules = [thing for thing in seen.values() if isinstance(thing, types.ModuleType)]
+        # By type: a proxy of something that is gone refuses `isinstance`.
+        modules = [thing for thing in seen.values() if issubclass(type(thing), types.ModuleType)]
         named = itertools.chain.from_iterable(_named_in(module, names) for module in modules)
         roots = [thing for thing in named if id(thing) not in seen]
     # By type first: TensorFlow's own check is slow.
