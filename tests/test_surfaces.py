@@ -259,11 +259,6 @@ def write_text(path):
         file["alphas"] = ["one", "two", "three"]
 
 
-def nest_in_itself(path):
-    with h5py.File(path, "r+") as file:
-        file["values/again"] = file["values"]
-
-
 def write_metadata(path, text):
     with h5py.File(path, "r+") as file:
         file.attrs["metadata"] = text
@@ -290,7 +285,6 @@ DAMAGES = {
     ),
     "without a field": (drop, "betas"),
     "text for numbers": (write_text, "alphas must hold numbers, not object"),
-    "a group in itself": (nest_in_itself, "/values/again is also found elsewhere"),
     "no JSON": (lambda path: write_metadata(path, "{"), "Expecting property name"),
     "no object": (lambda path: write_metadata(path, "[1]"), "must be a JSON object"),
     "other shapes": (lengthen, r"values\['loss'\] must have shape \(2, 4\)"),
