@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers
 
 from losslandscape.checks import check_choice, check_integer, check_model, check_same_weights
+from losslandscape.claims import claiming
 from losslandscape.internals import flatten_layers, own_trainable_variables
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
@@ -42,6 +43,7 @@ class Filters(NamedTuple):
     number: int
 
 
+@claiming
 def random_directions(
     model, number=1, *, normalize="filter", ignore="biasbn", layers=None, seed=None
 ):
@@ -155,6 +157,7 @@ class RandomDirections(collections.abc.Sequence):
             del direction
 
 
+@claiming
 def direction_between(model, other):
     """Returns the direction that leads from one model to another.
 

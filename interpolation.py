@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape.checks import check_choice, check_integer, check_same_weights
+from losslandscape.claims import claiming
 from losslandscape.datasets import batch_size_of, one_dataset
 from losslandscape.engines import evaluate_engine
 from losslandscape.evaluation import Evaluation
@@ -29,6 +30,7 @@ STATISTICS = ("interpolate", "estimate")
 ROUNDING = 1e-6
 
 
+@claiming
 def evaluate_interpolation(
     model,
     other,
@@ -108,6 +110,7 @@ def evaluate_interpolation(
     return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
+@claiming
 def evaluate_plane(
     models,
     x,
@@ -180,6 +183,7 @@ def evaluate_plane(
     return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
+@claiming
 def evaluate_barriers(
     models,
     x,

@@ -19,6 +19,7 @@ from losslandscape.checks import (
     import_extra,
     warn,
 )
+from losslandscape.claims import claiming
 from losslandscape.curvature import meters
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.directions import RandomDirections, resolve_seed, scales
@@ -49,6 +50,7 @@ class Settings(NamedTuple):
     seed: int
 
 
+@claiming
 def training_curvature(
     model,
     history,

@@ -19,6 +19,7 @@ SIBLINGS = (
     "autodiff",
     "checkpoints",
     "checks",
+    "claims",
     "cli",
     "curvature",
     "curves",

@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import ops
 
 from losslandscape.checks import import_extra
+from losslandscape.claims import claimed
 from losslandscape.graphs import kept_with
 from losslandscape.internals import (
     global_seed_generator,
@@ -36,7 +37,8 @@ def preserved(model):
     Saves the weights, the state of the layers, the optimizer, the metrics and the
     random generators, and restores them on return, exception and
     `KeyboardInterrupt`. Variables that Keras does not track are included if the
-    model's layers, loss, metrics or steps refer to them.
+    model's layers, loss, metrics or steps refer to them. Meanwhile, other threads
+    cannot measure the model (`RuntimeError`).
 
     Args:
         model: A built `keras.Model`.
@@ -47,7 +49,7 @@ def preserved(model):
     ...     model.set_weights(others)
     ...     model.evaluate(x, y)
     """
-    with _given_back(State(model, with_optimizer=True)):
+    with claimed(model), _given_back(State(model, with_optimizer=True)):
         yield
 
 
@@ -67,7 +69,7 @@ def evaluated(model, walk=along_directions):
         The `State` at the beginning of the block.
     """
     has_own_step = type(model).test_step is not keras.Model.test_step
-    with _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
+    with claimed(model), _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
         yield state
 
 
