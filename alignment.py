@@ -21,12 +21,14 @@ from keras import layers, ops
 
 from losslandscape.architecture import check_same_settings
 from losslandscape.checks import check_model, import_extra
+from losslandscape.claims import claiming
 from losslandscape.internals import calls, has_graph
 
 # What an assignment must gain, relative to the lengths of the weights, to be more than rounding.
 ROUNDING = 1e-10
 
 
+@claiming
 def match_weights(model, other):
     """Permutes the channels of a model so that its weights lie close to those of another.
 

@@ -14,12 +14,15 @@ import tensorflow as tf
 from keras import ops
 
 from losslandscape.checks import check_complete, import_extra
-from losslandscape.datasets import arrays_of, handed_over
+from losslandscape.datasets import arrays_of, handed_over, map_arrays
 from losslandscape.internals import build_symbolically
 from losslandscape.walks import precise_dtypes
 
 # Functions in TensorFlow's modules are replaced for all threads.
 LOCK = threading.RLock()
+# How TensorFlow says that an operation, a rematerialized function or a loop (as in CTC) has no
+# second derivative.
+NOT_TWICE = LookupError, NotImplementedError, tf.errors.NotFoundError
 
 
 class Derivatives(NamedTuple):
@@ -51,7 +54,16 @@ def differentiator(model, dataset):
         metrics.
     """
     batches = handed_over(dataset)
-    return DIFFERENTIATORS[keras.backend.backend()](model, batches), batches
+    try:
+        return DIFFERENTIATORS[keras.backend.backend()](model, batches), batches
+    except (TypeError, ValueError) as error:
+        if isinstance(dataset.batches.element_spec, tuple):
+            raise
+        raise ValueError(
+            "`y` must be the targets that the loss of `model` compares outputs with, or `x` a "
+            "whole dataset such as (x, y). Received inputs alone, of which the loss cannot be "
+            f"computed: {error}"
+        ) from error
 
 
 def _tensorflow_differentiator(model, batches):
@@ -66,9 +78,24 @@ def _tensorflow_differentiator(model, batches):
     vector = [tf.TensorSpec(weight.shape, dtype) for weight, dtype in pairs]
     # For any batch size, so that there is one graph for all; made now, since TensorFlow warns of
     # functions that are traced often, as over many calls.
-    signature = [batches.element_spec, vector]
+    signature = [map_arrays(_of_any_size, batches.element_spec), vector]
     traceable = tf.function(differentiate, input_signature=signature, autograph=False)
-    return traceable.get_concrete_function()
+    graph = traceable.get_concrete_function()
+
+    def differentiate_in_graph(batch, direction):
+        with _saying_what_is_missing():
+            return graph(batch, direction)
+
+    return differentiate_in_graph
+
+
+def _of_any_size(spec):
+    """The specification of an array, a sparse or a ragged tensor, for any number of samples."""
+    shape = [None, *spec.shape[1:]]
+    if isinstance(spec, tf.RaggedTensorSpec):
+        kind = {"ragged_rank": spec.ragged_rank, "row_splits_dtype": spec.row_splits_dtype}
+        return tf.RaggedTensorSpec(shape, spec.dtype, **kind)
+    return type(spec)(shape, spec.dtype)
 
 
 def _tensorflow_derivatives(model, batch, direction):
@@ -91,9 +118,19 @@ def _tensorflow_derivatives(model, batch, direction):
 
 def _tensorflow_gradient(tape, target, sources):
     """The gradient, with `None` where the target does not depend on a source."""
-    try:
+    with _saying_what_is_missing():
         return tape.gradient(target, sources)
-    except LookupError as error:
+
+
+@contextlib.contextmanager
+def _saying_what_is_missing():
+    """Turns TensorFlow's errors for lack of a second derivative into one with a way out."""
+    try:
+        yield
+    except NOT_TWICE as error:
+        if isinstance(error, tf.errors.OpError) and "SymbolicGradient" not in str(error):
+            # Something else was not found.
+            raise
         raise _not_twice("TensorFlow", error) from error
 
 
@@ -103,20 +140,26 @@ def _exact_operations():
 
     `tf.nn.moments`, which LayerNormalization and GroupNormalization call, holds
     the mean constant where its first derivative vanishes, but its second does
-    not; the gradient of `tf.image.resize` has no gradient itself. A user's
-    `tf.function` may have been traced with these, so it is traced again, as
-    part of the block.
+    not; the gradient of `tf.image.resize` has no gradient itself, nor has that of
+    `tf.recompute_grad`, by which layers are rematerialized: it is the function
+    itself. A user's `tf.function` may have been traced with these, so it is traced
+    again, as part of the block.
     """
     with LOCK:
-        moments, resize = tf.nn.moments, tf.image.resize
+        moments, resize, recompute = tf.nn.moments, tf.image.resize, tf.recompute_grad
         are_eager = tf.config.functions_run_eagerly()
         try:
             tf.nn.moments, tf.image.resize = _moments, _resizer(resize)
+            tf.recompute_grad = _unchanged
             tf.config.run_functions_eagerly(True)
             yield
         finally:
-            tf.nn.moments, tf.image.resize = moments, resize
+            tf.nn.moments, tf.image.resize, tf.recompute_grad = moments, resize, recompute
             tf.config.run_functions_eagerly(are_eager)
+
+
+def _unchanged(function):
+    return function
 
 
 def _moments(x, axes, shift=None, keepdims=False, name=None):  # noqa: ARG001 (as tf.nn.moments)
@@ -289,7 +332,14 @@ def _loss_among(logs, results):
             f"`model.test_step` reports no 'loss', only {sorted(logs)}, so there is nothing to "
             "differentiate."
         )
-    return logs["loss"]
+    loss = logs["loss"]
+    if not ops.is_tensor(loss):
+        raise ValueError(
+            "The 'loss' that `model.test_step` reports must be a tensor, to be differentiated. "
+            f"Received {type(loss).__name__} {loss!r}. Return it as it was computed, without "
+            "`float()` or `.numpy()`."
+        )
+    return loss
 
 
 def _means(model):
@@ -327,8 +377,16 @@ def _check_stateless(updates, depends):
 def _not_twice(backend, error):
     return ValueError(
         f"{backend} cannot differentiate the loss twice, because an operation of the model has "
-        f"no second derivative: {error}. Write the layer that uses it with other operations."
+        f"no second derivative: {_in_a_line(error)} Write what uses it with other "
+        "operations, make the model without `keras.remat` (which saves memory in training only), "
+        "or set `KERAS_BACKEND=jax`, which differentiates nearly everything, CTC included."
     )
+
+
+def _in_a_line(error):
+    """The end of an error's message, since TensorFlow's begins with where it happened."""
+    *_, last = str(error).strip().splitlines()
+    return last.strip().rstrip(".") + "."
 
 
 def _dense(gradient, weights, dtypes):

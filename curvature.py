@@ -20,6 +20,7 @@ from losslandscape.checks import (
     check_number,
     import_extra,
 )
+from losslandscape.claims import claiming
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import (
     check_derivatives,
@@ -107,14 +108,15 @@ def hessian_product(
 
     def product(direction):
         direction = check_direction(model, direction)
-        # Those of the weights that the model has now.
-        units = scales(model, normalize, ignore, layers)
         with evaluated(model) as state:
+            # Those of the weights that the model has now.
+            units = scales(model, normalize, ignore, layers)
             return _times(units, multiply(state, _times(units, direction)))
 
     return product
 
 
+@claiming
 def directional_curvature(model, x, y=None, *, directions, batch_size=None, verbose="auto"):
     """Computes the second derivative of the loss along directions, dᵀHd.
 
@@ -149,11 +151,14 @@ def directional_curvature(model, x, y=None, *, directions, batch_size=None, verb
     status = _prepare(verbose)
     with _operator(model, one_dataset(x, y), batch_size, units) as operator:
         counted = tracked(directions, status, "direction")
-        curvatures = np.array([_dot(each, operator.product(each)) for each in counted])
-    _check_finite(curvatures)
-    return curvatures
+        curvatures = []
+        for each in counted:
+            curvatures.append(_dot(each, operator.product(each)))
+            _check_finite(curvatures)
+    return np.array(curvatures)
 
 
+@claiming
 def hessian_eigenvalues(
     model,
     x,
@@ -230,6 +235,7 @@ def hessian_eigenvalues(
     return values, directions
 
 
+@claiming
 def hessian_trace(
     model,
     x,
@@ -282,6 +288,7 @@ def hessian_trace(
     return confidence_interval(samples.sum(axis=1))
 
 
+@claiming
 def hessian_spectrum(
     model,
     x,
@@ -350,7 +357,6 @@ def hessian_spectrum(
     ):
         for _ in range(number_of_probes):
             diagonal, beside = _lanczos(counted, steps, generator)
-            _check_finite(diagonal)
             values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
             # Fewer than `steps` if the vector spans less; the padding has no share.
             missing = (0, steps - len(values))
@@ -361,6 +367,7 @@ def hessian_spectrum(
     return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
 
 
+@claiming
 def layer_curvature(
     model,
     x,
@@ -476,6 +483,7 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
     }
 
 
+@claiming
 def evaluate_convexity(
     model,
     x,
@@ -775,6 +783,8 @@ def _lanczos(operator, steps, generator):
     diagonal, beside = [], []
     for step in range(steps):
         moved = operator(basis[-1].astype("float32")).astype(float)
+        # At once: as long as products are not finite, each repeats the checks of derivatives.
+        _check_finite(moved)
         diagonal.append(basis[-1] @ moved)
         # Orthogonalized twice: otherwise rounding would find the same eigenvalues again.
         for _ in range(2):

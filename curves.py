@@ -16,6 +16,7 @@ from keras import layers, ops
 
 from losslandscape.architecture import check_same_architecture
 from losslandscape.checks import check_backend, check_compiled, check_integer
+from losslandscape.claims import claiming
 from losslandscape.datasets import map_arrays, one_dataset, read_dataset
 from losslandscape.directions import resolve_seed
 from losslandscape.engines import evaluator
@@ -42,6 +43,7 @@ BATCH_SIZE = 32
 OFFSET = 0.01
 
 
+@claiming
 def fit_curve(
     model,
     other,
@@ -130,6 +132,7 @@ def fit_curve(
     return control
 
 
+@claiming
 def evaluate_curve(
     model,
     other,

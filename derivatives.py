@@ -112,6 +112,8 @@ def check_derivatives(state, differentiate, batch):
     if is_cut:
         state.start_over()
         _check_mean(differentiate, batch, first)
+    third = _random_direction(model, generator)
+    _check_slopes(model, differentiate_again, batch, (first, second, third), found)
     _check_symmetry(model, (first, found), (second, other))
     _check_differences(model, differentiate_again, batch, first)
     return True
@@ -131,6 +133,48 @@ def _check_mean(differentiate, batch, direction):
             "`reduction='sum_over_batch_size'` (Keras' default), and divide what `add_loss` or "
             "`compute_loss` sums by the number of samples."
         )
+
+
+def _check_slopes(model, differentiate, batch, directions, center):
+    """Refuses a gradient whose integrals are not what the reported loss rises by.
+
+    The intervals are short, and medians are taken over them: kinks and jumps of the loss lie
+    in few of them, but what the gradient leaves out shows in most. How far rounding and
+    kinks may take the two apart is seen from how erratically their difference changes from
+    one interval to the next.
+    """
+    epsilon = _epsilon(model)
+    width = min(0.1, max(5e-3, 20 * epsilon))
+    found = []
+    for direction in directions:
+        below, above = (
+            _along(model, differentiate, batch, direction, width * steps)
+            for steps in (np.arange(-3, 0), np.arange(1, 4))
+        )
+        found.append(_rises([*below, center, *above], direction, width))
+    rises, integrals = np.swapaxes(found, 0, 1)
+    faults = rises - integrals
+    sizes = np.median(abs(rises) + abs(integrals), axis=1)
+    noise = np.median(abs(np.diff(faults, 2)), axis=1).mean()
+    rounding = epsilon * abs(float(center.loss))
+    worst = np.median(abs(faults), axis=1).max()
+    if worst > max(4 * noise, 4 * rounding, max(2e-3, 50 * epsilon) * sizes.max()):
+        raise ValueError(
+            "The gradient of this model is not that of the loss that `model.evaluate` reports, "
+            f"which rises otherwise (off by {worst / sizes.max():.0%}): a part of the loss, or of "
+            "what it is computed from, has no gradient or another one, such as `stop_gradient`, "
+            "`numpy_function` or a custom gradient. Rewrite it with differentiable operations, or "
+            "compile a copy of the model without that part."
+        )
+
+
+def _rises(found, direction, width):
+    """What the loss rises by in the inner intervals of equidistant points, and the integrals."""
+    losses = [float(each.loss) for each in found]
+    slopes = np.array([_flat(each.gradient) @ _flat(direction) for each in found])
+    # Exact for slopes that are cubic functions.
+    weights = np.array([-1, 13, 13, -1]) / 24
+    return np.diff(losses)[1:-1], width * np.convolve(slopes, weights, "valid")
 
 
 def _check_symmetry(model, one, other):
@@ -171,16 +215,23 @@ def _refuse(fault):
 
 
 def _difference_of_gradients(model, differentiate, batch, direction, step):
+    ends = _along(model, differentiate, batch, direction, (step, -step))
+    above, below = (_flat(each.gradient) for each in ends)
+    return (above - below) / (2 * step)
+
+
+def _along(model, differentiate, batch, direction, coordinates):
+    """The derivatives at some coordinates along a direction."""
     weights = model.trainable_variables
     starts = [weight.numpy() for weight in weights]
-    gradients = []
-    for coordinate in (step, -step):
+    found = []
+    for coordinate in coordinates:
         for weight, start, part in zip(weights, starts, direction, strict=True):
             weight.assign(start + coordinate * ops.convert_to_numpy(part))
-        gradients.append(_flat(differentiate(batch, direction).gradient))
+        found.append(differentiate(batch, direction))
     for weight, start in zip(weights, starts, strict=True):
         weight.assign(start)
-    return (gradients[0] - gradients[1]) / (2 * step)
+    return found
 
 
 def _random_direction(model, generator):

@@ -26,6 +26,7 @@ from losslandscape.checks import (
     check_model,
     check_same_weights,
 )
+from losslandscape.claims import claiming
 from losslandscape.internals import flatten_layers, own_trainable_variables
 from losslandscape.walks import precise_dtypes
 
@@ -51,6 +52,7 @@ class Filters(NamedTuple):
     number: int
 
 
+@claiming
 def random_directions(
     model, number=1, *, normalize="filter", ignore="biasbn", layers=None, seed=None
 ):
@@ -166,6 +168,7 @@ class RandomDirections(collections.abc.Sequence):
             del direction
 
 
+@claiming
 def direction_between(model, other):
     """Returns the direction that leads from one model to another.
 

@@ -22,7 +22,7 @@ from keras import ops, tree
 
 from losslandscape.checks import import_extra
 from losslandscape.datasets import arrays_of, in_structure_of, map_arrays
-from losslandscape.internals import build_symbolically
+from losslandscape.internals import build_symbolically, without_penalties
 from losslandscape.walks import locator, mover
 
 # The most data that the compiled engine keeps on the device, in bytes.
@@ -283,9 +283,10 @@ def _tensorflow_graph(state, dataset):
     logs = model.test_step(_slice(dataset.tensors, 0, 1))
     regularized = _regularized(model, but_for=logs)
 
+    measured = without_penalties(model) if regularized else model
+
     def test_step(arrays):
-        with _unregularized(regularized):
-            return model.test_step(in_structure_of(structure, arrays))
+        return measured.test_step(in_structure_of(structure, arrays))
 
     names = _result_names(_report(model, logs, regularized))
     # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
@@ -353,13 +354,13 @@ def _jax_graph(origin, dataset):
     jax, model, moved = import_extra("jax", "jax"), origin.model, origin.moved
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
     locate, regularized = locator(origin), _regularized(model)
+    measured = without_penalties(model) if regularized else model
     last = (size - 1) // batch_size
 
     # A function of its own is traced once for all numbers of directions.
     @functools.partial(jax.jit, static_argnames="size")
     def test_step(state, start, size, tensors):
-        with _unregularized(regularized):
-            return model.test_step(state, _slice(tensors, start, size))
+        return measured.test_step(state, _slice(tensors, start, size))
 
     def last_step(state, tensors):
         start = last * batch_size
@@ -430,13 +431,14 @@ def _torch_loop(state, dataset):
     regularized = _regularized(model, but_for=logs)
     names = _result_names(_report(model, logs, regularized))
 
+    measured = without_penalties(model) if regularized else model
+
     def measure_at(directions, point):
         state.rewind()
         move(state.values, directions, point)
         model.reset_metrics()
         for start in range(0, size, batch_size):
-            with _unregularized(regularized):
-                logs = model.test_step(_slice(tensors, start, min(batch_size, size - start)))
+            logs = measured.test_step(_slice(tensors, start, min(batch_size, size - start)))
         return _in_a_row(_report(model, logs, regularized), dtype)
 
     @torch.no_grad()
@@ -481,19 +483,6 @@ def _regularized(model, but_for=()):
     )
     weights = model.trainable_variables if is_keras_own else []
     return [weight for weight in weights if weight.regularizer is not None]
-
-
-@contextlib.contextmanager
-def _unregularized(weights):
-    """Takes the penalties out of the model's loss inside a `with` block."""
-    regularizers = [weight.regularizer for weight in weights]
-    try:
-        for weight in weights:
-            weight.regularizer = None
-        yield
-    finally:
-        for weight, regularizer in zip(weights, regularizers, strict=True):
-            weight.regularizer = regularizer
 
 
 def _penalty(weights):

@@ -20,6 +20,7 @@ from losslandscape.checks import (
     check_metric,
     warn,
 )
+from losslandscape.claims import claiming
 from losslandscape.datasets import one_dataset, read_datasets, split_datasets
 from losslandscape.directions import (
     RandomDirections,
@@ -80,6 +81,7 @@ def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
     return evaluate_lines(model, [one_dataset(x, y)], number_of_points, **options)[0]
 
 
+@claiming
 def evaluate_lines(
     model,
     datasets,
@@ -270,6 +272,7 @@ def evaluate_surface(
     return evaluate_surfaces(model, [one_dataset(x, y)], number_of_points, **options)[0]
 
 
+@claiming
 def evaluate_surfaces(
     model,
     datasets,

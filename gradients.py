@@ -8,6 +8,7 @@ import numpy as np
 
 from losslandscape.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.checks import check_backend, check_compiled, check_integer, check_number
+from losslandscape.claims import claiming
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.derivatives import (
     check_derivatives,
@@ -20,6 +21,7 @@ from losslandscape.progress import Status, tracked
 from losslandscape.state import evaluated
 
 
+@claiming
 def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn", batch_size=None):
     """Computes the direction in which the loss of a model rises fastest.
 
@@ -84,6 +86,7 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
     return direction
 
 
+@claiming
 def worst_direction(
     model,
     x,

@@ -67,6 +67,18 @@ def schedule_of(optimizer):
     return rate if isinstance(rate, LearningRateSchedule) else None
 
 
+def without_penalties(model):
+    """Returns the same model as another type, whose `losses` leave out those of weights.
+
+    It shares the attributes of the model, which therefore need not be changed and put back.
+    """
+    kind = type(model)
+    methods = {"_get_regularization_losses": lambda _: []}
+    same = object.__new__(type(kind)(kind.__name__, (kind,), methods))
+    object.__setattr__(same, "__dict__", vars(model))
+    return same
+
+
 def _nodes(model):
     function = getattr(model, "_functional", model)
     for depth in sorted(function._nodes_by_depth, reverse=True):

@@ -18,6 +18,7 @@ from keras import layers, ops
 
 from losslandscape.architecture import check_same_architecture
 from losslandscape.checks import check_choice, check_integer
+from losslandscape.claims import claiming
 from losslandscape.datasets import batch_size_of, one_dataset
 from losslandscape.engines import evaluate_engine
 from losslandscape.evaluation import Evaluation
@@ -31,6 +32,7 @@ STATISTICS = ("interpolate", "estimate")
 ROUNDING = 1e-6
 
 
+@claiming
 def evaluate_interpolation(
     model,
     other,
@@ -111,6 +113,7 @@ def evaluate_interpolation(
     return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
+@claiming
 def evaluate_plane(
     models,
     x,
@@ -183,6 +186,7 @@ def evaluate_plane(
     return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
+@claiming
 def evaluate_barriers(
     models,
     x,

@@ -22,6 +22,7 @@ from losslandscape.checks import (
     import_extra,
     warn,
 )
+from losslandscape.claims import claiming
 from losslandscape.curvature import meters
 from losslandscape.datasets import one_dataset, read_dataset
 from losslandscape.directions import RandomDirections, resolve_seed, scales
@@ -52,6 +53,7 @@ class Settings(NamedTuple):
     seed: int
 
 
+@claiming
 def training_curvature(
     model,
     history,

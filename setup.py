@@ -20,6 +20,7 @@ SIBLINGS = (
     "autodiff",
     "checkpoints",
     "checks",
+    "claims",
     "cli",
     "curvature",
     "curves",

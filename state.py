@@ -16,6 +16,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape.checks import check_is_model, import_extra
+from losslandscape.claims import claimed
 from losslandscape.internals import (
     flatten_layers,
     global_seed_generator,
@@ -33,7 +34,8 @@ def preserved(model):
     Saves the weights, the state of the layers, the optimizer, the metrics and the
     random generators, and restores them on return, exception and
     `KeyboardInterrupt`. Variables that Keras does not track are included if the
-    model's layers, loss, metrics or steps refer to them.
+    model's layers, loss, metrics or steps refer to them. Meanwhile, other threads
+    cannot measure the model (`RuntimeError`).
 
     Args:
         model: A built `keras.Model`.
@@ -45,7 +47,7 @@ def preserved(model):
     ...     model.evaluate(x, y)
     """
     check_is_model(model)
-    with _given_back(State(model, with_optimizer=True)):
+    with claimed(model), _given_back(State(model, with_optimizer=True)):
         yield
 
 
@@ -66,7 +68,7 @@ def evaluated(model, walk=along_directions):
     """
     check_copies("model", [weight for weight, _ in walk(model)])
     has_own_step = type(model).test_step is not keras.Model.test_step
-    with _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
+    with claimed(model), _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
         yield state
 
 

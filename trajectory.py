@@ -25,6 +25,7 @@ from losslandscape.checks import (
     expanded,
     import_extra,
 )
+from losslandscape.claims import claiming
 from losslandscape.datasets import one_dataset
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
@@ -169,6 +170,7 @@ class WeightHistory(keras.callbacks.Callback):
         self._last = _digest(arrays)
 
 
+@claiming
 def evaluate_trajectory(
     model,
     history,
@@ -305,6 +307,7 @@ def evaluate_trajectory(
     return trajectory
 
 
+@claiming
 def last_step(model, history):
     """Returns the direction of the last step of training.
 

@@ -17,6 +17,7 @@ from losslandscape import (
     evaluate_convexity,
     evaluate_line,
     evaluate_surface,
+    gradient_direction,
     half_widths,
     hessian_eigenvalues,
     hessian_product,
@@ -633,12 +634,254 @@ def test_lost_second_derivatives_are_refused(last, activation):
         hessian_trace(model, FEATURES, FEATURES, 2)
 
 
+STOP = keras.ops.stop_gradient
+
+
+class Reported(layers.Layer):
+    """Adds a loss of which it stops the gradient."""
+
+    def call(self, x):
+        self.add_loss(keras.ops.mean(STOP(x) ** 4))
+        return x
+
+
+class Reversed(layers.Layer):
+    """Turns the gradient around, as in domain-adversarial training."""
+
+    def call(self, x):
+        return STOP(2 * x) - x
+
+
+class Detached(layers.Layer):
+    """Has a custom gradient that is right, but a constant to TensorFlow."""
+
+    def call(self, x):
+        return tf.custom_gradient(lambda value: (tf.identity(value), tf.stop_gradient))(x)
+
+
+def saw(_, output):
+    """A loss of kinks everywhere: they hide all else from differences of it and its gradients."""
+    return 1e-3 * keras.ops.abs(1e5 * output - keras.ops.round(1e5 * output))
+
+
 def test_asymmetric_hessians_are_refused():
+    inputs = keras.Input((4,))
+    detached = Detached()(layers.Dense(8, "tanh")(inputs))
+    model = keras.Model(inputs, [layers.Dense(8)(detached), layers.Dense(1)(inputs)])
+    model.compile("sgd", ["mse", saw])
+    with pytest.raises(ValueError, match="Hessian of this model is not symmetric"):
+        hessian_trace(model, FEATURES, [np.zeros((24, 8), "float32"), TARGETS], 2)
+
+
+class TwoParts(keras.Model):
+    """Has a test step that reports more than it differentiates."""
+
+    def test_step(self, data):
+        x, y = data
+        output = self(x, training=False)
+        loss = keras.ops.mean(keras.ops.square(output - y)) + STOP(keras.ops.mean(output**4))
+        self._loss_tracker.update_state(loss)
+        return self.get_metrics_result()
+
+
+def squares(target, output):
+    return keras.ops.square(target - output)
+
+
+def fourth_powers_from_outside(target, output):
+    outside = tf.numpy_function(lambda array: array**4, [output], tf.float32)
+    return squares(target, output) + tf.ensure_shape(outside, output.shape)
+
+
+OTHER_GRADIENTS = {
+    "numpy_function": {"loss": fourth_powers_from_outside},
+    "straight through": {
+        "loss": lambda y, p: squares(y, p + STOP(keras.ops.round(4 * p) / 4 - p)),
+    },
+    "stopped target": {"loss": lambda y, p: squares(y, p) + squares(STOP(keras.ops.tanh(p)), p)},
+    "add_loss": {"middle": Reported()},
+    "reversed": {"middle": Reversed()},
+    "penalty": {"penalty": lambda weight: 0.1 * keras.ops.sum(STOP(weight) ** 4)},
+    "test_step": {"kind": TwoParts},
+}
+
+
+def other_gradient(activation, kind=keras.Model, loss=squares, middle=None, penalty=None):
+    inputs = keras.Input((4,))
+    x = layers.Dense(8, activation, kernel_regularizer=penalty)(inputs)
+    model = kind(inputs, layers.Dense(1)(x if middle is None else middle(x)))
+    if isinstance(middle, Reversed):
+        # Reversed for all weights there are, the Hessian is symmetric.
+        model.layers[-1].trainable = False
+    model.compile("sgd", loss)
+    return model
+
+
+@pytest.mark.parametrize("name", OTHER_GRADIENTS)
+def test_gradients_of_another_function_than_the_reported_loss_are_refused(name):
+    # Without kinks, and with them.
+    for activation, measure in (("tanh", hessian_trace), ("relu", gradient_direction)):
+        model = other_gradient(activation, **OTHER_GRADIENTS[name])
+        with pytest.raises(ValueError, match="gradient of this model is not that of the loss"):
+            measure(model, FEATURES, TARGETS)
+
+
+class Routed(layers.Layer):
+    """Sends each sample to the expert with the highest score, so its loss jumps."""
+
+    def build(self, shape):
+        self.scores, self.experts = (
+            self.add_weight(shape=(shape[-1], 3), name=name) for name in ("scores", "experts")
+        )
+
+    def call(self, x):
+        share = keras.ops.softmax(x @ self.scores)
+        return keras.ops.one_hot(keras.ops.argmax(share, -1), 3) * share * (x @ self.experts)
+
+
+def shifted(target, output):
+    """A loss of which rounding leaves little."""
+    return squares(target, output) + 1e5
+
+
+@pytest.mark.parametrize(
+    ("parts", "loss"),
+    [
+        ([layers.Dense(30, "relu"), layers.Dense(30, "relu"), layers.Dense(1)], "mae"),
+        ([Routed(), layers.Dense(1)], "mse"),
+        ([layers.Dense(8, "tanh"), layers.Dense(1)], shifted),
+        ([layers.Dense(20, "relu", kernel_regularizer="l1"), layers.Dense(1)], "mse"),
+        ([layers.Dense(8, "relu", dtype="mixed_float16"), layers.Dense(1)], "mse"),
+        ([layers.Dense(8, "tanh", dtype="bfloat16"), layers.Dense(1)], "mse"),
+        ([layers.Dense(8), layers.BatchNormalization(), layers.ReLU(), layers.Dense(1)], "mse"),
+    ],
+    ids=["kinks", "jumps", "shifted", "penalty", "float16", "bfloat16", "batchnorm"],
+)
+def test_gradients_of_the_reported_loss_are_not_refused(parts, loss):
+    model = regression(keras.Input((4,)), *parts, loss=loss)
+    gradient_direction(model, FEATURES, TARGETS)
+    if loss == "mse":
+        # Where gradients are about to vanish.
+        model.compile(keras.optimizers.Adam(0.02), loss)
+        model.fit(FEATURES, TARGETS, epochs=60, batch_size=24, verbose=0)
+        gradient_direction(model, FEATURES, TARGETS)
+
+
+def to_dense(x):
+    return x.to_tensor() if isinstance(x, tf.RaggedTensor) else x
+
+
+def sparse_batches(x):
+    return tf.sparse.from_dense(x), x
+
+
+def ragged_batches(x):
+    return tf.RaggedTensor.from_tensor(x[..., np.newaxis], ragged_rank=1), x
+
+
+@pytest.mark.parametrize("make", [sparse_batches, ragged_batches])
+def test_sparse_and_ragged_batches_of_one_size(make):
+    given, x = make(np.maximum(FEATURES, 0))
+    if make is sparse_batches:
+        model = regression(keras.Input((4,)), layers.Dense(3, "tanh"), layers.Dense(1))
+        dense = x
+    else:
+        # Of one length, so that a dense array says the same.
+        model = regression(
+            keras.Input((None, 1)),
+            layers.Lambda(to_dense),
+            layers.Dense(3, "tanh"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1),
+        )
+        dense = x[..., np.newaxis]
+    data = tf.data.Dataset.from_tensor_slices((given, TARGETS)).batch(8)
+    found = hessian_trace(model, data, number_of_probes=2, seed=0)
+    expected = hessian_trace(model, dense, TARGETS, 2, seed=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_padded_batches_of_one_size_but_several_lengths():
+    lengths = GENERATOR.integers(2, 6, 24)
+    samples = [GENERATOR.normal(size=(n, 1)).astype("float32") for n in lengths]
+
+    def generate():
+        yield from zip(samples, TARGETS, strict=True)
+
+    signature = tf.TensorSpec([None, 1]), tf.TensorSpec([1])
+    data = tf.data.Dataset.from_generator(generate, output_signature=signature).padded_batch(8)
     model = regression(
-        keras.Input((4,)), layers.Dense(8), StoppedMoments(), layers.Dense(8, "tanh"), Cube()
+        keras.Input((None, 1)),
+        layers.Dense(3, "tanh"),
+        layers.GlobalAveragePooling1D(),
+        layers.Dense(1),
     )
-    with pytest.raises(ValueError, match="Hessian of this model is not"):
-        hessian_eigenvalues(model, FEATURES, np.zeros((24, 8), "float32"))
+    batches = list(data)
+    expected = hessian_by_differences(
+        model, lambda: sum(tf.reduce_mean(tf.square(model(x) - y)) for x, y in batches) / 3
+    )
+    hessian = hessian_by_products(model, data)
+    np.testing.assert_allclose(hessian, expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_rematerialized_layers_have_the_curvature_of_plain_ones():
+    traces = []
+    for mode in (None, "activations"):
+        keras.utils.set_random_seed(0)
+        with keras.RematScope(mode=mode):
+            model = regression(keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(1))
+        traces.append(hessian_trace(model, FEATURES, TARGETS, 2, seed=0))
+    np.testing.assert_allclose(*traces, rtol=1e-5)
+
+
+def test_what_was_rematerialized_beforehand_and_ctc_are_refused_with_a_way_out():
+    recomputed = layers.Lambda(keras.remat(keras.ops.tanh))
+    model = regression(keras.Input((4,)), layers.Dense(5), recomputed, layers.Dense(1))
+    with pytest.raises(ValueError, match="cannot differentiate.*twice.*without `keras.remat`"):
+        hessian_trace(model, FEATURES, TARGETS, 2)
+    model = regression(keras.Input((6, 4)), layers.Dense(5), loss=keras.losses.CTC())
+    x = GENERATOR.normal(size=(4, 6, 4)).astype("float32")
+    with pytest.raises(ValueError, match="cannot differentiate.*twice.*`KERAS_BACKEND=jax`"):
+        gradient_direction(model, x, GENERATOR.integers(1, 5, (4, 2)))
+
+
+def test_losses_that_are_python_numbers_are_refused():
+    class Number(keras.Model):
+        def test_step(self, data):
+            x, y = data
+            return {"mine": 1.0, "loss": float(keras.ops.mean((self(x) - y) ** 2))}
+
+    inputs = keras.Input((4,))
+    model = Number(inputs, layers.Dense(1)(inputs))
+    model.compile("sgd", run_eagerly=True)
+    with pytest.raises(ValueError, match="'loss' .* must be a tensor.*Received float .*`float"):
+        hessian_trace(model, FEATURES, TARGETS, 2)
+
+
+@pytest.mark.parametrize("measure", [hessian_trace, hessian_product, gradient_direction])
+def test_missing_targets_are_named(measure):
+    model = regression(keras.Input((4,)), layers.Dense(1))
+    with pytest.raises(ValueError, match="`y` must be the targets.*Received inputs alone"):
+        measure(model, FEATURES)
+
+
+def test_a_hessian_that_is_not_finite_is_refused_after_one_product(monkeypatch):
+    model = regression(keras.Input((4,)), layers.Dense(3), layers.Dense(1))
+    model.layers[0].kernel.assign(np.full((4, 3), np.nan))
+    checked = []
+    monkeypatch.setattr(
+        "losslandscape.curvature.reported_loss", lambda *_: checked.append(1) or np.nan
+    )
+    directions = [[np.ones(weight.shape) for weight in model.trainable_variables]] * 3
+    for measure, options in (
+        (hessian_spectrum, {"steps": 9}),
+        (hessian_trace, {}),
+        (directional_curvature, {"directions": directions}),
+    ):
+        checked.clear()
+        with pytest.raises(ValueError, match="Hessian is not finite"):
+            measure(model, FEATURES, TARGETS, **options)
+        assert len(checked) == 1
 
 
 def test_operations_without_a_second_derivative_are_named():

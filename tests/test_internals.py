@@ -91,3 +91,16 @@ def test_a_learning_rate_comes_from_a_schedule_or_is_a_number():
     schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 10, 0.5)
     assert internals.schedule_of(keras.optimizers.SGD(schedule)) is schedule
     assert internals.schedule_of(keras.optimizers.SGD(0.1)) is None
+
+
+def test_weight_penalties_can_be_left_out_without_changing_the_model():
+    inputs = keras.Input((2,))
+    penalized = layers.Dense(2, kernel_regularizer="l2", activity_regularizer="l2")
+    model = keras.Model(inputs, penalized(inputs))
+    same = internals.without_penalties(model)
+    same(np.ones((1, 2)))
+    assert len(model.losses) == 2
+    assert len(same.losses) == 1
+    assert isinstance(same, keras.Model)
+    assert vars(same) is vars(model)
+    assert type(model) is not type(same)
