@@ -93,6 +93,16 @@ def test_lines_are_as_exact_as_asked(name, share):
     assert line.metadata["interpolation_checks"] > 0
 
 
+def test_low_losses_are_as_exact_on_a_logarithmic_scale():
+    # The waves where the loss is low are far below a hundredth of its range.
+    waves = lambda a, b: EXP(8 * a + SIN(12 * a)) + 0 * b  # noqa: E731
+    options = {"number_of_points": 129, "directions": AXES[:1], "verbose": 0}
+    whole = np.log(evaluate_line(shaped_model(waves), *ONES, **options).values["loss"])
+    line = evaluate_line(shaped_model(waves), *ONES, tolerance=0.01, **options)
+    assert line.interpolated.any()
+    assert np.abs(np.log(line.values["loss"]) - whole).max() <= 0.01 * np.ptp(whole)
+
+
 def test_a_kink_on_one_line_has_no_points_measured_on_another():
     kinked = lambda a, b: 1 + ABS(a - 0.3) + b**2  # noqa: E731
     line = evaluate_line(
