@@ -95,7 +95,7 @@ def test_lines_are_as_exact_as_asked(name, share):
 
 def test_low_losses_are_as_exact_on_a_logarithmic_scale():
     # The waves where the loss is low are far below a hundredth of its range.
-    waves = lambda a, b: EXP(8 * a + SIN(12 * a)) + 0 * b  # noqa: E731
+    waves = lambda a, b: EXP(8 * a + SIN(20 * a)) + 0 * b  # noqa: E731
     options = {"number_of_points": 129, "directions": AXES[:1], "verbose": 0}
     whole = np.log(evaluate_line(shaped_model(waves), *ONES, **options).values["loss"])
     line = evaluate_line(shaped_model(waves), *ONES, tolerance=0.01, **options)
