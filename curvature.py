@@ -28,7 +28,14 @@ from losslandscape.derivatives import (
     mean_derivative,
     reported_loss,
 )
-from losslandscape.directions import choose_weights, layer_names, owners, resolve_seed, scales
+from losslandscape.directions import (
+    IGNORE_RULES,
+    layer_names,
+    owners,
+    resolve_ignore,
+    resolve_seed,
+    scales,
+)
 from losslandscape.engines import as_arrays, evaluator, to_tensors
 from losslandscape.evaluation import Evaluation
 from losslandscape.grids import Grid
@@ -44,7 +51,7 @@ DENSE = 32
 
 
 def hessian_product(
-    model, x, y=None, *, normalize=None, ignore="biasbn", layers=None, batch_size=None
+    model, x, y=None, *, normalize=None, ignore="auto", layers=None, batch_size=None
 ):
     """Makes a function that multiplies the Hessian of the loss by a direction.
 
@@ -63,9 +70,10 @@ def hessian_product(
             `"layer"` or `"weight"` for T·H·T, with the diagonal matrix T of the
             scales of such random directions d, so that `E[dᵀHd] = tr(T·H·T)`:
             the entries of a filter of n entries have the scale `‖θ_f‖ / √n`.
-        ignore: With `normalize`, what stays put, that is, has the scale 0: biases
-            and normalization parameters (`"biasbn"`, the default), or nothing
-            (`None`), as in `random_directions`.
+        ignore: What stays put, that is, has the scale 0: biases and normalization
+            parameters (`"biasbn"`), or nothing (`None`), as in `random_directions`.
+            `"auto"` (the default) is `"biasbn"` with `normalize`, otherwise `None`.
+            The reference implementation's eigenvalues are those of `"biasbn"`.
         layers: The layers that move, while all others stay put; see
             `random_directions`. Defaults to `None`, all of them.
         batch_size: Samples per batch, for arrays; it affects only memory and
@@ -158,7 +166,7 @@ def hessian_eigenvalues(
     which="largest",
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     tolerance=1e-4,
     seed=None,
@@ -233,7 +241,7 @@ def hessian_trace(
     number_of_probes=30,
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     seed=None,
     batch_size=None,
@@ -287,7 +295,7 @@ def hessian_spectrum(
     steps=80,
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     seed=None,
     batch_size=None,
@@ -365,7 +373,7 @@ def layer_curvature(
     number_of_probes=30,
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     tolerance=1e-3,
     seed=None,
@@ -481,6 +489,7 @@ def evaluate_convexity(
     *,
     directions=None,
     layers=None,
+    ignore=None,
     extent=(-1.0, 1.0),
     seed=None,
     tolerance=1e-2,
@@ -492,7 +501,7 @@ def evaluate_convexity(
     """Measures how far the loss is from convex over a plane.
 
     A plane may look convex where the loss is not: this computes the extreme
-    eigenvalues of the full Hessian at each point.
+    eigenvalues of the Hessian at each point.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -503,6 +512,9 @@ def evaluate_convexity(
         directions: As in `evaluate_surface`.
         layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
             of these layers.
+        ignore: As in `hessian_product`, for the eigenvalues. Random directions leave
+            biases and normalization parameters where they are anyway. `"biasbn"` is
+            what the reference implementation does. Defaults to `None`.
         extent: As in `evaluate_surface`.
         seed: As in `evaluate_surface`; also for the starting vectors.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
@@ -540,10 +552,12 @@ def evaluate_convexity(
         verbose=verbose,
     )
     check_backend("Curvature", DIFFERENTIATORS)
+    check_choice("ignore", ignore, IGNORE_RULES)
     directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
-    call.identify(directions=directions, coordinates=grid.axes)
     # Weight by weight, since the layers in a worker are other objects.
-    options = {"chosen": choose_weights(model, layers), "seed": origin.get("seed", 0)}
+    chosen = [bool(unit.any()) for unit in scales(model, None, ignore, layers)]
+    call.identify(directions=directions, coordinates=grid.axes, ignore=np.array(chosen))
+    options = {"chosen": chosen, "seed": origin.get("seed", 0)}
     engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
     (surface,) = call.along(
         [(directions, grid.points)],
@@ -621,7 +635,8 @@ def _counted(operator, number, status):
 
 def _describe(normalize, ignore, layers):
     """The metadata of the matrix that takes the place of the Hessian, if one does."""
-    units = {} if normalize is None else {"normalize": normalize, "ignore": ignore}
+    ignore = resolve_ignore(normalize, ignore)
+    units = {"normalize": normalize, "ignore": ignore} if normalize or ignore else {}
     return units if layers is None else units | {"layers": layer_names(layers)}
 
 
