@@ -29,11 +29,12 @@ from losslandscape.derivatives import (
     reported_loss,
 )
 from losslandscape.directions import (
+    IGNORE_RULES,
     check_direction,
     check_directions,
-    choose_weights,
     layer_names,
     owners,
+    resolve_ignore,
     resolve_seed,
     scales,
 )
@@ -52,7 +53,7 @@ DENSE = 32
 
 
 def hessian_product(
-    model, x, y=None, *, normalize=None, ignore="biasbn", layers=None, batch_size=None
+    model, x, y=None, *, normalize=None, ignore="auto", layers=None, batch_size=None
 ):
     """Makes a function that multiplies the Hessian of the loss by a direction.
 
@@ -71,9 +72,10 @@ def hessian_product(
             `"layer"` or `"weight"` for T·H·T, with the diagonal matrix T of the
             scales of such random directions d, so that `E[dᵀHd] = tr(T·H·T)`:
             the entries of a filter of n entries have the scale `‖θ_f‖ / √n`.
-        ignore: With `normalize`, what stays put, that is, has the scale 0: biases
-            and normalization parameters (`"biasbn"`, the default), or nothing
-            (`None`), as in `random_directions`.
+        ignore: What stays put, that is, has the scale 0: biases and normalization
+            parameters (`"biasbn"`), or nothing (`None`), as in `random_directions`.
+            `"auto"` (the default) is `"biasbn"` with `normalize`, otherwise `None`.
+            The reference implementation's eigenvalues are those of `"biasbn"`.
         layers: The layers that move, while all others stay put; see
             `random_directions`. Defaults to `None`, all of them.
         batch_size: Samples per batch, for arrays; it affects only memory and
@@ -167,7 +169,7 @@ def hessian_eigenvalues(
     which="largest",
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     tolerance=1e-4,
     seed=None,
@@ -243,7 +245,7 @@ def hessian_trace(
     number_of_probes=30,
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     seed=None,
     batch_size=None,
@@ -297,7 +299,7 @@ def hessian_spectrum(
     steps=80,
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     seed=None,
     batch_size=None,
@@ -375,7 +377,7 @@ def layer_curvature(
     number_of_probes=30,
     *,
     normalize=None,
-    ignore="biasbn",
+    ignore="auto",
     layers=None,
     tolerance=1e-3,
     seed=None,
@@ -492,6 +494,7 @@ def evaluate_convexity(
     *,
     directions=None,
     layers=None,
+    ignore=None,
     extent=(-1.0, 1.0),
     seed=None,
     tolerance=1e-2,
@@ -503,7 +506,7 @@ def evaluate_convexity(
     """Measures how far the loss is from convex over a plane.
 
     A plane may look convex where the loss is not: this computes the extreme
-    eigenvalues of the full Hessian at each point.
+    eigenvalues of the Hessian at each point.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -514,6 +517,9 @@ def evaluate_convexity(
         directions: As in `evaluate_surface`.
         layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
             of these layers.
+        ignore: As in `hessian_product`, for the eigenvalues. Random directions leave
+            biases and normalization parameters where they are anyway. `"biasbn"` is
+            what the reference implementation does. Defaults to `None`.
         extent: As in `evaluate_surface`.
         seed: As in `evaluate_surface`; also for the starting vectors.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
@@ -552,10 +558,12 @@ def evaluate_convexity(
         verbose=verbose,
     )
     check_backend("Curvature", DIFFERENTIATORS)
+    check_choice("ignore", ignore, IGNORE_RULES)
     directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
-    call.identify(directions=directions, coordinates=grid.axes)
     # Weight by weight, since the layers in a worker are other objects.
-    options = {"chosen": choose_weights(model, layers), "seed": origin.get("seed", 0)}
+    chosen = [bool(unit.any()) for unit in scales(model, None, ignore, layers)]
+    call.identify(directions=directions, coordinates=grid.axes, ignore=np.array(chosen))
+    options = {"chosen": chosen, "seed": origin.get("seed", 0)}
     engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
     (surface,) = call.along(
         [(directions, grid.points)],
@@ -633,7 +641,8 @@ def _counted(operator, number, status):
 
 def _describe(normalize, ignore, layers):
     """The metadata of the matrix that takes the place of the Hessian, if one does."""
-    units = {} if normalize is None else {"normalize": normalize, "ignore": ignore}
+    ignore = resolve_ignore(normalize, ignore)
+    units = {"normalize": normalize, "ignore": ignore} if normalize or ignore else {}
     return units if layers is None else units | {"layers": layer_names(layers)}
 
 

@@ -396,7 +396,7 @@ def layer_names(layers):
     return [each if isinstance(each, str) else each.path or each.name for each in wanted]
 
 
-def scales(model, normalize=None, ignore="biasbn", layers=None):
+def scales(model, normalize=None, ignore="auto", layers=None):
     """Returns the root mean square of each entry of a random direction.
 
     With T, the diagonal matrix of these scales, random directions d of any
@@ -406,8 +406,9 @@ def scales(model, normalize=None, ignore="biasbn", layers=None):
     Args:
         model: A built `keras.Model`.
         normalize: As in `random_directions`. `None` (the default) makes all
-            scales 1, those of biases and normalization parameters, too.
-        ignore: As in `random_directions`, for a `normalize` that is not `None`.
+            scales 1.
+        ignore: As in `random_directions`, or `"auto"` (the default), which
+            `resolve_ignore` explains.
         layers: As in `random_directions`.
 
     Returns:
@@ -420,19 +421,23 @@ def scales(model, normalize=None, ignore="biasbn", layers=None):
     """
     check_model(model)
     check_choice("normalize", normalize, NORMALIZATIONS)
-    check_choice("ignore", ignore, IGNORE_RULES)
-    weights = model.trainable_variables
-    if normalize is None:
-        found = [np.ones(weight.shape, np.float32) for weight in weights]
-    else:
-        pairs = zip(weights, filters(model), strict=True)
-        found = [_scale(to_numpy(weight), entry.axes, normalize, ignore) for weight, entry in pairs]
+    check_choice("ignore", ignore, ("auto", *IGNORE_RULES))
+    ignore = resolve_ignore(normalize, ignore)
+    pairs = zip(model.trainable_variables, filters(model), strict=True)
+    found = [_scale(to_numpy(weight), entry.axes, normalize, ignore) for weight, entry in pairs]
     found = [
         scale if is_chosen else np.zeros_like(scale)
         for scale, is_chosen in zip(found, choose_weights(model, layers), strict=True)
     ]
     _check_any(found)
     return found
+
+
+def resolve_ignore(normalize, ignore):
+    """Returns what stays put: if `"auto"`, `"biasbn"` unless nothing is normalized."""
+    if ignore != "auto":
+        return ignore
+    return None if normalize is None else "biasbn"
 
 
 def resolve_seed(seed):
@@ -469,8 +474,9 @@ def _check_any(arrays):
     if not any(array.any() for array in arrays):
         raise ValueError(
             f"`model` has no filter to move: all of the {len(arrays)} trainable weights that could "
-            "move are biases or normalization parameters, or zero. Pass `ignore=None` to move the "
-            "former, too."
+            "move are biases or normalization parameters, or zero. To move the former, too, pass "
+            "`ignore=None`, or, to a call without that argument, "
+            "`directions=random_directions(model, ..., ignore=None)`."
         )
 
 
@@ -503,6 +509,8 @@ def _scale(weight, axes, normalize, ignore):
     """The root mean square of each entry of an array that `_scaling` scales."""
     if axes is None and ignore == "biasbn":
         return np.zeros_like(weight)
+    if normalize is None:
+        return np.ones_like(weight)
     norm_axes = () if normalize == "weight" else _norm_axes(weight, axes, normalize)
     number = np.prod([weight.shape[axis] for axis in norm_axes])
     scale = _norm(weight, norm_axes) / np.sqrt(number)

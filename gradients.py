@@ -22,7 +22,7 @@ from losslandscape.state import evaluated
 
 
 @claiming
-def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn", batch_size=None):
+def gradient_direction(model, x, y=None, *, normalize="filter", ignore="auto", batch_size=None):
     """Computes the direction in which the loss of a model rises fastest.
 
     With the gradient g of the mean loss over all data, and the diagonal matrix T of
@@ -55,8 +55,8 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="biasbn",
         normalize: What the length of a step is relative to, as in `random_directions`:
             the norm of each `"filter"` (the default) or `"layer"`, each `"weight"`, or
             nothing (`None`).
-        ignore: What stays put, as in `random_directions`. With `normalize=None`, all
-            weights move, whatever this is.
+        ignore: What stays put, as in `random_directions`. `"auto"` (the default) is
+            `"biasbn"`, or `None` with `normalize=None`.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
 
@@ -95,7 +95,7 @@ def worst_direction(
     steps=10,
     *,
     normalize="filter",
-    ignore="biasbn",
+    ignore="auto",
     seed=None,
     batch_size=None,
     verbose="auto",

@@ -378,7 +378,7 @@ def test_the_forecast_of_a_half_width_is_exact_for_a_quadratic():
 def test_unknown_normalizations_are_refused_before_anything_is_computed(network):
     with pytest.raises(ValueError, match="`normalize` must be one of 'filter'.*'filters'"):
         hessian_trace(network, X, Y, normalize="filters")
-    with pytest.raises(ValueError, match="`ignore` must be one of 'biasbn', None.*'bn'"):
+    with pytest.raises(ValueError, match="`ignore` must be one of 'auto', 'biasbn', None.*'bn'"):
         hessian_eigenvalues(network, X, Y, normalize="filter", ignore="bn")
     with pytest.raises(ValueError, match="`directions` must be a list of directions"):
         directional_curvature(network, X, Y, directions=None)
@@ -431,6 +431,24 @@ def test_all_curvature_can_be_that_of_some_layers(network):
     assert not moved[:30].any()
     with pytest.raises(ValueError, match="Received 'conv'"):
         hessian_trace(network, X, Y, layers="conv")
+
+
+def test_biases_can_be_left_out_of_the_plain_hessian(network):
+    hessian = whole_hessian(network, X, Y)
+    kernels = [*range(24), *range(30, 48)]
+    block = np.linalg.eigvalsh(hessian[np.ix_(kernels, kernels)])
+    for ignore, expected in (("biasbn", block), ("auto", np.linalg.eigvalsh(hessian))):
+        values, _ = hessian_eigenvalues(network, X, Y, which="both", ignore=ignore, seed=0)
+        np.testing.assert_allclose(values, expected[[-1, 0]], rtol=1e-3, atol=1e-5)
+    spectrum = hessian_spectrum(network, X, Y, 1, 2, ignore="biasbn", seed=0)
+    assert (spectrum.metadata["parameters"], spectrum.metadata["ignore"]) == (42, "biasbn")
+    # The center of a map, whose random directions are 0 there.
+    zeros = [[np.zeros(weight.shape, "float32") for weight in network.trainable_variables]] * 2
+    surface = evaluate_convexity(
+        network, X, Y, 2, directions=zeros, ignore="biasbn", tolerance=1e-4, verbose=0
+    )
+    np.testing.assert_allclose(surface.values["largest"], block[-1], rtol=1e-3)
+    np.testing.assert_allclose(surface.values["smallest"], block[0], rtol=1e-3, atol=1e-5)
 
 
 def test_layers_of_the_same_name_keep_their_own_curvature(tmp_path):
