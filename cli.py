@@ -18,8 +18,8 @@ import matplotlib as mpl
 import numpy as np
 
 import losslandscape as ll
-from losslandscape.engines import ENGINES
-from losslandscape.files import no_device, reading_arrays, refusing
+from losslandscape.measuring.engines import ENGINES
+from losslandscape.values.files import no_device, reading_arrays, refusing
 
 LINE = "line"
 

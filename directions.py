@@ -18,17 +18,17 @@ import keras
 import numpy as np
 from keras import layers
 
-from losslandscape.architecture import check_same_settings
-from losslandscape.checks import (
+from losslandscape.basics.architecture import check_same_settings
+from losslandscape.basics.checks import (
     check_choice,
     check_integer,
     check_memory,
     check_model,
     check_same_weights,
 )
-from losslandscape.claims import claiming
-from losslandscape.internals import flatten_layers, own_trainable_variables
-from losslandscape.walks import precise_dtypes
+from losslandscape.basics.claims import claiming
+from losslandscape.basics.internals import flatten_layers, own_trainable_variables
+from losslandscape.measuring.walks import precise_dtypes
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
 IGNORE_RULES = ("biasbn", None)

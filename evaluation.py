@@ -11,8 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from losslandscape.checkpoints import Checkpoint
-from losslandscape.checks import (
+from losslandscape.basics.checks import (
     check_choice,
     check_compiled,
     check_complete,
@@ -20,15 +19,16 @@ from losslandscape.checks import (
     check_metric,
     warn,
 )
-from losslandscape.claims import claiming
-from losslandscape.datasets import one_dataset, read_datasets, split_datasets
+from losslandscape.basics.claims import claiming
 from losslandscape.directions import (
     RandomDirections,
     check_directions,
     layer_names,
     resolve_seed,
 )
-from losslandscape.engines import (
+from losslandscape.measuring.checkpoints import Checkpoint
+from losslandscape.measuring.datasets import one_dataset, read_datasets, split_datasets
+from losslandscape.measuring.engines import (
     ENGINES,
     as_arrays,
     candidates,
@@ -38,14 +38,14 @@ from losslandscape.engines import (
     start,
     to_tensors,
 )
-from losslandscape.grids import Grid, check_points, coordinates, line
-from losslandscape.interrupts import patient_interrupts
-from losslandscape.progress import Progress, Status, check_verbose
-from losslandscape.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
-from losslandscape.state import evaluated
-from losslandscape.surfaces import LossLine, LossSurface, __version__
-from losslandscape.walks import along_directions
-from losslandscape.workers import check_executor, distribute
+from losslandscape.measuring.grids import Grid, check_points, coordinates, line
+from losslandscape.measuring.interrupts import patient_interrupts
+from losslandscape.measuring.progress import Progress, Status, check_verbose
+from losslandscape.measuring.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
+from losslandscape.measuring.state import evaluated
+from losslandscape.measuring.walks import along_directions
+from losslandscape.measuring.workers import check_executor, distribute
+from losslandscape.values.surfaces import LossLine, LossSurface, __version__
 
 # An automatic extent ends where the loss is this many times that of the model; it lies between
 # 2 to the powers of these exponents.

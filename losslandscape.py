@@ -122,8 +122,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from losslandscape.alignment import match_weights
-from losslandscape.checks import (
+from losslandscape.basics.checks import (
     check_choice,
     check_list,
     check_metric,
@@ -132,7 +131,8 @@ from losslandscape.checks import (
     numbered,
     warn,
 )
-from losslandscape.curvature import (
+from losslandscape.curvature.gradients import gradient_direction, worst_direction
+from losslandscape.curvature.hessian import (
     directional_curvature,
     evaluate_convexity,
     hessian_eigenvalues,
@@ -141,8 +141,7 @@ from losslandscape.curvature import (
     hessian_trace,
     layer_curvature,
 )
-from losslandscape.curves import evaluate_curve, fit_curve
-from losslandscape.datasets import split_datasets
+from losslandscape.curvature.monitoring import LandscapeLogger, training_curvature
 from losslandscape.directions import (
     direction_between,
     filters,
@@ -150,35 +149,29 @@ from losslandscape.directions import (
     random_directions,
     register_filters,
 )
+from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.drawing.layout import check_axes
 from losslandscape.evaluation import (
     evaluate_line,
     evaluate_lines,
     evaluate_surface,
     evaluate_surfaces,
 )
-from losslandscape.export import read_reference, write_html, write_mesh, write_reference
-from losslandscape.files import replace_file
-from losslandscape.gradients import gradient_direction, worst_direction
-from losslandscape.interpolation import evaluate_barriers, evaluate_interpolation, evaluate_plane
-from losslandscape.layout import check_axes
-from losslandscape.measures import (
-    Estimate,
-    Finding,
-    asymmetry,
-    confidence_interval,
-    convex_level,
-    convex_radius,
-    epsilon_sharpness,
-    expected_sigma,
-    half_widths,
-    loss_barrier,
-    loss_rise,
-    non_convexity,
-    quadratic_half_widths,
-    report,
-    worst_sigma,
+from losslandscape.measuring.datasets import split_datasets
+from losslandscape.measuring.state import preserved
+from losslandscape.paths.alignment import match_weights
+from losslandscape.paths.curves import evaluate_curve, fit_curve
+from losslandscape.paths.interpolation import (
+    evaluate_barriers,
+    evaluate_interpolation,
+    evaluate_plane,
 )
-from losslandscape.monitoring import LandscapeLogger, training_curvature
+from losslandscape.paths.trajectory import (
+    WeightHistory,
+    evaluate_trajectory,
+    last_step,
+    read_history,
+)
 from losslandscape.plotting import (
     SCALES,
     animate_path,
@@ -199,8 +192,25 @@ from losslandscape.plotting import (
     plot_surface,
     plot_training_curvature,
 )
-from losslandscape.state import preserved
-from losslandscape.surfaces import (
+from losslandscape.values.files import replace_file
+from losslandscape.values.measures import (
+    Estimate,
+    Finding,
+    asymmetry,
+    confidence_interval,
+    convex_level,
+    convex_radius,
+    epsilon_sharpness,
+    expected_sigma,
+    half_widths,
+    loss_barrier,
+    loss_rise,
+    non_convexity,
+    quadratic_half_widths,
+    report,
+    worst_sigma,
+)
+from losslandscape.values.surfaces import (
     LayerCurvature,
     LossBarriers,
     LossLine,
@@ -210,13 +220,12 @@ from losslandscape.surfaces import (
     TrainingCurvature,
     __version__,
 )
-from losslandscape.topology import (
+from losslandscape.values.topology import (
     Basin,
     number_of_basins,
     persistence,
     saddle_minimum_distance,
 )
-from losslandscape.trajectory import WeightHistory, evaluate_trajectory, last_step, read_history
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.

@@ -8,28 +8,25 @@ here stay open until they are closed with `plt.close`.
 
 import io
 import tempfile
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import animation, colormaps, colors, ticker, tri
+from matplotlib import animation, colormaps, colors, ticker
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 
-from losslandscape.checks import (
+from losslandscape.basics.checks import (
     check_choice,
     check_list,
-    check_metric,
     check_number,
     check_numbers,
     check_pair,
     check_path,
 )
-from losslandscape.files import replace_file
-from losslandscape.layout import (
+from losslandscape.drawing.layout import (
     axes_for,
     check_axes,
     color_bar,
@@ -54,9 +51,21 @@ from losslandscape.layout import (
     wrapped,
     write_title,
 )
-from losslandscape.measures import exceeds_random_walk, loss_barrier
-from losslandscape.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
-from losslandscape.surfaces import (
+from losslandscape.drawing.shown import (
+    SCALES,
+    drawable_values,
+    is_strip,
+    model_points,
+    models_within,
+    on_scale,
+    point_notes,
+    sides_of,
+    value_label,
+)
+from losslandscape.drawing.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
+from losslandscape.values.files import replace_file
+from losslandscape.values.measures import exceeds_random_walk, loss_barrier
+from losslandscape.values.surfaces import (
     LayerCurvature,
     LossBarriers,
     LossLine,
@@ -67,9 +76,8 @@ from losslandscape.surfaces import (
     value_of,
     values_of,
 )
-from losslandscape.topology import persistence
+from losslandscape.values.topology import persistence
 
-SCALES = ("linear", "log")
 MEASURE_NAMES = {"scale_free_eigenvalue": "scale-free largest eigenvalue"}
 LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
@@ -80,8 +88,6 @@ MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
 MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
 # Up to this many points are shown one by one: between them, nothing was measured.
 FEW_POINTS = 21
-# Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
-LONGEST_STRIP = 4
 # Up to this many rows of a heat map have room for their names and numbers.
 MODELS_PER_PANEL = 5
 # Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
@@ -441,7 +447,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     drawable_values(trajectory, metric, scale)
     (ax,) = axes_for(ax, figsize=figsize)
     at_records, on_plane = (
-        _on_scale(values[metric], scale)
+        on_scale(values[metric], scale)
         for values in (trajectory.true_values, trajectory.plane_values)
     )
     beside, off_plane = ax.twinx(), "distance off the plane"
@@ -746,7 +752,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     # Always the scale of the paper's figure, or two networks could not be compared.
     grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
     cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
-    points = _models_within(surface)
+    points = models_within(surface)
     _mark(ax, points, **MODEL_COLORS)
     _name_models(ax, surface, points)
     bar = color_bar(ax, cells, sides_of(surface)[0], extend="max")
@@ -846,59 +852,6 @@ def plot_metrics(lines, *, labels=None, scale="linear"):
     return drawn
 
 
-def value_label(metric, scale="linear"):
-    """The name of a metric's axis."""
-    name = metric.replace("_", " ")
-    return f"{name} (log scale)" if scale == "log" else name
-
-
-def drawable_values(value, metric, scale):
-    """The values of a metric with NaN where the scale has no place for them."""
-    check_metric(metric, single=True)
-    check_choice("metric", metric, tuple(value.values))
-    check_choice("scale", scale, SCALES)
-    return _on_scale(_filled(value, value.values[metric]), scale)
-
-
-def point_notes(measured, values, scale):
-    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
-    are_holes = [
-        np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
-    ]
-    number = sum(array.size for array in values)
-    missing = sum(np.count_nonzero(value.missing) for value in measured)
-    holes = sum(map(np.count_nonzero, are_holes))
-    notes = []
-    if missing:
-        notes.append(f"preview: {number - missing} of {number} points")
-    interpolated = sum(np.count_nonzero(value.interpolated) for value in measured)
-    if interpolated:
-        tolerance = max(value.metadata.get("tolerance", 0) for value in measured)
-        notes.append(f"{interpolated} of {number} points interpolated, within {tolerance:.2g}")
-    if holes:
-        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
-        holes = "nothing drawn: all points" if holes == number else f"{holes} of {number} points"
-        notes.append(f"{holes} {reason}{_where(measured, are_holes)}")
-    return notes
-
-
-def model_points(value, heights, metric, scale):
-    """Coordinates and height of each model that a drawing has a place for, one per row."""
-    points = []
-    for position in _models_within(value):
-        # The grid may miss the center, but that was measured.
-        height = _between(value, heights, position) if position.any() else value.center[metric]
-        if np.isfinite(_on_scale(height, scale)):
-            points.append([*position, height])
-    return np.reshape(points, (-1, len(value.axes) + 1))
-
-
-def sides_of(surface):
-    """How long the sides of a plane are drawn, the longer one as 1: both have the same unit."""
-    spans = np.array([np.ptp(surface.alphas), np.ptp(surface.betas)])
-    return np.ones(2) if _is_strip(surface) else spans / spans.max()
-
-
 def check_backend():
     """Refuses a Matplotlib backend that cannot make figures here."""
     try:
@@ -966,7 +919,7 @@ def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
         grid = (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
         filled = panel.contourf(*grid, cmap=light, extend="both", **style)
         grids.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
-        _mark(panel, _models_within(surface), **MODEL_COLORS)
+        _mark(panel, models_within(surface), **MODEL_COLORS)
     names, offset = names_beyond(levels)
     if any(np.isfinite(heights).any() for heights in values):
         side, height = sides_of(drawn[-1])
@@ -984,7 +937,7 @@ def _label_levels(drawn, axes, grids, names):
     # The layout of a new figure decides where they fit.
     axes[0].get_figure(root=True).draw_without_rendering()
     for surface, panel, contours in zip(drawn, axes, grids, strict=True):
-        _name_models(panel, surface, _models_within(surface))
+        _name_models(panel, surface, models_within(surface))
         label_contours(panel, contours, names)
 
 
@@ -1021,12 +974,12 @@ def _stacked(number):
 
 def _draw_measure(ax, curvature, name, scale):
     """Draws one measure in the course of training, and its interval or threshold."""
-    times, values = curvature.times, _on_scale(curvature.values[name], scale)
+    times, values = curvature.times, on_scale(curvature.values[name], scale)
     style = curve_style(ax) | {"marker": "." if len(times) <= FEW_POINTS else None}
     (curve,) = ax.plot(times, values, markersize=4, **style)
     ends = [f"{name}_low", f"{name}_high"]
     if all(end in curvature.values for end in ends):
-        band = [_on_scale(curvature.values[end], scale) for end in ends]
+        band = [on_scale(curvature.values[end], scale) for end in ends]
         ax.fill_between(times, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
     if name == "largest_eigenvalue" and np.isfinite(curvature.thresholds).any():
         limit = {"color": "0.3", "linestyle": "--", "linewidth": 1, "label": "limit of stability"}
@@ -1128,7 +1081,7 @@ def _dress_plane(ax, surface, values, scale):
     else:
         for axis, name in zip("xy", surface.axis_names, strict=True):
             ax.set(**{f"{axis}label": wrapped(name, letters_along(ax, axis))})
-        ax.set_aspect("auto" if _is_strip(surface) else "equal")
+        ax.set_aspect("auto" if is_strip(surface) else "equal")
         # The caller's grid would lie over the contours.
         ax.grid(visible=False)
     plane_ticks(ax, sides)
@@ -1146,38 +1099,6 @@ def _points_in_box(ax, points, scale):
     return np.stack([*position, heights], axis=1)[(low <= heights) & (heights <= high)]
 
 
-def _is_strip(surface):
-    """Whether a plane is so much longer than wide that it cannot be drawn to scale."""
-    spans = np.ptp(surface.alphas), np.ptp(surface.betas)
-    return max(spans) > LONGEST_STRIP * min(spans)
-
-
-def _on_scale(values, scale):
-    values = np.asarray(values, dtype=float)
-    return np.where(np.isfinite(values) & ((values > 0) | (scale == "linear")), values, np.nan)
-
-
-def _filled(value, values):
-    """Values of a surface, with those not measured yet interpolated between the others."""
-    if not value.missing.any() or len(value.axes) == 1:
-        return values
-    alphas, betas = np.meshgrid(*value.axes)
-    is_known = ~value.missing & np.isfinite(values)
-    if min(len(np.unique(axis[is_known])) for axis in (alphas, betas)) < 2:
-        return values
-    mesh = tri.Triangulation(alphas[is_known], betas[is_known])
-    between = tri.LinearTriInterpolator(mesh, values[is_known])(alphas, betas)
-    return np.where(value.missing, between.filled(np.nan), values)
-
-
-def _where(measured, are_holes):
-    """In how many of several directions there are holes."""
-    if len(measured[0].axes) == 2 or max(map(len, are_holes)) == 1:
-        return ""
-    affected = np.concatenate([holes.any(axis=1) for holes in are_holes])
-    return f",\nin {np.count_nonzero(affected)} of {len(affected)} directions"
-
-
 def _axis_name(ax, metric, scale, offset=""):
     """The name of a metric's axis, less what its ticks leave out."""
     rest = f" + {offset[1:]}" if offset.startswith("-") else f" − {offset}" * bool(offset)
@@ -1191,20 +1112,6 @@ def _label_values(ax, metric, scale):
     ax.set_ylabel(_axis_name(ax, metric, scale), parse_math=False)
     if scale == "log":
         log_ticks(ax.yaxis)
-
-
-def _models_within(value):
-    """The coordinates of the models that lie within the axes, one per row."""
-    low, high = ([axis[end] for axis in value.axes] for end in (0, -1))
-    return value.models[((low <= value.models) & (value.models <= high)).all(axis=1)]
-
-
-def _between(value, values, position):
-    """The value at a position, interpolated linearly between points of the grid."""
-    # Alpha runs along the last dimension, beta along the one that is last then.
-    for axis, coordinate in zip(value.axes, position, strict=True):
-        values = np.apply_along_axis(partial(np.interp, coordinate, axis), -1, values)
-    return values
 
 
 def _check_labels(labels, values):

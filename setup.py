@@ -1,7 +1,7 @@
 """Installs the flat modules of this folder as one package, `losslandscape`.
 
-`losslandscape.py` becomes `losslandscape/__init__.py` and its siblings become
-submodules, so that nothing called `plotting` or `evaluation` is installed at the
+`losslandscape.py` becomes `losslandscape/__init__.py`, and its siblings and the folders
+beside it become submodules, so that nothing called `plotting` or `evaluation` is installed at the
 top level, next to the user's own modules.
 """
 
@@ -14,44 +14,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
-SIBLINGS = (
-    "alignment",
-    "architecture",
-    "autodiff",
-    "checkpoints",
-    "checks",
-    "claims",
-    "cli",
-    "curvature",
-    "curves",
-    "datasets",
-    "derivatives",
-    "directions",
-    "engines",
-    "evaluation",
-    "export",
-    "files",
-    "gradients",
-    "grids",
-    "internals",
-    "interpolation",
-    "interrupts",
-    "layout",
-    "measures",
-    "monitoring",
-    "plotting",
-    "progress",
-    "references",
-    "refinement",
-    "space",
-    "state",
-    "surfaces",
-    "tables",
-    "topology",
-    "trajectory",
-    "walks",
-    "workers",
-)
+PACKAGE = "losslandscape"
 
 ANALYSIS = ["scipy>=1.13"]
 EXAMPLES = [*ANALYSIS, "scikit-learn>=1.5"]
@@ -94,10 +57,16 @@ class BuildFlatPackage(build_py):
 
     def find_modules(self):
         """Lists (package, module, file) for everything in the wheel."""
-        siblings = [("losslandscape", name, f"{name}.py") for name in SIBLINGS]
-        package = ("losslandscape", "__init__", "losslandscape.py")
-        # For `python -m losslandscape`.
-        return [package, ("losslandscape", "__main__", "cli.py"), *siblings]
+        # The second one is for `python -m losslandscape`.
+        flat = [(PACKAGE, "__init__", f"{PACKAGE}.py"), (PACKAGE, "__main__", "cli.py")]
+        names = {path.stem for path in ROOT.glob("*.py")} - {PACKAGE, "setup"}
+        flat += [(PACKAGE, name, f"{name}.py") for name in sorted(names)]
+        # Each folder with an `__init__.py` is one of the library's.
+        paths = [path for each in ROOT.glob("*/__init__.py") for path in each.parent.glob("*.py")]
+        return flat + [
+            (f"{PACKAGE}.{path.parent.name}", path.stem, f"{path.parent.name}/{path.name}")
+            for path in sorted(paths)
+        ]
 
     def run(self):
         """Adds the types, of which setuptools knows nothing outside of package folders."""
@@ -120,14 +89,15 @@ class LinkForEditors(BuildFlatPackage):
         stubs = Path(sysconfig.get_path("purelib"), "losslandscape-stubs")
         for folder, suffix in ((ROOT / "build/editors/losslandscape", ".py"), (stubs, ".pyi")):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            for _, name, file in self.find_modules():
-                (folder / name).with_suffix(suffix).symlink_to(ROOT / file)
+            for package, name, file in self.find_modules():
+                link = folder.joinpath(*package.split(".")[1:], f"{name}{suffix}")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(ROOT / file)
 
 
 setup(
     name="losslandscape",
-    version=re.search('__version__ = "(.*)"', (ROOT / "surfaces.py").read_text())[1],
+    version=re.search('__version__ = "(.*)"', (ROOT / "values" / "surfaces.py").read_text())[1],
     description="The loss landscape around a trained Keras model",
     long_description=(ROOT / "README.md").read_text(),
     long_description_content_type="text/markdown",

@@ -19,8 +19,9 @@ import keras
 from networks import LOSS
 from speed import convolutional_network, table
 
-from losslandscape import curvature, hessian_eigenvalues
-from losslandscape.datasets import read_dataset
+from losslandscape import hessian_eigenvalues
+from losslandscape.curvature import hessian
+from losslandscape.measuring.datasets import read_dataset
 
 # Coarse, since the power method of PyHessian takes as many products, whatever it reaches.
 TOLERANCE = 1e-2
@@ -56,7 +57,7 @@ def same_network_in_torch(model):
 
 def ours(model, x, y, batch_size):
     """The eigenvalue and the number of products for it, everything included."""
-    counted = mock.patch.object(curvature, "mean_derivative", wraps=curvature.mean_derivative)
+    counted = mock.patch.object(hessian, "mean_derivative", wraps=hessian.mean_derivative)
     with counted as products:
         (value,), _ = hessian_eigenvalues(
             model, x, y, tolerance=TOLERANCE, seed=0, batch_size=batch_size

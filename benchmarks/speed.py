@@ -28,7 +28,7 @@ from losslandscape import (
     hessian_trace,
     random_directions,
 )
-from losslandscape.datasets import read_dataset
+from losslandscape.measuring.datasets import read_dataset
 
 GENERATOR = np.random.default_rng(0)
 FOLDER = Path(__file__).parent

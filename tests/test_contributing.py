@@ -8,12 +8,24 @@ import losslandscape
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text().split("## Where to add things")[0]
-LINES = [
-    re.split(r" {2,}", line.strip())[0].split(" · ") for line in re.findall(r"^    .+", TEXT, re.M)
-]
-LINE_OF = {name: number for number, names in enumerate(LINES) for name in names}
-# On one line, as noted there.
-NOTED = {("export", "plotting"), ("plotting", "measures")}
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("*/[!_]*.py"))
+    if path.stem != "setup" and (path.parent == ROOT or (path.parent / "__init__.py").exists())
+}
+
+
+def floors():
+    """The modules of each line of the list, from top to bottom, with the folder before the name."""
+    folder = ""
+    for indent, names in re.findall(r"^    ( *)(\S+(?: · \S+)*)", TEXT, re.M):
+        if names.endswith("/"):
+            folder = names.replace("/", ".")
+        else:
+            yield [folder * bool(indent) + name for name in names.split(" · ")]
+
+
+LINE_OF = {name: number for number, names in enumerate(floors()) for name in names}
 
 
 def imported(path):
@@ -24,19 +36,32 @@ def imported(path):
 
 
 def test_every_module_is_on_the_list():
-    assert set(LINE_OF) == {path.stem for path in ROOT.glob("*.py")} - {"setup"}
+    assert set(LINE_OF) == set(MODULES)
+
+
+def test_the_root_holds_the_named_modules_and_every_folder_one_idea():
+    named = {"losslandscape", "directions", "evaluation", "plotting", "cli", "setup"}
+    assert {path.stem for path in ROOT.glob("*.py")} == named
+    for folder in {path.parent for path in MODULES.values()} - {ROOT}:
+        assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
 
 
 def test_imports_go_down_the_list():
     upwards = [
-        (path.stem, name)
-        for path in ROOT.glob("*.py")
-        if path.stem != "setup"
+        (module, name)
+        for module, path in MODULES.items()
         for name in imported(path)
-        if LINE_OF[name] <= LINE_OF[path.stem] and (path.stem, name) not in NOTED
+        if LINE_OF[name] <= LINE_OF[module]
     ]
     # `python -m losslandscape` in a checkout runs the command, which is above everything.
     assert upwards == []
+
+
+def test_every_test_of_a_module_lies_where_the_module_does():
+    tests = ROOT / "tests"
+    for path in tests.glob("*/test_*.py"):
+        folder, name = path.parent.name, path.stem.removeprefix("test_")
+        assert f"{folder}.{name}" in MODULES
 
 
 def parameters(function):
@@ -52,7 +77,7 @@ def test_only_public_calls_take_more_than_seven_parameters():
     long = {
         # The parameters of a class are those of its `__init__`.
         getattr(parent, "name", "") if node.name == "__init__" else node.name
-        for path in ROOT.glob("*.py")
+        for path in MODULES.values()
         for parent in ast.walk(ast.parse(path.read_text()))
         for node in ast.iter_child_nodes(parent)
         if isinstance(node, ast.FunctionDef) and parameters(node) > 7
@@ -64,10 +89,10 @@ def test_only_public_calls_take_more_than_seven_parameters():
 
 def test_little_of_evaluation_is_imported_elsewhere():
     number_of_names = {
-        path.stem: len(node.names)
-        for path in ROOT.glob("*.py")
+        module: len(node.names)
+        for module, path in MODULES.items()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ImportFrom) and node.module == "losslandscape.evaluation"
     }
-    assert "interpolation" in number_of_names
+    assert "paths.interpolation" in number_of_names
     assert max(number_of_names.values()) <= 5, number_of_names

@@ -27,10 +27,13 @@ from losslandscape import (
 )
 
 ROOT = Path(__file__).parent.parent
-MODULES = [
-    importlib.import_module(f"losslandscape.{path.stem}".removesuffix(".losslandscape"))
-    for path in sorted(ROOT.glob("*.py"))
-    if path.stem != "setup"
+FOLDERS = [path.parent for path in ROOT.glob("*/__init__.py")]
+PATHS = [path for folder in (ROOT, *FOLDERS) for path in folder.glob("*.py")]
+NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(PATHS)]
+MODULES = [losslandscape] + [
+    importlib.import_module(f"losslandscape.{name}")
+    for name in NAMES
+    if name not in ("losslandscape", "setup")
 ]
 EXAMPLES = [found for module in MODULES for found in doctest.DocTestFinder().find(module)]
 EXAMPLES = [found for found in EXAMPLES if found.examples]

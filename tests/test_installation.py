@@ -16,12 +16,16 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parent.parent
-MODULES = {path.stem for path in ROOT.glob("*.py")} - {"setup", "losslandscape"}
+FOLDERS = [path.parent for path in ROOT.glob("*/__init__.py")]
+# As they are in the package.
+FILES = {path.name for path in ROOT.glob("*.py")} - {"setup.py", "losslandscape.py"}
+FILES |= {f"{path.name}/{each.name}" for path in FOLDERS for each in path.glob("*.py")}
+FILES |= {"__init__.py", "__main__.py"}
 
 IMPORT = """
 import sys
-import plotting, evaluation, directions, datasets, surfaces
-assert plotting.OWN and evaluation.OWN and directions.OWN and datasets.OWN and surfaces.OWN
+import plotting, evaluation, directions, measuring, values
+assert plotting.OWN and evaluation.OWN and directions.OWN and measuring.OWN and values.OWN
 
 import losslandscape
 from losslandscape import plot_loss, plot_loss_3D
@@ -64,7 +68,7 @@ def user_folder(tmp_path):
     """A folder whose modules have the same names as ours."""
     folder = tmp_path / "user"
     folder.mkdir()
-    for name in MODULES:
+    for name in {name.split("/")[0].removesuffix(".py") for name in FILES}:
         (folder / f"{name}.py").write_text("OWN = True\n")
     return folder
 
@@ -115,9 +119,8 @@ def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,), (source,) = (list((tmp_path / "dist").glob(kind)) for kind in ("*.whl", "*.tar.gz"))
     names = zipfile.ZipFile(wheel).namelist()
-    # setup.py lists every module at the root, and nothing else.
-    files = {f"{name}.py" for name in MODULES | {"__init__", "__main__"}}
-    package = {f"losslandscape/{name}" for name in files | {"__init__.pyi", "py.typed"}}
+    # Every module at the root and in the folders, and nothing else.
+    package = {f"losslandscape/{name}" for name in FILES | {"__init__.pyi", "py.typed"}}
     assert {name for name in names if ".dist-info/" not in name} == package
     assert {name.split("/")[0] for name in names} == {
         "losslandscape",
@@ -144,6 +147,8 @@ def linked_checkout(tmp_path):
     """A copy of the checkout and its environment after `make develop`."""
     for path in [*ROOT.glob("[!.]*.py*"), ROOT / "README.md", ROOT / "LICENSE"]:
         shutil.copy(path, tmp_path)
+    for folder in FOLDERS:
+        shutil.copytree(folder, tmp_path / folder.name)
     python = fresh_environment(tmp_path / ".venv")
     subprocess.run([python, "setup.py", "--quiet", "editors"], cwd=tmp_path, check=True)
     return tmp_path
@@ -163,8 +168,8 @@ def test_editors_find_definitions_and_complete(linked_checkout):
 
 
 def test_editor_links_exist_for_each_module_and_are_never_imported(linked_checkout):
-    links = (linked_checkout / "build" / "editors" / "losslandscape").glob("*.py")
-    assert {link.stem for link in links} == MODULES | {"__init__", "__main__"}
+    package = linked_checkout / "build" / "editors" / "losslandscape"
+    assert {link.relative_to(package).as_posix() for link in package.rglob("*.py")} == FILES
     python = linked_checkout / ".venv" / "bin" / "python"
     command = [python, "-c", "import importlib.util as u; print(u.find_spec('losslandscape'))"]
     for folder, found in ((linked_checkout, "losslandscape.py"), (linked_checkout / "build", None)):

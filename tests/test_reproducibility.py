@@ -14,7 +14,8 @@ from pathlib import Path
 
 import keras, numpy as np
 from keras import layers
-from losslandscape import engines, evaluate_line, evaluate_surface, evaluation
+from losslandscape import evaluate_line, evaluate_surface, evaluation
+from losslandscape.measuring import engines
 
 folder, *names = sys.argv[1:]
 keras.utils.set_random_seed(0)

@@ -1,0 +1,1 @@
+"""What everything else stands on: refusals, and private names of Keras."""

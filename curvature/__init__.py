@@ -1,0 +1,1 @@
+"""Second derivatives of the loss: the Hessian, gradients, and numbers along training."""

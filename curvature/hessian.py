@@ -1,0 +1,819 @@
+"""Curvature: the Hessian of the loss at a model, through its products with vectors.
+
+The Hessian itself is never stored, except that of very small models. All results
+are for the mean loss over a whole dataset, with the weight penalties, as
+`model.evaluate` reports it. They do not depend on how the data are batched; a loss
+that does is refused.
+"""
+
+import contextlib
+import functools
+
+import numpy as np
+
+from losslandscape.basics.checks import (
+    check_backend,
+    check_choice,
+    check_compiled,
+    check_integer,
+    check_number,
+    import_extra,
+)
+from losslandscape.basics.claims import claiming
+from losslandscape.curvature.autodiff import DIFFERENTIATORS, differentiator
+from losslandscape.curvature.derivatives import (
+    check_derivatives,
+    check_loss,
+    mean_derivative,
+    reported_loss,
+)
+from losslandscape.directions import (
+    IGNORE_RULES,
+    check_direction,
+    check_directions,
+    layer_names,
+    owners,
+    resolve_ignore,
+    resolve_seed,
+    scales,
+)
+from losslandscape.evaluation import Evaluation
+from losslandscape.measuring.datasets import one_dataset, read_dataset
+from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.grids import Grid
+from losslandscape.measuring.progress import Progress, Status, tracked
+from losslandscape.measuring.state import evaluated
+from losslandscape.measuring.walks import mover
+from losslandscape.values.measures import confidence_interval
+from losslandscape.values.surfaces import LayerCurvature, LossSurface, Spectrum
+
+ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM", "both": "BE"}
+# Up to this many parameters the Hessian itself is small, and all its eigenvalues are cheap.
+DENSE = 32
+
+
+def hessian_product(
+    model, x, y=None, *, normalize=None, ignore="auto", layers=None, batch_size=None
+):
+    """Makes a function that multiplies the Hessian of the loss by a direction.
+
+    Example:
+
+    >>> product = hessian_product(model, x_train, y_train)
+    >>> (direction,) = random_directions(model, seed=0)
+    >>> curved = product(direction)
+
+    Args:
+        model: A compiled and built `keras.Model`. The Hessian is taken at the weights
+            it has when that function is called.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        normalize: `None` (the default) for the Hessian H itself. `"filter"`,
+            `"layer"` or `"weight"` for T·H·T, with the diagonal matrix T of the
+            scales of such random directions d, so that `E[dᵀHd] = tr(T·H·T)`:
+            the entries of a filter of n entries have the scale `‖θ_f‖ / √n`.
+        ignore: What stays put, that is, has the scale 0: biases and normalization
+            parameters (`"biasbn"`), or nothing (`None`), as in `random_directions`.
+            `"auto"` (the default) is `"biasbn"` with `normalize`, otherwise `None`.
+            The reference implementation's eigenvalues are those of `"biasbn"`.
+        layers: The layers that move, while all others stay put; see
+            `random_directions`. Defaults to `None`, all of them.
+        batch_size: Samples per batch, for arrays; it affects only memory and
+            speed. `None` (the default) chooses one.
+
+    Returns:
+        A function that takes a direction, a list of arrays with the shapes of
+        `model.trainable_variables`, and returns another such list, in single
+        precision, or double for weights in double. It is zero for weights that
+        the loss does not depend on. In half precision it is only as accurate as
+        the model's own gradients. `model` is left as it was.
+
+        Its first call checks, on a few samples, that the Hessian is symmetric
+        and that differences of gradients converge to it, and, on all data, that
+        the differentiated loss is the one that `model.evaluate` reports. If the
+        loss or its derivatives are not finite, the next call checks again.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the model is not compiled or built, or the backend is not
+            TensorFlow, JAX or Torch; from the first call, if a check fails, an operation has
+            no second derivative, state passes from batch to batch, or the loss
+            is not a mean over samples, for example with `reduction="sum"`.
+
+    Reference:
+        Pearlmutter, 1994, "Fast exact multiplication by the Hessian". The scales
+        follow from the directions of [Li et al., 2018](
+        https://arxiv.org/abs/1712.09913), section 4.
+    """
+    _units(model, normalize, ignore, layers)
+    multiply = _multiplier(model, read_dataset(model, one_dataset(x, y), batch_size))
+
+    def product(direction):
+        direction = check_direction(model, direction)
+        with evaluated(model) as state:
+            # Those of the weights that the model has now.
+            units = scales(model, normalize, ignore, layers)
+            return _times(units, multiply(state, _times(units, direction)))
+
+    return product
+
+
+@claiming
+def directional_curvature(model, x, y=None, *, directions, batch_size=None, verbose="auto"):
+    """Computes the second derivative of the loss along directions, dᵀHd.
+
+    It predicts how wide a minimum is; see `quadratic_half_widths`.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
+    >>> curvatures.shape
+    (10,)
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        directions: List of directions, for example of `random_directions`.
+        batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the directions.
+
+    Returns:
+        Float array of shape `(k,)`, one number per direction. Its mean over many
+        filter-normalized random ones is `hessian_trace(normalize="filter")`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If a direction does not fit the model, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+    """
+    units = _units(model, None, None, None)
+    directions = check_directions(model, directions)
+    status = _prepare(verbose)
+    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
+        counted = tracked(directions, status, "direction")
+        curvatures = []
+        for each in counted:
+            curvatures.append(_dot(each, operator.product(each)))
+            _check_finite(curvatures)
+    return np.array(curvatures)
+
+
+@claiming
+def hessian_eigenvalues(
+    model,
+    x,
+    y=None,
+    number=1,
+    which="largest",
+    *,
+    normalize=None,
+    ignore="auto",
+    layers=None,
+    tolerance=1e-4,
+    seed=None,
+    batch_size=None,
+    verbose="auto",
+):
+    """Finds the extreme eigenvalues of the Hessian and their directions.
+
+    Example:
+
+    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
+    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number: How many: fewer than the model has parameters, or up to all of
+            them if it has at most 32. Defaults to 1.
+        which: `"largest"` (the default), `"smallest"`, that is, the most negative
+            ones, `"magnitude"`, the largest in absolute value, or `"both"`, the
+            largest and the smallest: twice `number`. With `number=1` they span
+            the plane in which the loss curves most upwards and most downwards.
+        normalize: As in `hessian_product`; what stays put does not count.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
+        tolerance: Relative accuracy. Defaults to 1e-4; single precision allows
+            little more.
+        seed: Integer seed for the starting vector. `None` (the default) draws
+            one from NumPy's global random state.
+        batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the products with the
+            Hessian, whose number is not known in advance.
+
+    Returns:
+        A float array of shape `(number,)`, the most extreme value first (for
+        `"both"` of twice that length, the largest before the smallest), and a
+        list of directions, each a list of arrays with the shapes of
+        `model.trainable_variables`. They are T times the eigenvectors of length
+        1, so the second derivative of the loss along each is its eigenvalue.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+        scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
+            found; it holds those that were.
+    """
+    check_integer("number", number, minimum=1)
+    check_choice("which", which, tuple(ENDS))
+    check_number("tolerance", tolerance, minimum=0, below=1)
+    import_extra("scipy.sparse.linalg", "analysis")
+    units = _units(model, normalize, ignore, layers)
+    status = _prepare(verbose)
+    total = 2 * number if which == "both" else number
+    with (
+        _operator(model, one_dataset(x, y), batch_size, units) as operator,
+        _counted(operator, None, status) as counted,
+    ):
+        values, directions = _eigenpairs(
+            counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
+        )
+    _check_finite(values)
+    return values, directions
+
+
+@claiming
+def hessian_trace(
+    model,
+    x,
+    y=None,
+    number_of_probes=30,
+    *,
+    normalize=None,
+    ignore="auto",
+    layers=None,
+    seed=None,
+    batch_size=None,
+    verbose="auto",
+):
+    """Estimates the trace of the Hessian, the sum of all its eigenvalues.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: How many random vectors of ±1 to use, at least 2. The
+            error falls with the square root of this number. Defaults to 30.
+        normalize: As in `hessian_product`. The trace is then the mean second
+            derivative of the loss along such random directions.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
+        seed: Integer seed for the vectors. `None` (the default) draws one from
+            NumPy's global random state.
+        batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the random vectors.
+
+    Returns:
+        An `Estimate(mean, low, high)` with the 95% confidence interval.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+
+    Reference:
+        Hutchinson, 1989, "A stochastic estimator of the trace of the influence
+        matrix".
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=2)
+    import_extra("scipy.stats", "analysis")
+    units = _units(model, normalize, ignore, layers)
+    status = _prepare(verbose)
+    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
+        samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), status)
+    return confidence_interval(samples.sum(axis=1))
+
+
+@claiming
+def hessian_spectrum(
+    model,
+    x,
+    y=None,
+    number_of_probes=5,
+    steps=80,
+    *,
+    normalize=None,
+    ignore="auto",
+    layers=None,
+    seed=None,
+    batch_size=None,
+    verbose="auto",
+):
+    """Estimates the distribution of the eigenvalues of the Hessian.
+
+    Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
+    of the Hessian within its Krylov space, with weights that sum to 1.
+
+    Example:
+
+    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: How many random vectors. Defaults to 5.
+        steps: How many products per vector, capped at the number of parameters.
+            More steps resolve more of the bulk; the extremes are found first.
+            Defaults to 80.
+        normalize: As in `hessian_product`; what stays put does not count.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
+        seed: Integer seed for the vectors. `None` (the default) draws one from
+            NumPy's global random state.
+        batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; the bar counts the products with the
+            Hessian.
+
+    Returns:
+        A `Spectrum`, to be drawn with `plot_spectrum`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+
+    Reference:
+        [Ghorbani et al., 2019](https://arxiv.org/abs/1901.10159), section 2.
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=1)
+    check_integer("steps", steps, minimum=1)
+    linalg = import_extra("scipy.linalg", "analysis")
+    units = _units(model, normalize, ignore, layers)
+    status = _prepare(verbose)
+    seed = resolve_seed(seed)
+    generator = np.random.default_rng(seed)
+    size = sum(map(np.count_nonzero, units))
+    steps = min(steps, size)
+    eigenvalues, shares = [], []
+    with (
+        _operator(model, one_dataset(x, y), batch_size, units) as operator,
+        _counted(operator, number_of_probes * steps, status) as counted,
+    ):
+        for _ in range(number_of_probes):
+            diagonal, beside = _lanczos(counted, steps, generator)
+            values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
+            # Fewer than `steps` if the vector spans less; the padding has no share.
+            missing = (0, steps - len(values))
+            eigenvalues.append(np.pad(values, missing, mode="edge"))
+            shares.append(np.pad(vectors[0] ** 2, missing))
+    metadata = {"model": model.name, "parameters": size, "seed": seed}
+    metadata |= _describe(normalize, ignore, layers)
+    return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
+
+
+@claiming
+def layer_curvature(
+    model,
+    x,
+    y=None,
+    number_of_probes=30,
+    *,
+    normalize=None,
+    ignore="auto",
+    layers=None,
+    tolerance=1e-3,
+    seed=None,
+    batch_size=None,
+    verbose="auto",
+) -> LayerCurvature:
+    """Measures the curvature of the loss in each layer, while all others stay put.
+
+    Example:
+
+    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
+    >>> plot_layers(curvature)
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_probes: As in `hessian_trace`. The same random vectors serve for
+            all layers, so their traces sum to that of the whole. Defaults to 30.
+        normalize: As in `hessian_product`; layers that stay put are left out.
+        ignore: As in `hessian_product`.
+        layers: As in `hessian_product`.
+        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-3.
+        seed: Integer seed for the random vectors. `None` (the default) draws one
+            from NumPy's global random state.
+        batch_size: As in `hessian_product`.
+        verbose: As in `evaluate_lines`; one bar counts the random vectors,
+            another one the layers.
+
+    Returns:
+        A `LayerCurvature`, to be drawn with `plot_layers`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, the Hessian is not
+            finite, or for any reason that `hessian_product` has.
+
+    Reference:
+        [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
+        created equal?", and [Chatterji et al., 2020](
+        https://arxiv.org/abs/1912.00528) compare layers by moving one at a time.
+    """
+    check_integer("number_of_probes", number_of_probes, minimum=2)
+    check_number("tolerance", tolerance, minimum=0, below=1)
+    for module in ("scipy.stats", "scipy.sparse.linalg"):
+        import_extra(module, "analysis")
+    units = _units(model, normalize, ignore, layers)
+    status = _prepare(verbose)
+    seed = resolve_seed(seed)
+    traces, largest, sizes = [], [], []
+    groups = _by_layer(model, units)
+    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
+        samples = _trace_samples(operator, number_of_probes, seed, status)
+        for _, members in tracked(groups, status, "layer"):
+            kept = [unit * (index in members) for index, unit in enumerate(units)]
+            layer = _Operator(operator.product, kept)
+            values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+            _check_finite(values)
+            largest.append(values[0])
+            traces.append(confidence_interval(samples[:, members].sum(axis=1)))
+            sizes.append(layer.size)
+    metadata = {"model": model.name, "parameters": sizes, "seed": seed}
+    metadata |= _describe(normalize, ignore, None) | {"layers": [name for name, _ in groups]}
+    return LayerCurvature(np.array(largest), np.array(traces), metadata)
+
+
+def meters(model, data, *, number_of_probes, tolerance, seed):
+    """Makes functions that measure the curvature at whatever weights a model then has.
+
+    They share one graph, which often takes longer to make than to use.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        data: A `Dataset`.
+        number_of_probes: As in `hessian_trace`.
+        tolerance: As in `hessian_eigenvalues`.
+        seed: Integer seed, the same each time.
+
+    Returns:
+        Dict of functions without arguments, by name. They return a float, or an
+        `Estimate`: NaN where the Hessian is not finite, or all filters are zero.
+    """
+    multiply = _multiplier(model, data)
+
+    def largest(normalize):
+        try:
+            units = scales(model, normalize)
+        except ValueError:
+            # All filters are zero, as they may be before training.
+            return float("nan")
+        with _bound(multiply, model, units) as operator:
+            values, _ = _eigenpairs(operator, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        return float(values[0])
+
+    def trace():
+        with _bound(multiply, model, scales(model)) as operator:
+            samples = list(_draw_trace(operator, number_of_probes, seed, Status(0)))
+        return confidence_interval(np.sum(samples, axis=1))
+
+    return {
+        "largest_eigenvalue": functools.partial(largest, None),
+        "scale_free_eigenvalue": functools.partial(largest, "filter"),
+        "trace": trace,
+    }
+
+
+@claiming
+def evaluate_convexity(
+    model,
+    x,
+    y=None,
+    number_of_points=11,
+    *,
+    directions=None,
+    layers=None,
+    ignore=None,
+    extent=(-1.0, 1.0),
+    seed=None,
+    tolerance=1e-2,
+    batch_size=None,
+    executor=None,
+    checkpoint=None,
+    verbose="auto",
+) -> LossSurface:
+    """Measures how far the loss is from convex over a plane.
+
+    A plane may look convex where the loss is not: this computes the extreme
+    eigenvalues of the Hessian at each point.
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points per axis; see `evaluate_surface`. Each takes
+            dozens of passes over the data. Defaults to 11.
+        directions: As in `evaluate_surface`.
+        layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
+            of these layers.
+        ignore: As in `hessian_product`, for the eigenvalues. Random directions leave
+            biases and normalization parameters where they are anyway. `"biasbn"` is
+            what the reference implementation does. Defaults to `None`.
+        extent: As in `evaluate_surface`.
+        seed: As in `evaluate_surface`; also for the starting vectors.
+        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
+            than colors show.
+        batch_size: As in `hessian_product`.
+        executor: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_surface`.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        A `LossSurface` with the values `"largest"` and `"smallest"`, the
+        eigenvalues λmax and λmin, `"convexity"`, the ratio |λmin / λmax|, and
+        `"loss"`. The ratio is 0 where no eigenvalue is negative; it and the
+        eigenvalues are NaN where the Hessian is not finite. `plot_convexity`
+        draws it.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, or for any reason
+            that `hessian_product` has.
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
+    """
+    grid = Grid.of(number_of_points, extent)
+    check_number("tolerance", tolerance, minimum=0, below=1)
+    call = Evaluation(
+        model,
+        [one_dataset(x, y)],
+        LossSurface,
+        metric="convexity",
+        batch_size=batch_size,
+        executor=executor,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    check_backend("Curvature", DIFFERENTIATORS)
+    check_choice("ignore", ignore, IGNORE_RULES)
+    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
+    # Weight by weight, since the layers in a worker are other objects.
+    chosen = [bool(unit.any()) for unit in scales(model, None, ignore, layers)]
+    call.identify(directions=directions, coordinates=grid.axes, ignore=np.array(chosen))
+    options = {"chosen": chosen, "seed": origin.get("seed", 0)}
+    engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
+    (surface,) = call.along(
+        [(directions, grid.points)],
+        grid.surface,
+        origin,
+        order=grid.order,
+        engines={"hessian": engine},
+        # An eigenvalue near 0 is pure rounding error.
+        compared=["loss"],
+    )
+    return surface
+
+
+class _Operator:
+    """T·H·T as a matrix over the entries that move, all of them in one vector."""
+
+    def __init__(self, product, units):
+        """Takes a product with H, and T as a list of arrays."""
+        self.product, self.units = product, units
+        self._moves = _flat(units) != 0
+        self.size = int(np.count_nonzero(self._moves))
+
+    def __call__(self, vector):
+        """Multiplies the matrix by a vector."""
+        return _flat(_times(self.units, self.product(self.direction(vector))))[self._moves]
+
+    def direction(self, vector):
+        """The direction that a vector stands for: T times it."""
+        whole = np.zeros(self._moves.shape, np.float32)
+        whole[self._moves] = np.ravel(vector)
+        ends = np.cumsum([unit.size for unit in self.units])
+        parts = zip(self.units, np.split(whole, ends[:-1]), strict=True)
+        return [unit * part.reshape(unit.shape) for unit, part in parts]
+
+
+def _prepare(verbose):
+    """The status of a call, which says why the first product takes long."""
+    status = Status(verbose)
+    status.announce("Preparing the Hessian")
+    return status
+
+
+def _units(model, normalize, ignore, layers):
+    check_compiled(model)
+    check_backend("Curvature", DIFFERENTIATORS)
+    return scales(model, normalize, ignore, layers)
+
+
+def _operator(model, data, batch_size, units):
+    return _bound(_multiplier(model, read_dataset(model, data, batch_size)), model, units)
+
+
+@contextlib.contextmanager
+def _bound(multiply, model, units):
+    """Yields T·H·T at the weights that a model has now; many products need one `State` only."""
+    with evaluated(model) as state:
+        yield _Operator(functools.partial(multiply, state), units)
+
+
+@contextlib.contextmanager
+def _counted(operator, number, status):
+    """Yields the same matrix, with a bar that counts its products."""
+    progress = Progress(number, status, unit="product")
+
+    def product(direction):
+        moved = operator.product(direction)
+        progress.advance(1)
+        return moved
+
+    try:
+        yield _Operator(product, operator.units)
+    finally:
+        progress.finish()
+
+
+def _describe(normalize, ignore, layers):
+    """The metadata of the matrix that takes the place of the Hessian, if one does."""
+    ignore = resolve_ignore(normalize, ignore)
+    units = {"normalize": normalize, "ignore": ignore} if normalize or ignore else {}
+    return units if layers is None else units | {"layers": layer_names(layers)}
+
+
+def _by_layer(model, units):
+    """Pairs of the name of each layer in which something moves, and its weights' indices."""
+    members = {}
+    for index, (layer, unit) in enumerate(zip(owners(model), units, strict=True)):
+        if unit.any():
+            members.setdefault(layer, []).append(index)
+    names = [layer.name for layer in members]
+    # Layers of different models within the model may have the same name.
+    return [
+        (layer.name if names.count(layer.name) == 1 else layer.path, held)
+        for layer, held in members.items()
+    ]
+
+
+def _trace_samples(operator, number, seed, status):
+    """Array of what `_draw_trace` yields; refuses a non-finite Hessian at once."""
+    samples = []
+    for sample in _draw_trace(operator, number, seed, status):
+        _check_finite(sample)
+        samples.append(sample)
+    return np.array(samples, dtype=float)
+
+
+def _draw_trace(operator, number, seed, status):
+    """Yields what each weight adds to an unbiased estimate of the trace, per random vector."""
+    generator = np.random.default_rng(seed)
+    for _ in tracked(range(number), status, "vector"):
+        signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
+        probe = _times(operator.units, signs)
+        pairs = zip(probe, operator.product(probe), strict=True)
+        yield [np.vdot(part, moved) for part, moved in pairs]
+
+
+def _multiplier(model, data):
+    """The function that multiplies H, at the weights of a `State`'s model, by a direction."""
+    differentiate, batches = differentiator(model, data)
+    is_checked = False
+
+    def multiply(state, direction):
+        nonlocal is_checked
+        # If derivatives are not finite, the checks cannot decide, so a later product repeats them.
+        if is_checked:
+            return mean_derivative(state, differentiate, batches, direction, "product")[1]
+        reported = reported_loss(model, data)
+        is_decided = check_derivatives(state, differentiate, next(iter(batches)))
+        loss, moved = mean_derivative(state, differentiate, batches, direction, "product")
+        if np.isfinite([loss, reported]).all():
+            check_loss(model, loss, reported)
+            is_checked = is_decided
+        return moved
+
+    return multiply
+
+
+def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
+    """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
+    (dataset,), move, values = data, mover(state), state.values
+    evaluate = evaluator(state.model, interrupt)
+    units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
+    multiply = functools.partial(_multiplier(state.model, dataset), state)
+    operator = _Operator(multiply, units)
+
+    def measure(directions, points):
+        tensors = to_tensors(directions)
+        for index, point in enumerate(points):
+            state.rewind()
+            move(values, tensors, point)
+            loss = {"loss": evaluate(dataset)["loss"]}
+            largest, smallest = (
+                _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
+                for end in ("LA", "SA")
+            )
+            yield [index], as_arrays([_with_ratio(largest, smallest) | loss])
+            interrupt()
+
+    return measure
+
+
+def _with_ratio(largest, smallest):
+    # Without a negative eigenvalue the loss is convex there, however flat; NaN stays NaN.
+    negative = np.minimum(smallest, 0.0)
+    ratio = abs(negative / largest) if largest else np.inf
+    return {"convexity": ratio if negative else 0.0, "largest": largest, "smallest": smallest}
+
+
+def _eigenpairs(operator, number, end, *, tolerance, seed):
+    """Extreme eigenvalues and their directions; NaN and none if the Hessian is not finite."""
+    size = operator.size
+    if number >= size + (size <= DENSE):
+        raise ValueError(
+            f"`number` must be {'at most' if size <= DENSE else 'less than'} the {size} parameters "
+            f"that move. Received {number}{', from both ends' if end == 'BE' else ''}."
+        )
+    start = np.random.default_rng(seed).normal(size=size).astype("float32")
+    moved = operator(start)
+    if not np.isfinite(moved).all():
+        return np.full(number, np.nan), []
+    if size <= DENSE:
+        matrix = np.stack([operator(unit) for unit in np.eye(size, dtype="float32")])
+        values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
+    elif not moved.any():
+        # ARPACK takes a Hessian of zeros for a failure. All directions are its eigenvectors.
+        values, vectors = np.zeros(number), np.eye(size, number, dtype="float32")
+    else:
+        values, vectors = _arpack(operator, number, end, tolerance=tolerance, start=start)
+    order = _most_extreme(values, number, end)
+    return values[order].astype(float), [operator.direction(vectors[:, index]) for index in order]
+
+
+def _most_extreme(values, number, end):
+    """The indices of the most extreme values from an end, or half as many from both ends."""
+    keys = {"LA": -values, "SA": values, "LM": -np.abs(values), "BE": -values}
+    order = np.argsort(keys[end])
+    half = number // 2
+    # From one order, so that of equal values none is taken twice.
+    return np.append(order[:half], order[::-1][:half]) if end == "BE" else order[:number]
+
+
+def _arpack(operator, number, end, *, tolerance, start):
+    linalg = import_extra("scipy.sparse.linalg", "analysis")
+    shape = operator.size, operator.size
+    try:
+        matrix = linalg.LinearOperator(shape, operator, dtype="float32")
+        return linalg.eigsh(matrix, number, which=end, tol=tolerance, v0=start)
+    except linalg.ArpackNoConvergence as error:
+        found = len(error.eigenvalues)
+        error.add_note(f"{found} of {number} eigenvalues were found. Raise `tolerance`.")
+        raise
+
+
+def _check_finite(values):
+    if not np.isfinite(values).all():
+        raise ValueError(
+            "The Hessian is not finite at the weights of `model`: there the loss or one of its "
+            "derivatives is NaN or infinite. Check the loss with `model.evaluate`; half precision "
+            "overflows above 65504."
+        )
+
+
+def _lanczos(operator, steps, generator):
+    """The tridiagonal matrix of a Hessian in the Krylov space of a random vector."""
+    vector = generator.normal(size=operator.size)
+    basis = [vector / np.linalg.norm(vector)]
+    diagonal, beside = [], []
+    for step in range(steps):
+        moved = operator(basis[-1].astype("float32")).astype(float)
+        # At once: as long as products are not finite, each repeats the checks of derivatives.
+        _check_finite(moved)
+        diagonal.append(basis[-1] @ moved)
+        # Orthogonalized twice: otherwise rounding would find the same eigenvalues again.
+        for _ in range(2):
+            for other in basis:
+                moved -= (other @ moved) * other
+        length = np.linalg.norm(moved)
+        if step == steps - 1 or length <= 1e-6 * abs(max(diagonal, key=abs)):
+            break
+        beside.append(length)
+        basis.append(moved / length)
+    return np.array(diagonal), np.array(beside)
+
+
+def _times(units, direction):
+    return [unit * part for unit, part in zip(units, direction, strict=True)]
+
+
+def _dot(one, other):
+    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
+
+
+def _flat(direction):
+    return np.concatenate([np.ravel(array) for array in direction])

@@ -1,0 +1,530 @@
+"""Monitoring: what training does to the landscape, as numbers over its epochs.
+
+They are measured at the records of a finished training run, or while a model trains, for
+the logs of `fit`. Training itself stays the same, to the last bit.
+"""
+
+import functools
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from losslandscape.basics.checks import (
+    check_backend,
+    check_choice,
+    check_compiled,
+    check_integer,
+    check_list,
+    check_number,
+    check_numbers,
+    import_extra,
+    warn,
+)
+from losslandscape.basics.claims import claiming
+from losslandscape.basics.internals import schedule_of
+from losslandscape.curvature.autodiff import DIFFERENTIATORS
+from losslandscape.curvature.hessian import meters
+from losslandscape.directions import RandomDirections, resolve_seed, scales
+from losslandscape.evaluation import Evaluation
+from losslandscape.measuring.datasets import one_dataset, read_dataset
+from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.state import evaluated, preserved
+from losslandscape.measuring.walks import mover
+from losslandscape.paths.trajectory import between_records, legs_of_records, read_history, times_of
+from losslandscape.plotting import plot_training_curvature, show_again
+from losslandscape.values.measures import Estimate, confidence_interval
+from losslandscape.values.surfaces import TrainingCurvature
+
+MEASURES = ("largest_eigenvalue", "scale_free_eigenvalue", "trace", "half_width")
+# The search for a half-width starts at the first of these distances and gives up at the second;
+# the third is its relative precision.
+NEAR, FAR, PRECISION = 0.125, 16, 0.02
+
+
+class Settings(NamedTuple):
+    """What is measured again and again, and how; see `training_curvature`."""
+
+    measures: tuple
+    number_of_probes: int
+    number_of_directions: int
+    rise: float
+    tolerance: float
+    seed: int
+
+
+@claiming
+def training_curvature(
+    model,
+    history,
+    x,
+    y=None,
+    measures=MEASURES,
+    *,
+    learning_rate=None,
+    number_of_probes=10,
+    number_of_directions=5,
+    rise=1.0,
+    tolerance=1e-2,
+    seed=None,
+    batch_size=None,
+    executor=None,
+    checkpoint=None,
+    verbose="auto",
+) -> TrainingCurvature:
+    """Measures the curvature of the loss at the records of a training run.
+
+    In gradient descent the largest eigenvalue of the Hessian often rises until it reaches
+    2/η, with the learning rate η, and stays there, at the edge of stability. With the
+    momentum β of `SGD` this threshold is (2 + 2β)/η, and (2 + 2β)/((1 + 2β)·η) with
+    Nesterov's. Steps on small batches are unstable at smaller eigenvalues; optimizers
+    such as Adam do not step along the gradient, so it does not apply to them.
+
+    Each record takes a while: for a small convolutional network, measured on the data it
+    trains on, an eigenvalue took as long as 20 epochs, the trace 10 and the half-width
+    20. A part of the data is often enough.
+
+    Example:
+
+    >>> history = WeightHistory("history")
+    >>> model.fit(x_train, y_train, epochs=3, callbacks=[history], verbose=0)
+    >>> curvature = training_curvature(model, history, x_train, y_train, seed=0)
+    >>> plot_training_curvature(curvature)
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was. The weights that
+            it trains now are those that count, at every record.
+        history: What `read_history` reads: a `WeightHistory`, a folder of records or of
+            saved models, or a list of files or models.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        measures: Names of what to measure, by default all of
+
+            - `"largest_eigenvalue"`, λmax of the Hessian;
+            - `"scale_free_eigenvalue"`, the same with `normalize="filter"`;
+            - `"trace"` of the Hessian, an estimate;
+            - `"half_width"`, the mean over filter-normalized random directions,
+              the same ones at each record but for their scale.
+        learning_rate: A number, or an array with one per record, for the thresholds. `None`
+            (the default) takes that of the model's optimizer if this is `SGD`: its
+            schedule at the steps of the records, if it has one, and otherwise its
+            current learning rate.
+        number_of_probes: As in `hessian_trace`. Defaults to 10.
+        number_of_directions: For the half-width, at least 2. Defaults to 5.
+        rise: As in `half_widths`. Defaults to 1.0. The half-width is infinite if a loss
+            has not risen that far at the coordinate 16.
+        tolerance: As in `hessian_eigenvalues`. Defaults to 1e-2, finer than a plot shows.
+        seed: Integer seed for all random vectors. `None` (the default) draws one
+            from NumPy's global random state.
+        batch_size: As in `hessian_product`.
+        executor: As in `evaluate_lines`.
+        checkpoint: As in `evaluate_lines`; `TrainingCurvature.load` reads it.
+        verbose: As in `evaluate_lines`.
+
+    Returns:
+        A `TrainingCurvature`, to be drawn with `plot_training_curvature`. Where the
+        Hessian is not finite, as after training has diverged, values are NaN.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value, or for any reason that
+            `read_history` or `hessian_product` has.
+
+    Reference:
+        [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), section 3; for momentum,
+        appendix B.
+    """
+    call = Evaluation(
+        model,
+        [one_dataset(x, y)],
+        TrainingCurvature,
+        batch_size=batch_size,
+        executor=executor,
+        checkpoint=checkpoint,
+        verbose=verbose,
+    )
+    numbers = number_of_probes, number_of_directions
+    settings = _settings(measures, *numbers, rise, tolerance, call.seed(seed))
+    _check_model(model, settings)
+    names, records = read_history(model, history)
+    times, unit = times_of(names)
+    thresholds = _thresholds(model, times, unit, learning_rate)
+    call.identify(records=records, measures=np.frombuffer(repr(settings).encode(), "uint8"))
+
+    def assemble(values, center, metadata):
+        return TrainingCurvature(times, values, thresholds, center, metadata)
+
+    (found,) = call.along(
+        legs_of_records(model, records),
+        assemble,
+        {"records": names, "unit": unit} | _described(settings),
+        walk=between_records,
+        engines={"curvature": functools.partial(_curvature_engine, settings=settings)},
+        # An eigenvalue near 0 is pure rounding error.
+        compared=["loss"],
+    )
+    return found
+
+
+class LandscapeLogger(keras.callbacks.Callback):
+    """Measures a model every few epochs, and adds the numbers to the logs of `fit`.
+
+    `History`, `CSVLogger`, `TensorBoard`, `EarlyStopping` and other callbacks get the
+    numbers like those of metrics, if they come later in the list. Epochs in between get
+    NaN, since some callbacks expect the same names in every epoch. A number that cannot be
+    measured, for example because training diverged, is NaN as well, and causes a warning.
+
+    Training is bit-identical with and without this. Only the measuring takes extra time: all
+    that `training_curvature` measures, on all training data, takes about as long as 70
+    epochs each time. A part of the data is often enough.
+
+    During one `fit` only variables are expected to change, so the graphs that measures by name
+    need are traced once and held until it ends, as `fit` holds its own.
+
+    Example:
+
+    >>> logger = LandscapeLogger(("largest_eigenvalue", "trace"), x_train, y_train, every=2)
+    >>> history = model.fit(x_train, y_train, epochs=4, callbacks=[logger], verbose=0)
+    >>> sharpness = history.history["largest_eigenvalue"]
+    >>> plot_training_curvature(logger.curvature)
+    >>> def length(model):
+    ...     return sum((weight**2).sum() for weight in model.get_weights()) ** 0.5
+    >>> model.fit(x_train, y_train, callbacks=[LandscapeLogger({"length": length})], verbose=0)
+
+    Args:
+        measures: Names of what to measure, those of `training_curvature` (the default is
+            all of them); or a dict of functions by the names that the numbers get in the
+            logs. Each takes the model and returns a float. Those that draw random numbers
+            should have a `seed`, so that only the model differs from epoch to epoch.
+        x: Inputs to measure on, or a whole dataset if `y` is `None`; see
+            `evaluate_lines`. Functions have their own. Defaults to `None`.
+        y: Targets. Defaults to `None`.
+        every: How many epochs apart. Defaults to 1.
+        live: Whether to draw the numbers in one figure, redrawn each time: below a
+            notebook's cell, in a window, or in memory where there is neither. Defaults
+            to `False`.
+        number_of_probes: As in `training_curvature`.
+        number_of_directions: As in `training_curvature`.
+        rise: As in `training_curvature`.
+        tolerance: As in `training_curvature`.
+        seed: As in `training_curvature`. Defaults to 0, since it must not change what
+            training draws.
+        batch_size: As in `training_curvature`.
+
+    Attributes:
+        curvature: A `TrainingCurvature` of what was measured so far, with the thresholds
+            at the learning rate of each time, or `None`.
+        figure: The live figure, or `None`.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`), for names.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value; when training begins, if the
+            data or the model cannot be used; or, when an epoch ends, if the logs already
+            have one of the names.
+
+    Reference:
+        [Cohen et al., 2021](https://arxiv.org/abs/2103.00065): in gradient descent with
+        the learning rate η, the largest eigenvalue rises to about 2 / η.
+    """
+
+    def __init__(
+        self,
+        measures=MEASURES,
+        x=None,
+        y=None,
+        *,
+        every=1,
+        live=False,
+        number_of_probes=10,
+        number_of_directions=5,
+        rise=1.0,
+        tolerance=1e-2,
+        seed=0,
+        batch_size=None,
+    ):
+        super().__init__()
+        check_integer("every", every, minimum=1)
+        if batch_size is not None:
+            check_integer("batch_size", batch_size, minimum=1)
+        self.every, self.live = every, live
+        self.figure = self._axes = self._shown = None
+        # By epoch: what was measured, and the threshold of stability then.
+        self._found = {}
+        if isinstance(measures, dict):
+            self._make_meters = _checked_functions(measures, x)
+            self.measures, self._metadata = tuple(measures), {}
+            return
+        numbers = number_of_probes, number_of_directions
+        settings = _settings(measures, *numbers, rise, tolerance, resolve_seed(seed))
+        if x is None:
+            raise ValueError(
+                "`x` must be the data to measure on, as in `LandscapeLogger(measures, x, y)`. "
+                "Received None."
+            )
+        self._make_meters = functools.partial(_meters_on, (x, y), batch_size, settings)
+        self.measures, self._metadata = settings.measures, _described(settings)
+
+    @property
+    def curvature(self):
+        """A `TrainingCurvature` of what was measured so far, or `None`."""
+        if not self._found:
+            return None
+        rows, thresholds = zip(*self._found.values(), strict=True)
+        names = dict.fromkeys(name for row in rows for name in row)
+        values = {name: np.array([row.get(name, np.nan) for row in rows]) for name in names}
+        metadata = {"unit": "epoch", "model": self.model.name} | self._metadata
+        times = np.array(list(self._found), float)
+        return TrainingCurvature(times, values, np.array(thresholds), {}, metadata)
+
+    def on_train_begin(self, logs=None):  # noqa: ARG002
+        """Prepares the measures; refuses data and models that cannot be used."""
+        self._meters = None
+        # Some models have weights only once they have seen data.
+        if self.model.trainable_variables:
+            self._prepare()
+
+    def on_train_end(self, logs=None):  # noqa: ARG002
+        """Drops the graphs: before another `fit`, what they read may change."""
+        self._meters = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Adds the numbers to the logs."""
+        if self._meters is None:
+            self._prepare()
+        logs = {} if logs is None else logs
+        taken = sorted(set(self.measures) & logs.keys())
+        if taken:
+            raise ValueError(
+                f"`measures` must have names that the logs of training do not have. Received "
+                f"{taken}, besides {sorted(logs)}."
+            )
+        logs.update(dict.fromkeys(self.measures, np.nan))
+        if (epoch + 1) % self.every:
+            return
+        found = {}
+        for name, measure in self._meters.items():
+            found |= self._numbers(name, measure)
+        logs.update({name: found[name] for name in self.measures})
+        # Another fit may start over.
+        self._found = {time: row for time, row in self._found.items() if time <= epoch}
+        self._found[epoch + 1] = found, _threshold(self.model.optimizer)
+        if self.live:
+            self._draw()
+
+    def _prepare(self):
+        with preserved(self.model):
+            self._meters = self._make_meters(self.model)
+
+    def _numbers(self, name, measure):
+        with preserved(self.model):
+            # A failure here must not end hours of training.
+            try:
+                return _by_name(name, measure())
+            except Exception as error:
+                warn(f"Could not measure {name!r}: {type(error).__name__}: {error}")
+                return {name: np.nan}
+
+    def _draw(self):
+        try:
+            for ax in (self._axes or {}).values():
+                ax.clear()
+            self._axes = plot_training_curvature(self.curvature, self._axes)
+            self.figure = next(iter(self._axes.values())).figure
+            self._shown = show_again(self.figure, self._shown)
+        except Exception as error:
+            warn(f"Could not draw what was logged: {type(error).__name__}: {error}")
+
+
+def _settings(measures, *options):
+    """Makes `Settings` of names, or of a single one; refuses what cannot be used."""
+    is_single = isinstance(measures, str)
+    names = (measures,) if is_single else tuple(check_list("measures", measures))
+    settings = Settings(names, *options)
+    for name in settings.measures:
+        check_choice("measures", name, MEASURES)
+    if not settings.measures:
+        raise ValueError(f"`measures` is empty. Pass some of {', '.join(map(repr, MEASURES))}.")
+    check_integer("number_of_probes", settings.number_of_probes, minimum=2)
+    check_integer("number_of_directions", settings.number_of_directions, minimum=2)
+    check_number("rise", settings.rise, above=0, below=np.inf)
+    check_number("tolerance", settings.tolerance, minimum=0, below=1)
+    for module in ("scipy.stats", "scipy.sparse.linalg"):
+        import_extra(module, "analysis")
+    return settings
+
+
+def _described(settings):
+    return settings._asdict() | {"measures": list(settings.measures)}
+
+
+def _checked_functions(measures, x):
+    """Makes a function of a model that returns the caller's functions by name, bound to it."""
+    if not measures:
+        raise ValueError("`measures` is empty. Pass a function of the model by its name.")
+    if not all(map(callable, measures.values())):
+        raise TypeError(
+            "`measures` must be names of measures, or a dict of functions by name. Received "
+            f"{measures!r}."
+        )
+    if x is not None:
+        raise ValueError(
+            "`x` is for measures by name, but functions were given, which have data of their own. "
+            "Leave it out."
+        )
+    functions = dict(measures)
+    return lambda model: {name: functools.partial(f, model) for name, f in functions.items()}
+
+
+def _check_model(model, settings):
+    check_compiled(model)
+    check_backend("Curvature", DIFFERENTIATORS)
+    if {"scale_free_eigenvalue", "half_width"} & set(settings.measures):
+        # Refuses a model without filters.
+        scales(model, "filter")
+
+
+def _meters_on(dataset, batch_size, settings, model):
+    _check_model(model, settings)
+    data = read_dataset(model, one_dataset(*dataset), batch_size)
+    return _meters(model, data, settings, lambda: None)
+
+
+def _meters(model, data, settings, interrupt):
+    """Functions by name that measure a model at the weights it has when they are called."""
+    evaluate = evaluator(model, lambda *_, **__: interrupt())
+    made = {
+        "loss": lambda: evaluate(data)["loss"],
+        "half_width": lambda: _half_width(model, lambda: evaluate(data)["loss"], settings),
+    }
+    made |= meters(
+        model,
+        data,
+        number_of_probes=settings.number_of_probes,
+        tolerance=settings.tolerance,
+        seed=settings.seed,
+    )
+    return {name: made[name] for name in ("loss", *settings.measures)}
+
+
+def _curvature_engine(state, data, interrupt, *, settings):
+    """Measures the loss and its curvature, point by point."""
+    (dataset,), move = data, mover(state)
+    made, center = _meters(state.model, dataset, settings, interrupt), {}
+
+    def measure_here():
+        found = {}
+        for name, meter in made.items():
+            found |= _by_name(name, meter())
+            interrupt()
+        return found
+
+    def measure(directions, points):
+        nonlocal center
+        tensors = to_tensors(directions)
+        for index, point in enumerate(points):
+            state.rewind()
+            move(state.values, tensors, point)
+            if point.any():
+                found = measure_here()
+            else:
+                # Only the loss there is checked again at the end.
+                center = found = center | {"loss": made["loss"]()} if center else measure_here()
+            yield [index], as_arrays([found])
+            interrupt()
+
+    return measure
+
+
+def _half_width(model, loss_here, settings):
+    """The mean half-width along random directions from the current weights of a model."""
+    level = loss_here() + settings.rise
+    if not np.isfinite(level):
+        return Estimate(np.nan, np.nan, np.nan)
+    drawn = RandomDirections(model, settings.number_of_directions, settings.seed)
+    try:
+        directions = [to_tensors([direction]) for direction in drawn]
+    except ValueError:
+        # All filters are zero, as they may be before training.
+        return Estimate(np.nan, np.nan, np.nan)
+    with evaluated(model) as state:
+        move = mover(state)
+
+        def reach(direction, sign):
+            def is_low(distance):
+                state.rewind()
+                move(state.values, direction, np.array([sign * distance]))
+                # A loss that is not finite counts as infinite.
+                return loss_here() < level
+
+            return _reach(is_low)
+
+        widths = [np.mean([reach(direction, sign) for sign in (-1, 1)]) for direction in directions]
+    return confidence_interval(widths)
+
+
+def _reach(is_low):
+    """How far a loss stays low, by doubling and then halving distances."""
+    low, high = 0.0, NEAR
+    while is_low(high):
+        low, high = high, 2 * high
+        if high > FAR:
+            return np.inf
+    while high - low > PRECISION * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if is_low(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def _by_name(name, number):
+    """A number by name, with the ends of its interval if it is an estimate."""
+    if not isinstance(number, Estimate):
+        return {name: float(number)}
+    return dict(zip((name, f"{name}_low", f"{name}_high"), map(float, number), strict=True))
+
+
+def _thresholds(model, times, unit, learning_rate):
+    """The threshold of stability at each record."""
+    optimizer = _unwrapped(model.optimizer)
+    if learning_rate is not None:
+        rates = check_numbers("learning_rate", learning_rate)
+        is_usable = np.isfinite(rates) & (rates > 0)
+        if rates.shape not in ((), times.shape) or not is_usable.all():
+            raise ValueError(
+                f"`learning_rate` must be a number above 0, or one for each of the {len(times)} "
+                f"records. Received {learning_rate!r}."
+            )
+        return np.broadcast_to(_stable_up_to(optimizer, rates), times.shape)
+    if not isinstance(optimizer, keras.optimizers.SGD):
+        return np.full(times.shape, np.nan)
+    schedule = schedule_of(optimizer)
+    if schedule is None:
+        return np.full(times.shape, _threshold(optimizer))
+    steps = times * (int(optimizer.iterations) / times[-1] if unit == "epoch" else 1)
+    if unit == "record" or not steps.any():
+        # The steps at which these records were made are unknown.
+        return np.full(times.shape, np.nan)
+    return _stable_up_to(optimizer, np.array([float(schedule(step)) for step in steps]))
+
+
+def _threshold(optimizer):
+    """The threshold of stability at the learning rate that an optimizer has now."""
+    optimizer = _unwrapped(optimizer)
+    if not isinstance(optimizer, keras.optimizers.SGD):
+        return np.nan
+    return _stable_up_to(optimizer, float(optimizer.learning_rate))
+
+
+def _stable_up_to(optimizer, rates):
+    """The largest eigenvalue of a quadratic loss that SGD still descends at these rates."""
+    momentum = getattr(optimizer, "momentum", 0.0)
+    factor = 2 + 2 * momentum
+    if getattr(optimizer, "nesterov", False):
+        factor /= 1 + 2 * momentum
+    return factor / rates
+
+
+def _unwrapped(optimizer):
+    # In mixed precision the optimizer is within another one, which scales the loss.
+    return getattr(optimizer, "inner_optimizer", optimizer)

@@ -1,0 +1,1 @@
+"""What all plots share, and files for other tools."""

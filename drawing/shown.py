@@ -1,0 +1,112 @@
+"""What a drawing shows of a value: where the scale has no place, holes, notes and models."""
+
+from functools import partial
+
+import numpy as np
+from matplotlib import tri
+
+from losslandscape.basics.checks import check_choice, check_metric
+
+SCALES = ("linear", "log")
+# Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
+LONGEST_STRIP = 4
+
+
+def value_label(metric, scale="linear"):
+    """The name of a metric's axis."""
+    name = metric.replace("_", " ")
+    return f"{name} (log scale)" if scale == "log" else name
+
+
+def drawable_values(value, metric, scale):
+    """The values of a metric with NaN where the scale has no place for them."""
+    check_metric(metric, single=True)
+    check_choice("metric", metric, tuple(value.values))
+    check_choice("scale", scale, SCALES)
+    return on_scale(_filled(value, value.values[metric]), scale)
+
+
+def on_scale(values, scale):
+    """Values with NaN where a scale has no place for them."""
+    values = np.asarray(values, dtype=float)
+    return np.where(np.isfinite(values) & ((values > 0) | (scale == "linear")), values, np.nan)
+
+
+def point_notes(measured, values, scale):
+    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
+    are_holes = [
+        np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
+    ]
+    number = sum(array.size for array in values)
+    missing = sum(np.count_nonzero(value.missing) for value in measured)
+    holes = sum(map(np.count_nonzero, are_holes))
+    notes = []
+    if missing:
+        notes.append(f"preview: {number - missing} of {number} points")
+    interpolated = sum(np.count_nonzero(value.interpolated) for value in measured)
+    if interpolated:
+        tolerance = max(value.metadata.get("tolerance", 0) for value in measured)
+        notes.append(f"{interpolated} of {number} points interpolated, within {tolerance:.2g}")
+    if holes:
+        reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
+        holes = "nothing drawn: all points" if holes == number else f"{holes} of {number} points"
+        notes.append(f"{holes} {reason}{_where(measured, are_holes)}")
+    return notes
+
+
+def model_points(value, heights, metric, scale):
+    """Coordinates and height of each model that a drawing has a place for, one per row."""
+    points = []
+    for position in models_within(value):
+        # The grid may miss the center, but that was measured.
+        height = _between(value, heights, position) if position.any() else value.center[metric]
+        if np.isfinite(on_scale(height, scale)):
+            points.append([*position, height])
+    return np.reshape(points, (-1, len(value.axes) + 1))
+
+
+def models_within(value):
+    """The coordinates of the models that lie within the axes, one per row."""
+    low, high = ([axis[end] for axis in value.axes] for end in (0, -1))
+    return value.models[((low <= value.models) & (value.models <= high)).all(axis=1)]
+
+
+def sides_of(surface):
+    """How long the sides of a plane are drawn, the longer one as 1: both have the same unit."""
+    spans = np.array([np.ptp(surface.alphas), np.ptp(surface.betas)])
+    return np.ones(2) if is_strip(surface) else spans / spans.max()
+
+
+def is_strip(surface):
+    """Whether a plane is so much longer than wide that it cannot be drawn to scale."""
+    spans = np.ptp(surface.alphas), np.ptp(surface.betas)
+    return max(spans) > LONGEST_STRIP * min(spans)
+
+
+def _filled(value, values):
+    """Values of a surface, with those not measured yet interpolated between the others."""
+    if not value.missing.any() or len(value.axes) == 1:
+        return values
+    alphas, betas = np.meshgrid(*value.axes)
+    is_known = ~value.missing & np.isfinite(values)
+    if min(len(np.unique(axis[is_known])) for axis in (alphas, betas)) < 2:
+        return values
+    mesh = tri.Triangulation(alphas[is_known], betas[is_known])
+    between = tri.LinearTriInterpolator(mesh, values[is_known])(alphas, betas)
+    return np.where(value.missing, between.filled(np.nan), values)
+
+
+def _where(measured, are_holes):
+    """In how many of several directions there are holes."""
+    if len(measured[0].axes) == 2 or max(map(len, are_holes)) == 1:
+        return ""
+    affected = np.concatenate([holes.any(axis=1) for holes in are_holes])
+    return f",\nin {np.count_nonzero(affected)} of {len(affected)} directions"
+
+
+def _between(value, values, position):
+    """The value at a position, interpolated linearly between points of the grid."""
+    # Alpha runs along the last dimension, beta along the one that is last then.
+    for axis, coordinate in zip(value.axes, position, strict=True):
+        values = np.apply_along_axis(partial(np.interp, coordinate, axis), -1, values)
+    return values

@@ -1,0 +1,485 @@
+"""Datasets: whatever `model.evaluate` accepts, made ready to be read hundreds of times.
+
+A landscape reads the same data at every point. So arrays, `tf.data` pipelines
+and `PyDataset`s all become one batched `tf.data.Dataset` whose batches stay in
+memory after the first pass; even a pipeline that shuffles or augments then shows
+the same samples at every point. Keras itself reads arrays and `PyDataset`s, so that
+a test step gets exactly the structure that `model.evaluate` gives it.
+"""
+
+import collections.abc
+import dataclasses
+import functools
+import math
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import tree
+
+from losslandscape.basics.checks import check_integer
+from losslandscape.basics.internals import flatten_layers
+
+# Batches are the largest whose layer outputs each fit into this many bytes: several
+# times faster than Keras' 32, and larger ones gain nothing.
+ACTIVATION_BUDGET = 10 * 2**20
+BATCH_SIZE_BOUNDS = (32, 2048)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """One dataset in memory.
+
+    Attributes:
+        name: What the dataset is called in errors.
+        size: Number of samples.
+        tensors: All samples in the structure that `model.evaluate` hands to a test step:
+            `x`, `(x, y)` or `(x, y, sample_weight)`; or `None` if the batches differ in
+            shape or are not dense.
+        batch_size: Samples per batch, except the last; `None` if `tensors` is.
+        pipeline: A `tf.data.Dataset` of the batches if `tensors` is `None`.
+    """
+
+    name: str
+    size: int
+    tensors: tuple | None = None
+    batch_size: int | None = None
+    pipeline: tf.data.Dataset | None = None
+
+    @functools.cached_property
+    def batches(self):
+        """A `tf.data.Dataset` of batches in the structure of a test step, always the same."""
+        if self.tensors is None:
+            return self.pipeline
+
+        def batch_at(start):
+            return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
+
+        starts = tf.data.Dataset.range(0, self.size, self.batch_size)
+        return _untuned(starts.map(batch_at).cache())
+
+    @functools.cached_property
+    def keras_batches(self):
+        """The batches for `model.evaluate`, of known size if all are equally large.
+
+        Keras makes such batches of arrays, so the model may already have a graph for them. They
+        are cut beforehand: to start a pass that cuts them takes longer than a small model's pass.
+        """
+        if self.tensors is None:
+            return self.batches
+        number, rest = divmod(self.size, self.batch_size)
+        end = number * self.batch_size
+
+        def stacked(tensor):
+            whole = tensor[:end] if rest else tensor
+            return tf.reshape(whole, [number, self.batch_size, *tensor.shape[1:]])
+
+        batches = tf.data.Dataset.from_tensor_slices(map_arrays(stacked, self.tensors))
+        if rest:
+            last = map_arrays(lambda tensor: tensor[end:], self.tensors)
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(last))
+        return _untuned(batches)
+
+    @property
+    def first_batch(self):
+        """A `Dataset` of the first batch alone."""
+        return _from_batches(list(self.batches.take(1)), self.name)
+
+    def __reduce__(self):
+        """Makes it picklable, which a `tf.data.Dataset` is not."""
+        if self.tensors is None:
+            return _from_batches, (list(self.batches), self.name)
+        return _from_tensors, (self.name, self.tensors, self.batch_size)
+
+
+def split_datasets(datasets):
+    """Distinguishes several datasets from one.
+
+    A tuple or list holds several datasets if its first element is a tuple or a
+    dataset object. Otherwise it is one `(x,)`, `(x, y)` or `(x, y, sample_weight)`,
+    so several inputs or outputs of one model must be a list or dict.
+
+    Args:
+        datasets: One dataset, or a tuple or list of them.
+
+    Returns:
+        A list of datasets.
+
+    Raises:
+        ValueError: If `datasets` is an empty tuple or list.
+    """
+    if not isinstance(datasets, (tuple, list)):
+        return [datasets]
+    if len(datasets) == 0:
+        raise ValueError(
+            "`datasets` is empty. Pass `(x, y)`, a dataset, or a tuple of several such datasets."
+        )
+    if isinstance(datasets[0], tuple) or _is_batched(datasets[0]):
+        return list(datasets)
+    return [tuple(datasets)]
+
+
+def read_dataset(model, dataset, batch_size=None, name="dataset"):
+    """Reads one dataset into memory as batches.
+
+    Args:
+        model: The `keras.Model` that will read the data; its layers decide the
+            automatic batch size.
+        dataset: Arrays or tensors as `(x,)`, `(x, y)` or `(x, y,
+            sample_weight)`, where `x` and `y` may be lists or dicts for models
+            with several inputs or outputs; or a `tf.data.Dataset`, a
+            `keras.utils.PyDataset` or another sized iterable of batches.
+        batch_size: Samples per batch for arrays. `None` (the default) takes
+            batches as large as the model's activations allow. Batched datasets
+            keep theirs.
+        name: What the dataset is called in errors.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        TypeError: If `dataset` is none of the above, or `batch_size` not an integer.
+        ValueError: If it is empty or endless, its arrays differ in length, or
+            `batch_size` is below 1, or given for a dataset that is already batched.
+    """
+    if batch_size is not None:
+        check_integer("batch_size", batch_size, minimum=1)
+    parts = dataset if isinstance(dataset, tuple) else (dataset,)
+    if any(isinstance(part, collections.abc.Iterator) for part in parts):
+        raise TypeError(
+            f"`{name}` must be readable more than once. Received an iterator or generator, which "
+            "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
+        )
+    if not _is_batched(dataset):
+        return _read_arrays(model, parts, batch_size, name)
+    if batch_size is not None:
+        raise ValueError(
+            f"`batch_size` is for arrays, but `{name}` is a {type(dataset).__name__}, which is "
+            f"already batched. Received batch_size={batch_size}. Leave it out."
+        )
+    if isinstance(dataset, tf.data.Dataset):
+        return _read_pipeline(dataset, name)
+    return _read_batches(dataset, name)
+
+
+def read_datasets(model, datasets, batch_size=None):
+    """Reads one dataset or several into memory.
+
+    Args:
+        model: The `keras.Model` that will read the data.
+        datasets: What `split_datasets` takes.
+        batch_size: Samples per batch for arrays, or `None`.
+
+    Returns:
+        A list of `Dataset`.
+
+    Raises:
+        TypeError: As in `read_dataset`.
+        ValueError: As in `read_dataset`.
+    """
+    parts = split_datasets(datasets)
+    names = ["dataset"] if len(parts) == 1 else [f"datasets[{i}]" for i in range(len(parts))]
+    return [
+        read_dataset(model, part, batch_size, name) for part, name in zip(parts, names, strict=True)
+    ]
+
+
+def one_dataset(x, y=None):
+    """Combines inputs and targets into one dataset; refuses several datasets.
+
+    Args:
+        x: Inputs, or a whole dataset if `y` is `None`.
+        y: Targets. Defaults to `None`.
+
+    Returns:
+        One dataset, as `read_dataset` takes it.
+
+    Raises:
+        TypeError: If `x` is `None`.
+        ValueError: If `x` holds several datasets.
+    """
+    if x is None:
+        raise TypeError("`x` must be inputs, or a whole dataset. Received None.")
+    if y is not None:
+        return (x, y)
+    parts = split_datasets(x)
+    if len(parts) != 1:
+        raise ValueError(
+            f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. For "
+            "several, call `evaluate_lines`, `evaluate_surfaces` or `plot_loss_3D`; pass several "
+            "inputs or targets of one model as lists: ([x1, x2], [y1, y2])."
+        )
+    return parts[0]
+
+
+def handed_over(dataset):
+    """Returns the batches of a `Dataset` as Keras hands them to a step of this backend.
+
+    Args:
+        dataset: A `Dataset`.
+
+    Returns:
+        A `tf.data.Dataset` on TensorFlow, otherwise a list.
+    """
+    if keras.backend.backend() == "tensorflow":
+        return dataset.batches
+    return _recorded(dataset.batches)
+
+
+def batch_size_of(batch):
+    """Returns the number of samples in a batch, or `None` if its arrays disagree."""
+    sizes = {part.shape[0] if len(part.shape) else None for part in arrays_of(batch)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def map_arrays(function, *structures):
+    """Maps a function over the arrays in structures of one kind, and keeps every `None`."""
+    return tree.map_structure(
+        lambda *parts: None if parts[0] is None else function(*parts), *structures
+    )
+
+
+def arrays_of(structure):
+    """Returns a list of the arrays in a structure."""
+    return [part for part in tree.flatten(structure) if part is not None]
+
+
+def in_structure_of(structure, arrays):
+    """Returns a structure with its arrays replaced by those in a list."""
+    remaining = iter(arrays)
+    return map_arrays(lambda _: next(remaining), structure)
+
+
+def _read_arrays(model, parts, batch_size, name):
+    if not 1 <= len(parts) <= 3:
+        raise ValueError(
+            f"`{name}` must be (x,), (x, y) or (x, y, sample_weight). Received {len(parts)} "
+            "elements."
+        )
+    size = _number_of_samples(parts, name)
+    if batch_size is None:
+        # Equal sizes: a small last batch would take more than its share of time.
+        number = math.ceil(size / automatic_batch_size(model))
+        batch_size = math.ceil(size / number)
+    if _are_plain(parts):
+        return _from_tensors(name, _cast(parts), batch_size)
+    # All at once, to be cut into batches.
+    (whole,) = _handed_over(*parts, batch_size=size, name=name)
+    if _is_dense(whole):
+        return _from_tensors(name, whole, batch_size)
+    return _from_batches(_handed_over(*parts, batch_size=batch_size, name=name), name)
+
+
+def _number_of_samples(parts, name):
+    shapes = [getattr(leaf, "shape", ()) for leaf in tree.flatten(parts) if leaf is not None]
+    if not shapes or not all(len(shape) for shape in shapes):
+        first, *_ = parts
+        is_whole = len(parts) > 1 and (isinstance(first, tuple) or _is_batched(first))
+        raise TypeError(
+            f"`{name}` must be arrays (x, y) with one entry per sample. Received "
+            f"{[type(part).__name__ for part in parts]} with elements that are not arrays. "
+            + (
+                "The first is a whole dataset: pass what follows it by name, such as "
+                "`number_of_points=5`."
+                if is_whole
+                else "Make arrays of lists with `np.asarray`."
+            )
+        )
+    sizes = [shape[0] for shape in shapes]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            f"The arrays of `{name}` must have the same number of samples. Received {sizes}. "
+            "If these are several datasets, pass each as a tuple (x, y); if they are the inputs of "
+            "one model, pass them as a list: ([x1, x2], y)."
+        )
+    _check_not_empty(sizes[0], name)
+    return sizes[0]
+
+
+def _are_plain(parts):
+    """Whether these are arrays of numbers `(x, y)`, of which Keras only casts the floats."""
+    return (
+        keras.backend.backend() == "tensorflow"
+        and len(parts) == 2
+        and all(type(part) is np.ndarray and part.dtype.kind in "fiub" for part in parts)
+    )
+
+
+def _cast(parts):
+    """What Keras would hand over, without its detours, which take longer than small graphs."""
+    floatx = keras.config.floatx()
+    return tuple(
+        _to_tensor(part.astype(floatx, copy=False) if part.dtype.kind == "f" else part)
+        for part in parts
+    )
+
+
+class _Recorder(keras.Model):
+    """Records what `model.evaluate` passes to a test step, on any backend."""
+
+    def __init__(self):
+        super().__init__()
+        self.built = True
+        self.batches = []
+        self.compile(run_eagerly=True)
+
+    def test_step(self, *arguments):
+        """Records a batch; JAX passes the state of the model before it."""
+        *state, batch = arguments
+        self.batches.append(batch)
+        # Keras needs a result.
+        logs = {"recorded": 0.0}
+        return (logs, *state) if state else logs
+
+
+def _recorded(*data, **options):
+    """The batches that a test step gets from `model.evaluate`."""
+    recorder = _Recorder()
+    recorder.evaluate(*data, verbose=0, **options)
+    return recorder.batches
+
+
+def _handed_over(x, y=None, sample_weight=None, *, batch_size=None, name):
+    """The batches that Keras makes from data, in its own structure."""
+    # Keras drops weights without targets, but a custom loss of the model may need them.
+    has_weights_only = y is None and sample_weight is not None
+    targets, weights = (sample_weight, None) if has_weights_only else (y, sample_weight)
+    try:
+        recorded = _recorded(x, targets, sample_weight=weights, batch_size=batch_size)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"`{name}` must be data that `model.evaluate` can read. {error}"
+        ) from error
+    batches = [_to_tensors(batch) for batch in recorded]
+    return [(x, None, weights) for x, weights in batches] if has_weights_only else batches
+
+
+def _from_tensors(name, tensors, batch_size):
+    size = batch_size_of(tensors)
+    return Dataset(name, size, tensors, min(size, batch_size))
+
+
+def _untuned(batches):
+    """Turns off tf.data's own tuner, which may delay the end of a pass.
+
+    The tuner runs after 10 ms, 20 ms, 40 ms and so on; a pass that ends
+    between two runs often waits for the next, which may double its time.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
+
+
+def automatic_batch_size(model):
+    """Returns the number of samples whose largest layer output fits the budget."""
+    smallest, largest = BATCH_SIZE_BOUNDS
+    sizes = [size for layer in flatten_layers(model) for size in _output_sizes(layer)]
+    if not sizes:
+        return smallest
+    bytes_per_sample = 4 * max(sizes)
+    return int(np.clip(ACTIVATION_BUDGET // bytes_per_sample, smallest, largest))
+
+
+def _output_sizes(layer):
+    try:
+        outputs = tree.flatten(layer.output)
+    except (AttributeError, ValueError):
+        # The layers of subclassed models do not know their output shapes.
+        return []
+    return [int(np.prod([axis or 1 for axis in output.shape])) for output in outputs]
+
+
+def _read_pipeline(pipeline, name):
+    if pipeline.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            f"`{name}` is endless, so its loss can never be known. Cut it with `.take(n)`, or drop "
+            "`.repeat()`."
+        )
+    return _from_batches(list(pipeline), name)
+
+
+def _read_batches(iterable, name):
+    if not isinstance(iterable, keras.utils.PyDataset):
+        return _from_batches([_to_tensors(batch) for batch in iterable], name)
+    if iterable.num_batches is None:
+        raise ValueError(f"`{name}` is endless, so its loss can never be known. Give it a length.")
+    return _from_batches(_handed_over(iterable, name=name), name)
+
+
+def _from_batches(batches, name):
+    sizes = [batch_size_of(batch) for batch in batches]
+    if None in sizes:
+        shapes = [part.shape for part in arrays_of(batches[sizes.index(None)])]
+        raise ValueError(
+            f"`{name}` must yield batches, with as many targets as inputs. Received an element of "
+            f"arrays with shapes {[tuple(shape) for shape in shapes]}. Batch an unbatched dataset "
+            "with `.batch(n)`."
+        )
+    _check_not_empty(sum(sizes), name)
+    if _are_uniform(batches, sizes):
+        tensors = map_arrays(lambda *parts: tf.concat(parts, axis=0), *batches)
+        return _from_tensors(name, tensors, sizes[0])
+    cached = _pipeline(batches).cache()
+    # Fills the cache now, because a pass that ends early would not keep it.
+    collections.deque(cached, maxlen=0)
+    # Keras warns about data that end at an unknown length.
+    counted = cached.apply(tf.data.experimental.assert_cardinality(len(batches)))
+    return Dataset(name, sum(sizes), pipeline=_untuned(counted))
+
+
+def _pipeline(batches):
+    """A `tf.data.Dataset` of batches that differ in shape, including sparse and ragged ones."""
+    specs = [[tf.type_spec_from_value(part) for part in arrays_of(batch)] for batch in batches]
+    merged = [
+        functools.reduce(lambda one, other: one.most_specific_common_supertype([other]), column)
+        for column in zip(*specs, strict=True)
+    ]
+    arrays = [tuple(arrays_of(batch)) for batch in batches]
+    pipeline = tf.data.Dataset.from_generator(lambda: arrays, output_signature=tuple(merged))
+    return pipeline.map(lambda *parts: in_structure_of(batches[0], parts))
+
+
+def _are_uniform(batches, sizes):
+    """Whether the batches could be cut from one tensor, with only the last one smaller."""
+    if not _is_dense(batches[0]) or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
+        return False
+    return (
+        len({tuple(tuple(part.shape[1:]) for part in arrays_of(batch)) for batch in batches}) == 1
+    )
+
+
+def _is_dense(structure):
+    return all(isinstance(part, tf.Tensor) for part in arrays_of(structure))
+
+
+def _check_not_empty(size, name):
+    if size == 0:
+        raise ValueError(f"`{name}` is empty: it holds no samples to measure a loss on.")
+
+
+def _is_batched(dataset):
+    if isinstance(dataset, (tf.data.Dataset, keras.utils.PyDataset)):
+        return True
+    is_array = hasattr(dataset, "shape") or hasattr(dataset, "__array__")
+    is_container = isinstance(dataset, (tuple, list, dict, str))
+    return (
+        hasattr(dataset, "__iter__") and hasattr(dataset, "__len__") and not is_array | is_container
+    )
+
+
+def _to_tensors(batch):
+    # `tf.data` cannot hold lists; on TensorFlow, Keras makes tuples of them as well.
+    return map_arrays(_to_tensor, tree.lists_to_tuples(batch))
+
+
+def _to_tensor(array):
+    if tf.is_tensor(array):
+        return array
+    if hasattr(array, "detach"):
+        # A Torch tensor.
+        array = array.detach().cpu()
+    elif hasattr(array, "indices"):
+        # A sparse JAX array.
+        return tf.SparseTensor(array.indices, array.data, array.shape)
+    # A tensor that TensorFlow makes from NumPy holds its memory twice; a copy of it does not.
+    return tf.identity(tf.convert_to_tensor(np.asarray(array)))

@@ -1,0 +1,241 @@
+"""State: everything that an evaluation may change, saved and restored.
+
+In addition to its weights, a model has the moving statistics of normalization layers,
+seed generators, the memory of stateful layers, metrics and an optimizer; layers, losses
+and steps may refer to variables that Keras does not track; and random numbers come from
+generators of the process. Each point of a landscape has to start from exactly the same
+state, and the user gets all of it back.
+"""
+
+import contextlib
+import random
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+
+from losslandscape.basics.checks import check_is_model, import_extra
+from losslandscape.basics.claims import claimed
+from losslandscape.basics.internals import (
+    flatten_layers,
+    global_seed_generator,
+    has_global_seed_generator,
+    set_global_seed_generator,
+)
+from losslandscape.measuring.references import variables_of
+from losslandscape.measuring.walks import along_directions, put_back
+
+
+@contextlib.contextmanager
+def preserved(model):
+    """Restores a model to the last bit, however the block ends.
+
+    Saves the weights, the state of the layers, the optimizer, the metrics and the
+    random generators, and restores them on return, exception and
+    `KeyboardInterrupt`. Variables that Keras does not track are included if the
+    model's layers, loss, metrics or steps refer to them. Meanwhile, other threads
+    cannot measure the model (`RuntimeError`).
+
+    Args:
+        model: A built `keras.Model`.
+
+    Example:
+
+    >>> with preserved(model):
+    ...     model.set_weights(others)
+    ...     model.evaluate(x, y)
+    """
+    check_is_model(model)
+    with claimed(model), _given_back(State(model, with_optimizer=True)):
+        yield
+
+
+@contextlib.contextmanager
+def evaluated(model, walk=along_directions):
+    """Restores a model as `preserved` does, with less memory, after a block that evaluates it.
+
+    The optimizer, whose moments may take twice the memory of the weights, is saved
+    only if the model has a custom test step: Keras' own does not touch it.
+
+    Args:
+        model: A built `keras.Model`.
+        walk: Which variables move, and how; see `walks`. By default, the trainable
+            ones along directions.
+
+    Yields:
+        The `State` at the beginning of the block.
+    """
+    check_copies("model", [weight for weight, _ in walk(model)])
+    has_own_step = type(model).test_step is not keras.Model.test_step
+    with claimed(model), _given_back(State(model, walk, with_optimizer=has_own_step)) as state:
+        yield state
+
+
+class State:
+    """The state of a model at one moment.
+
+    Attributes:
+        model: The `keras.Model`.
+        walk: How a point becomes weights.
+        moved: List of the variables that a point sets.
+        moves: List of the functions that compute their values; see `walks`.
+        others: List of all other variables that an evaluation may change, except
+            those of metrics, which every evaluation resets anyway.
+    """
+
+    def __init__(self, model, walk=along_directions, *, with_optimizer):
+        self.model, self.walk = model, walk
+        pairs = walk(model)
+        self.moved, self.moves = [weight for weight, _ in pairs], [move for _, move in pairs]
+        self._test_function = model.test_function
+        metrics = model.metrics_variables
+        self._generators = [(put, get()) for get, put in _process_generators()]
+        # `load_weights` sets these too, although they are no weights to Keras.
+        self._constants = [
+            (layer, name, vars(layer)[name])
+            for layer in flatten_layers(model)
+            for name in ("mean", "variance")
+            if isinstance(layer, layers.Normalization) and name in vars(layer)
+        ]
+        # Made now; otherwise the first point would make it and differ from all others.
+        self._made_generator = not has_global_seed_generator()
+        self._seed = global_seed_generator().state
+        found = [*model.variables, *metrics, self._seed, *variables_of(model)]
+        optimizer = getattr(model, "optimizer", None)
+        if with_optimizer and optimizer is not None:
+            found += optimizer.variables
+        found = list({id(variable): variable for variable in found}.values())
+        moved = {id(variable) for variable in (*self.moved, *metrics)}
+        rest = {id(copy) for one in found if id(one) not in moved for copy in copies(one)}
+        # After the variables themselves, so that each of their copies has the last word.
+        kept = [*self.moved, *(copy for variable in found for copy in copies(variable))]
+        kept = list({id(variable): variable for variable in kept}.values())
+        pairs = [(variable, _copy(variable)) for variable in kept]
+        # A failed build leaves variables without a value behind.
+        pairs = [pair for pair in pairs if _fits(*pair)]
+        # Variables are kept too, so that they live as long as their ids are used.
+        self._values = {id(variable): (variable, value) for variable, value in pairs}
+        self.others = [variable for variable, _ in pairs if id(variable) in rest]
+
+    def value(self, variable):
+        """Returns the saved value of a variable."""
+        return self._values[id(variable)][1]
+
+    @property
+    def values(self):
+        """The saved values of the variables that move, and those of all others."""
+        return [[self.value(one) for one in each] for each in (self.moved, self.others)]
+
+    def rewind(self):
+        """Restores the random generators of the process."""
+        for put, value in self._generators:
+            put(value)
+
+    def start_over(self):
+        """Restores all but the variables that move, so that the next evaluation starts from it."""
+        for variable in self.others:
+            put_back(variable, self.value(variable))
+        self.rewind()
+
+    def restore(self):
+        """Restores everything; a variable that fails does not stop the rest."""
+        with contextlib.suppress(Exception):
+            if any(id(one) not in self._values for one in self.model.metrics_variables):
+                # Metrics built in the meantime have no saved state, only their initial one.
+                self.model.reset_metrics()
+        errors = []
+        for variable, value in self._values.values():
+            try:
+                put_back(variable, value)
+            except Exception as error:
+                errors.append(error)
+        for layer, name, value in self._constants:
+            setattr(layer, name, value)
+        self.rewind()
+        if errors:
+            raise errors[0]
+
+    def give_back(self):
+        """Restores everything for the user, including the graph that Keras evaluates with."""
+        # The graph only at the end, or each point would build it again. A graph made for other
+        # data would serve the user worse than none.
+        self.model.test_function = self._test_function
+        if self._made_generator:
+            set_global_seed_generator(None)
+        self.restore()
+
+
+def copies(variable):
+    """Returns the copies of a variable, if a strategy of TensorFlow keeps one on each replica.
+
+    They may differ, as the moving statistics of `BatchNormalization` do. Of any other variable,
+    the only copy is itself.
+    """
+    value = variable if isinstance(variable, tf.Variable) else variable.value
+    is_distributed = isinstance(value, tf.distribute.DistributedValues)
+    return value.values if is_distributed else [variable]
+
+
+def check_copies(name, weights):
+    """Refuses weights to move that a strategy keeps with different values; `name` is the model's.
+
+    Args:
+        name: The name of the argument that holds the model, for errors.
+        weights: List of variables.
+
+    Raises:
+        ValueError: If the copies of some differ.
+    """
+    differing = [
+        weight.path
+        for weight in weights
+        if any(not np.array_equal(copies(weight)[0], copy) for copy in copies(weight)[1:])
+    ]
+    if differing:
+        raise ValueError(
+            f"`{name}` has weights with another value on each replica of its strategy, so they "
+            f"cannot be moved as one: {differing}. Save it, and load it outside of the strategy's "
+            "scope: it then has the values of the first replica."
+        )
+
+
+@contextlib.contextmanager
+def _given_back(state):
+    try:
+        yield state
+    finally:
+        # In a `try` too: a signal may arrive as soon as the function begins.
+        try:
+            _restore(state)
+        except BaseException:
+            _restore(state)
+            raise
+
+
+def _restore(state, tries=10):
+    """Restores again after any interruption: a model must not be left half restored."""
+    try:
+        state.give_back()
+    except BaseException:
+        if tries:
+            _restore(state, tries - 1)
+        raise
+
+
+def _copy(variable):
+    # On other backends, Keras' own function does not accept TensorFlow's variables.
+    return tf.identity(variable) if isinstance(variable, tf.Variable) else ops.copy(variable)
+
+
+def _fits(variable, value):
+    return isinstance(variable, tf.Variable) or tuple(value.shape) == tuple(variable.shape)
+
+
+def _process_generators():
+    """Pairs of functions that read and set each random generator of the process."""
+    pairs = [(random.getstate, random.setstate), (np.random.get_state, np.random.set_state)]
+    if keras.backend.backend() == "torch":
+        torch = import_extra("torch", "torch")
+        pairs.append((torch.get_rng_state, torch.set_rng_state))
+    return pairs

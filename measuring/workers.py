@@ -1,0 +1,227 @@
+"""Workers: the same engines in other threads or processes, or on other machines.
+
+Points go out in small tasks to any `concurrent.futures.Executor`. What all tasks
+share (the model, the data and the directions) may be large, so it goes only to
+workers that say they do not have it.
+"""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+import os
+import pickle
+import socket
+import threading
+import uuid
+
+import numpy as np
+from keras import ops, tree
+
+from losslandscape.basics.internals import flatten_layers
+from losslandscape.measuring.engines import measure_center, start, to_tensors
+from losslandscape.measuring.state import State
+
+# How many tasks: enough to show progress and lose little with a worker, few enough to keep the
+# overhead low.
+TASKS = 100
+# How long to wait for results before Ctrl-C acts, in seconds.
+PATIENCE = 0.2
+# How closely the center in a worker must agree with the one in this process; in half precision,
+# two engines round differently.
+TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
+# The calls of this process whose points are being measured, by key.
+_running = {}
+# What a worker holds for each call, by key. One per thread: a model can be measured at only one
+# point at a time.
+_received = threading.local()
+
+
+def check_executor(executor):
+    """Refuses what is not an executor, and executors that would hang."""
+    if not isinstance(executor, concurrent.futures.Executor):
+        raise TypeError(
+            "`executor` must be a `concurrent.futures.Executor`, such as "
+            "`ProcessPoolExecutor(2, mp_context=multiprocessing.get_context('spawn'))`. Received "
+            f"{type(executor).__name__}."
+        )
+    context = getattr(executor, "_mp_context", None)
+    if context is not None and context.get_start_method() == "fork":
+        raise ValueError(
+            "`executor` must not fork, because TensorFlow hangs in forked processes. Make it with "
+            "`mp_context=multiprocessing.get_context('spawn')`."
+        )
+    # A task would show it, too, but start a worker.
+    if any(getattr(executor, name, False) for name in ("_shutdown", "_shutdown_thread", "_broken")):
+        raise ValueError(
+            "`executor` must take tasks, but it was shut down or has lost a worker. Make a new "
+            "one, and leave its `with` block only after the call."
+        )
+
+
+def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):
+    """Starts an engine whose points are measured by workers.
+
+    The engine starts here as in a call without workers, which use the same one, so that all
+    give the same bits. The center is measured in each worker, too; otherwise a model that
+    changed on the way would go unnoticed.
+
+    Args:
+        executor: A `concurrent.futures.Executor`.
+        engines: As in `start`.
+        state: As in `start`.
+        data: List of `Dataset`.
+        directions: As in `start`.
+        interrupt: As in `evaluate_engine`.
+        compared: Names of the values at the center that must be the same in each
+            worker. Defaults to `None`, all of them.
+
+    Returns:
+        What `start` returns. The engine yields points as they finish, in any order.
+    """
+    _, centers, metadata = start(engines, state, data, directions=directions, interrupt=interrupt)
+    state.restore()
+    make = engines[metadata["engine"]]
+    key, setup = uuid.uuid4().hex, pickle.dumps((make, state.model, state.walk, data))
+    latest, number, contents = None, 0, None
+    is_precise = all(
+        layer.compute_dtype in ("float32", "float64") for layer in flatten_layers(state.model)
+    )
+    tolerance = TOLERANCE if is_precise else HALF_TOLERANCE
+
+    def check(found):
+        _check_centers(centers, found, compared, tolerance)
+
+    def measure(directions, points):
+        nonlocal latest, number, contents
+        # Directions that the workers already have are not sent again.
+        if latest is not directions:
+            arrays = tree.map_structure(ops.convert_to_numpy, list(directions))
+            latest, number, contents = directions, number + 1, (setup, pickle.dumps(arrays))
+        size = max(1, len(points) // TASKS)
+        tasks = np.split(np.arange(len(points)), range(size, len(points), size))
+        _running[key] = None
+        try:
+            run = functools.partial(_run, executor, (key, number), contents)
+            yield from run(points=points, tasks=tasks, check=check, interrupt=interrupt)
+        finally:
+            del _running[key]
+
+    return measure, centers, metadata
+
+
+def _check_centers(expected, found, compared, tolerance):
+    for index, (here, there) in enumerate(zip(expected, found, strict=True)):
+        for name in compared or here:
+            value = here[name]
+            if not np.isclose(there.get(name, np.nan), value, tolerance, 0, equal_nan=True):
+                raise ValueError(
+                    f"`executor` has a worker whose model is different: on dataset {index} its "
+                    f"{name!r} is {there.get(name)}, here it is {value}, with the same weights. A "
+                    "model is sent as `model.save` writes it: either the `get_config` of a custom "
+                    "layer, loss or metric leaves out an argument, or the worker imports "
+                    "another version of your code."
+                )
+
+
+def _run(executor, keys, contents, *, points, tasks, check, interrupt):
+    """Hands out tasks, and the contents to workers that ask for them."""
+    tasks, running, workers = collections.deque(tasks), {}, set()
+
+    def submit(indices, contents=None):
+        running[executor.submit(_work, keys, contents, points[indices])] = indices
+
+    def submit_with_contents(indices):
+        # Told late which calls run, since others may have begun in the meantime.
+        submit(indices, (*contents, tuple(_running)))
+
+    try:
+        while tasks or running:
+            # Few at a time: a task sent again, with the contents, has to wait for all others.
+            # One at first, or a worker would get the contents twice.
+            while tasks and len(running) < (2 * (len(workers) + 1) if workers else 1):
+                submit(tasks.popleft())
+            for future in _finished(running, interrupt):
+                indices = running.pop(future)
+                worker, centers, results = _result(future)
+                workers.add(worker)
+                if results is None:
+                    submit_with_contents(indices)
+                else:
+                    check(centers)
+                    yield indices, results
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _finished(futures, interrupt):
+    """Waits for some futures to end; failed ones come last, because the others still count."""
+    done, _ = concurrent.futures.wait(
+        futures, timeout=PATIENCE, return_when=concurrent.futures.FIRST_COMPLETED
+    )
+    interrupt()
+    return sorted(done, key=lambda future: future.exception() is not None)
+
+
+def _result(future):
+    try:
+        return future.result()
+    except Exception as error:
+        error.add_note(
+            "A worker of `executor` failed. If the call has a `checkpoint`, the finished points "
+            "are there, and the same call resumes from them."
+        )
+        raise
+
+
+@dataclasses.dataclass
+class _Call:
+    """What a worker holds for a call."""
+
+    measure: object
+    centers: list
+    number: int
+    directions: list
+
+
+def _work(keys, contents, points):
+    """Runs a task: returns the name of the worker, the center as measured there, and the results.
+
+    The last two are `None` if it needs the contents.
+    """
+    worker = f"{socket.gethostname()}-{os.getpid()}-{threading.get_ident()}"
+    key, number = keys
+    if contents is not None:
+        _receive(key, number, *contents)
+    here = vars(_received).get(key)
+    if here is None or here.number != number:
+        return worker, None, None
+    chunks = [results for _, results in here.measure(here.directions, points)]
+    results = [
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        for parts in zip(*chunks, strict=True)
+    ]
+    return worker, here.centers, results
+
+
+def _receive(key, number, setup, directions, running):
+    """Takes what a call shares, unless it is here, and forgets calls that have ended."""
+    calls = vars(_received)
+    for ended in calls.keys() - {*running}:
+        del calls[ended]
+    if key in calls and calls[key].number == number:
+        return
+    # Safe: this library pickled them, in the calling process.
+    directions = to_tensors(pickle.loads(directions))  # noqa: S301
+    if key in calls:
+        calls[key].number, calls[key].directions = number, directions
+        return
+    make, model, walk, data = pickle.loads(setup)  # noqa: S301
+    # No optimizer: this is the worker's own copy, which is never given back.
+    measure = make(State(model, walk, with_optimizer=False), data, _ignore)
+    calls[key] = _Call(measure, measure_center(measure, directions), number, directions)
+
+
+def _ignore(*_, **__):
+    """Only the process that hands out the tasks handles Ctrl-C."""

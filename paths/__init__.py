@@ -1,0 +1,1 @@
+"""From one set of weights to another: training, and the ways between models."""

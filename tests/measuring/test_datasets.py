@@ -1,0 +1,265 @@
+"""Datasets: what counts as one, how it is read, and what is refused."""
+
+import pickle
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from keras import layers
+from scipy import sparse
+
+from losslandscape.measuring.datasets import automatic_batch_size, read_dataset, split_datasets
+
+X = np.arange(20, dtype="float64").reshape(10, 2)
+Y = np.arange(10)
+
+
+class Batches(keras.utils.PyDataset):
+    """Ten samples in batches of four, four and two."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, index):
+        part = slice(4 * index, 4 * index + 4)
+        return X[part], Y[part]
+
+
+class EndlessBatches(Batches):
+    num_batches = None
+
+
+@pytest.fixture
+def model():
+    return keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+
+
+def samples(dataset, part=0):
+    return np.concatenate([batch[part].numpy() for batch in dataset.batches])
+
+
+@pytest.mark.parametrize(
+    ("datasets", "number"),
+    [
+        ((X, Y), 1),
+        ([X, Y], 1),
+        ((X, Y, np.ones(10)), 1),
+        (([X, X], Y), 1),
+        (({"a": X}, Y), 1),
+        (X, 1),
+        ((X,), 1),
+        (((X, Y),), 1),
+        (((X, Y), (X, Y)), 2),
+        ([(X, Y), (X, Y), (X, Y)], 3),
+        (tf.data.Dataset.from_tensors((X, Y)), 1),
+        ((tf.data.Dataset.from_tensors((X, Y)), (X, Y)), 2),
+        ([Batches(), Batches()], 2),
+    ],
+)
+def test_one_dataset_is_distinguished_from_several(datasets, number):
+    assert len(split_datasets(datasets)) == number
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        (X, Y),
+        (tf.constant(X, "float32"), tf.constant(Y)),
+        (pd.DataFrame(X), pd.Series(Y)),
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(4),
+        Batches(),
+        Batches(workers=2),
+    ],
+    ids=["arrays", "tensors", "pandas", "tf.data", "PyDataset", "PyDataset, two workers"],
+)
+def test_every_kind_gives_the_same_samples_in_order(model, dataset):
+    read = read_dataset(model, dataset)
+    assert read.size == 10
+    for _ in range(2):
+        np.testing.assert_array_equal(samples(read), X)
+        # Keras makes a column out of a pandas Series.
+        np.testing.assert_array_equal(np.ravel(samples(read, part=1)), Y)
+
+
+def test_dicts_lists_and_weights_keep_their_structure(model):
+    read = read_dataset(model, ({"a": X, "b": X[:, :1]}, [Y, Y], np.ones(10)), batch_size=4)
+    inputs, targets, weights = next(iter(read.batches))
+    assert {name: tuple(part.shape) for name, part in inputs.items()} == {"a": (4, 2), "b": (4, 1)}
+    assert len(targets) == 2
+    # Keras gives every output the weights.
+    assert [tuple(part.shape) for part in weights] == [(4,), (4,)]
+
+
+class Seen(keras.Model):
+    """Keeps the structure, shapes and types of what `model.evaluate` passes to its test step."""
+
+    def test_step(self, data):
+        self.seen = keras.tree.map_structure(
+            lambda part: (
+                None if part is None else (type(part).__name__, part.shape[1:], part.dtype)
+            ),
+            data,
+        )
+        return {"loss": 0.0}
+
+
+class InputsOnly(keras.utils.PyDataset):
+    def __init__(self, wrap):
+        super().__init__()
+        self.wrap = wrap
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return self.wrap(X[5 * index : 5 * index + 5])
+
+
+WEIGHT = np.linspace(0, 1, 10)
+
+
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        (X,),
+        ({"a": X, "b": X},),
+        ([X, X],),
+        (X, Y),
+        ([X, X], (Y, Y), WEIGHT),
+        (X, [Y, Y], [WEIGHT, None]),
+        (X, {"a": Y, "b": Y}, {"a": WEIGHT, "b": WEIGHT}),
+        (pd.DataFrame(X), pd.Series(Y)),
+        (pd.DataFrame(X), pd.DataFrame({"y": Y}), pd.Series(WEIGHT)),
+        (sparse.csr_matrix(X), Y),
+        (sparse.coo_matrix(X), Y),
+        (tf.sparse.from_dense(X), Y),
+        (tf.ragged.constant([[1.0], [1.0, 2.0]] * 5), Y),
+        (np.array(list("abcdefghij"), dtype=object), Y),
+        (X.astype("float16"), Y.astype(bool)),
+        (InputsOnly(np.asarray),),
+        (InputsOnly(lambda x: {"a": x}),),
+        (InputsOnly(lambda x: [x, x]),),
+        (InputsOnly(lambda x: ({"a": x}, x[:, 0])),),
+        (tf.data.Dataset.from_tensor_slices(X).batch(5),),
+        (tf.data.Dataset.from_tensor_slices((X,)).batch(5),),
+        (tf.data.Dataset.from_tensor_slices({"a": X}).batch(5),),
+        (tf.data.Dataset.from_tensor_slices(({"a": X}, Y, WEIGHT)).batch(5),),
+        (tf.data.Dataset.from_tensor_slices((tf.sparse.from_dense(X), Y)).batch(5),),
+    ],
+    ids=lambda dataset: "-".join(type(part).__name__ for part in dataset),
+)
+def test_a_step_gets_what_evaluate_passes_to_it(dataset):
+    model = Seen()
+    model.compile(run_eagerly=True)
+    model.evaluate(*dataset[:2], sample_weight=(*dataset, None, None)[2], verbose=0)
+    expected = model.seen
+    is_array = hasattr(dataset[0], "shape") or isinstance(dataset[0], (list, dict))
+    read = read_dataset(model, dataset if is_array else dataset[0])
+    for copy in (read, pickle.loads(pickle.dumps(read))):
+        model.evaluate(copy.batches, verbose=0)
+        assert model.seen == expected
+
+
+def test_weights_without_targets_stay_weights():
+    read = read_dataset(keras.Sequential(), (X, None, WEIGHT))
+    ((_, targets, weights),) = read.batches
+    assert targets is None
+    np.testing.assert_allclose(weights, WEIGHT)
+
+
+def test_loaders_may_yield_inputs_alone(model):
+    class Sized:
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __len__(self):
+            return len(self.batches)
+
+        def __iter__(self):
+            return iter(self.batches)
+
+    for batches in ([X[:4], X[4:]], [{"a": X[:4]}, {"a": X[4:]}]):
+        read = read_dataset(model, Sized(batches))
+        for found, expected in zip(read.batches, batches, strict=True):
+            keras.tree.map_structure(np.testing.assert_array_equal, found, expected)
+
+
+def test_batch_size_leaves_a_smaller_last_batch(model):
+    read = read_dataset(model, (X, Y), batch_size=4)
+    assert [len(x) for x, _ in read.batches] == [4, 4, 2]
+
+
+def test_a_pipeline_that_shuffles_is_read_once(model):
+    pipeline = tf.data.Dataset.from_tensor_slices((X, Y)).shuffle(10).batch(4)
+    read = read_dataset(model, pipeline)
+    np.testing.assert_array_equal(samples(read), samples(read))
+    np.testing.assert_array_equal(np.sort(samples(read, part=1)), Y)
+
+
+def test_sequences_may_differ_in_length_between_batches(model):
+    class Ragged(Batches):
+        def __getitem__(self, index):
+            return np.ones((2, index + 1)), np.ones(2)
+
+    read = read_dataset(model, Ragged())
+    assert [tuple(x.shape) for x, _ in read.batches] == [(2, 1), (2, 2), (2, 3)]
+
+
+def test_automatic_batches_shrink_with_the_largest_layer(model):
+    assert automatic_batch_size(model) == 2048
+    wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
+    # 64·64·16 floats of 4 bytes are 256 KiB, of which 40 fit into 10 MiB.
+    assert automatic_batch_size(wide) == 40
+    huge = keras.Sequential([keras.Input((512, 512, 3)), layers.Conv2D(64, 3, padding="same")])
+    assert automatic_batch_size(huge) == 32
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        ((X[:0], Y[:0]), ValueError, "`test` is empty"),
+        (
+            tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(4),
+            ValueError,
+            "`test` is empty",
+        ),
+        ((X, Y[:9]), ValueError, r"same number of samples. Received \[10, 9\]"),
+        ((X, Y, Y, Y), ValueError, r"\(x, y, sample_weight\). Received 4 elements"),
+        (
+            tf.data.Dataset.from_tensor_slices((X, Y)).batch(4).repeat(),
+            ValueError,
+            r"`test` is endless.*`.take\(n\)`",
+        ),
+        (EndlessBatches(), ValueError, "`test` is endless"),
+        (
+            tf.data.Dataset.from_tensor_slices((X, Y)),
+            ValueError,
+            r"must yield batches.*`.batch\(n\)`",
+        ),
+        ((1.0, 2.0), TypeError, "`test` must be arrays.*'float', 'float'"),
+        (((x, y) for x, y in zip(X, Y, strict=True)), TypeError, "generator.*read only once"),
+    ],
+)
+def test_unreadable_data_are_refused(model, dataset, error, message):
+    with pytest.raises(error, match=message):
+        read_dataset(model, dataset, name="test")
+
+
+def test_batch_size_is_for_arrays(model):
+    with pytest.raises(ValueError, match="`batch_size` is for arrays.*Received batch_size=4"):
+        read_dataset(model, Batches(), batch_size=4)
+
+
+def test_an_empty_tuple_is_refused():
+    with pytest.raises(ValueError, match="`datasets` is empty"):
+        split_datasets(())
+
+
+def test_automatic_batches_are_of_equal_size():
+    wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
+    x = np.zeros((90, 64, 64, 3), "float32")
+    # Three batches of 30 rather than of 40, 40 and 10.
+    assert [len(batch) for batch in read_dataset(wide, (x,)).batches] == [30, 30, 30]
+    assert read_dataset(wide, (x,), batch_size=40).batch_size == 40

@@ -1,0 +1,286 @@
+"""Refinement: few points are measured where the landscape is smooth, and all where it is not."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from quadratic import quadratic_model
+
+from losslandscape import (
+    LossLine,
+    LossSurface,
+    evaluate_line,
+    evaluate_lines,
+    evaluate_surface,
+    evaluate_surfaces,
+    evaluation,
+    plot_levels,
+    plot_loss,
+    plot_loss_3D,
+    random_directions,
+    report,
+)
+from losslandscape.measuring.refinement import Refinement
+
+ONES = np.ones((4, 1), "float32"), np.ones((4, 1), "float32")
+
+
+class Shaped(layers.Layer):
+    """Two weights, of which a function is the output for any input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def build(self, _):
+        self.position = self.add_weight(shape=(2,), initializer="zeros", name="position")
+
+    def call(self, inputs):
+        return 0 * inputs + self.function(self.position[0], self.position[1])
+
+
+def shaped_model(function):
+    model = keras.Sequential([keras.Input((1,)), Shaped(function)])
+    model.compile(loss=lambda _, output: output)
+    return model
+
+
+AXES = [[np.array([1.0, 0.0])], [np.array([0.0, 1.0])]]
+EXP, ABS, SIN, WHERE = keras.ops.exp, keras.ops.abs, keras.ops.sin, keras.ops.where
+LANDSCAPES = {
+    "funnel": lambda a, b: 0.02 + 12 * (1 - EXP(-(3 * a**2 + 2 * b**2))),
+    "ridge": lambda a, b: 1 + ABS(a - 0.7 * b),
+    "step": lambda a, b: WHERE(a + b > 0.3, 2.0, 1.0),
+    "hole": lambda a, b: WHERE(a + b > 0.9, np.nan, 1 + a**2 + b**2),
+    "waves": lambda a, b: 2 + SIN(9 * a) * SIN(7 * b),
+}
+
+
+@pytest.mark.parametrize("name", LANDSCAPES)
+def test_interpolated_points_are_as_exact_as_asked(name):
+    model = shaped_model(LANDSCAPES[name])
+    options = {"number_of_points": (33, 21), "directions": AXES, "verbose": 0}
+    whole = evaluate_surface(model, *ONES, **options).values["loss"]
+    surface = evaluate_surface(model, *ONES, tolerance=0.01, **options)
+    values = surface.values["loss"]
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(whole))
+    assert np.nanmax(np.abs(values - whole)) <= 0.01 * np.ptp(whole[np.isfinite(whole)])
+    measured = ~surface.interpolated
+    np.testing.assert_allclose(values[measured], whole[measured], rtol=1e-6)
+    assert surface.metadata["tolerance"] == 0.01
+
+
+@pytest.mark.parametrize(
+    ("name", "share"), [("funnel", 0.4), ("ridge", 0.7), ("step", 0.7), ("hole", 0.7)]
+)
+def test_lines_are_as_exact_as_asked(name, share):
+    options = {
+        "number_of_points": 65,
+        "directions": [*AXES, [np.array([0.6, -0.8])]],
+        "extent": (-1, 1.3),
+        "verbose": 0,
+    }
+    model = shaped_model(LANDSCAPES[name])
+    whole = evaluate_line(model, *ONES, **options).values["loss"]
+    line = evaluate_line(model, *ONES, tolerance=0.01, **options)
+    values, measured = line.values["loss"], ~line.interpolated
+    np.testing.assert_array_equal(np.isnan(values), np.isnan(whole))
+    assert np.nanmax(np.abs(values - whole)) <= 0.01 * np.ptp(whole[np.isfinite(whole)])
+    np.testing.assert_allclose(values[measured], whole[measured], rtol=1e-6)
+    assert 0 < np.mean(measured) < share
+    assert line.metadata["tolerance"] == 0.01
+    assert line.metadata["interpolation_errors"]["loss"] <= 0.01
+    assert line.metadata["interpolation_checks"] > 0
+
+
+def test_low_losses_are_as_exact_on_a_logarithmic_scale():
+    # The waves where the loss is low are far below a hundredth of its range.
+    waves = lambda a, b: EXP(8 * a + SIN(20 * a)) + 0 * b  # noqa: E731
+    options = {"number_of_points": 129, "directions": AXES[:1], "verbose": 0}
+    whole = np.log(evaluate_line(shaped_model(waves), *ONES, **options).values["loss"])
+    line = evaluate_line(shaped_model(waves), *ONES, tolerance=0.01, **options)
+    assert line.interpolated.any()
+    assert np.abs(np.log(line.values["loss"]) - whole).max() <= 0.01 * np.ptp(whole)
+
+
+def test_a_kink_on_one_line_has_no_points_measured_on_another():
+    kinked = lambda a, b: 1 + ABS(a - 0.3) + b**2  # noqa: E731
+    line = evaluate_line(
+        shaped_model(kinked), *ONES, 65, directions=AXES, tolerance=0.01, verbose=0
+    )
+    along_kink, along_parabola = np.count_nonzero(~line.interpolated, axis=1)
+    # Besides the first nine, only points of the random check.
+    assert along_parabola < 9 + 12
+    assert along_kink > 2 * 9
+    assert not line.interpolated[0, np.abs(line.alphas - 0.3) < 0.04].any()
+
+
+def test_chaotic_lines_are_measured_everywhere():
+    noise = lambda a, b: 2 + SIN(4e3 * a + 7e3 * b)  # noqa: E731
+    line = evaluate_line(shaped_model(noise), *ONES, 33, directions=AXES, tolerance=0.01, verbose=0)
+    assert not line.interpolated.any()
+
+
+def test_every_dataset_decides_about_lines(model, data, tmp_path):
+    x, y = data
+    parts = (x[:32], y[:32]), (x[32:], y[32:])
+    options = {"number_of_points": 65, "number_of_directions": 2, "seed": 0, "verbose": 0}
+    wholes = evaluate_lines(model, parts, **options)
+    lines = evaluate_lines(model, parts, tolerance=0.02, checkpoint=tmp_path / "l.h5", **options)
+    for number, (line, whole) in enumerate(zip(lines, wholes, strict=True), start=1):
+        errors = np.abs(line.values["loss"] - whole.values["loss"])
+        assert errors.max() <= 0.02 * np.ptp(whole.values["loss"])
+        np.testing.assert_array_equal(line.interpolated, lines[0].interpolated)
+        # The checkpoint holds what was measured, and only that.
+        kept = LossLine.load(tmp_path / f"l-{number}.h5")
+        np.testing.assert_array_equal(kept.missing, line.interpolated)
+    assert 0 < np.mean(lines[0].interpolated) < 1
+
+
+def test_interpolated_points_of_a_line_are_counted_in_a_note(tmp_path):
+    model = shaped_model(LANDSCAPES["funnel"])
+    display = plot_loss(
+        model, [ONES], None, 65, directions=AXES[:1], tolerance=0.01, path=tmp_path / "l.png"
+    )
+    (line,) = display.lines
+    number = np.count_nonzero(line.interpolated)
+    note = f"{number} of 65 points interpolated, within 0.01"
+    assert number > 30
+    assert note in [text.get_text() for text in display.axes["line"].texts]
+    display.save(tmp_path / "line.h5")
+    np.testing.assert_array_equal(
+        LossLine.load(tmp_path / "line.h5").interpolated, line.interpolated
+    )
+
+
+def test_a_quadratic_is_known_from_nine_points_per_axis():
+    model = quadratic_model()
+    options = {"directions": random_directions(model, 2, seed=0), "verbose": 0}
+    surface = evaluate_surface(model, *ONES, 49, tolerance=0.01, **options)
+    # A twelfth of the others is measured as a check.
+    assert np.count_nonzero(~surface.interpolated) == 81 + int(np.ceil((2401 - 81) / 12))
+    assert surface.metadata["interpolation_errors"]["loss"] < 1e-4
+    assert surface.metadata["interpolation_checks"] == 194
+    expected = evaluate_surface(model, *ONES, 49, **options).values["loss"]
+    np.testing.assert_allclose(surface.values["loss"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_chaos_is_measured_everywhere():
+    noise = lambda a, b: 2 + SIN(4e3 * a + 7e3 * b)  # noqa: E731
+    surface = evaluate_surface(
+        shaped_model(noise), *ONES, 21, directions=AXES, tolerance=0.01, verbose=0
+    )
+    assert not surface.interpolated.any()
+
+
+def test_a_funnel_takes_a_fifth_of_the_points():
+    options = {"number_of_points": 49, "directions": AXES, "verbose": 0}
+    model = shaped_model(LANDSCAPES["funnel"])
+    whole = evaluate_surface(model, *ONES, **options).values["loss"]
+    surface = evaluate_surface(model, *ONES, tolerance=0.01, **options)
+    assert np.mean(~surface.interpolated) <= 0.2
+    errors = np.abs(surface.values["loss"] - whole) / np.ptp(whole)
+    assert errors.max() <= 0.01
+    # The reported error is that of some points.
+    assert 0 < surface.metadata["interpolation_errors"]["loss"] <= 0.01
+    errors = np.abs(np.log(surface.values["loss"] / whole)) / np.ptp(np.log(whole))
+    assert errors.max() <= 0.01
+
+
+def test_a_failed_check_has_what_is_around_it_measured(monkeypatch):
+    # A plane at the first nine points per axis, with a needle between them.
+    needle = lambda a, b: 2 + a + EXP(-3e3 * ((a - 0.3) ** 2 + (b + 0.3) ** 2))  # noqa: E731
+    model, top = shaped_model(needle), 7 * 21 + 13
+    options = {"number_of_points": 21, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    missed = evaluate_surface(model, *ONES, **options)
+    assert missed.interpolated.flat[top]
+    # Had the check hit it, as it does elsewhere.
+    monkeypatch.setattr(Refinement, "sample", lambda *_: np.array([top]))
+    surface = evaluate_surface(model, *ONES, **options)
+    whole = evaluate_surface(model, *ONES, **options | {"tolerance": None}).values["loss"]
+    assert surface.interpolated.any()
+    np.testing.assert_allclose(surface.values["loss"], whole, atol=0.01 * np.ptp(whole))
+
+
+def test_what_all_levels_miss_is_found_by_the_check():
+    # Waves that are 0 at each fourth point, and so between them for the splines.
+    waves = lambda a, b: 2 + a**2 + SIN(8 * np.pi * a) * SIN(8 * np.pi * b)  # noqa: E731
+    options = {"number_of_points": 33, "directions": AXES, "verbose": 0}
+    model = shaped_model(waves)
+    whole = evaluate_surface(model, *ONES, **options).values["loss"]
+    surface = evaluate_surface(model, *ONES, tolerance=0.01, **options)
+    np.testing.assert_allclose(surface.values["loss"], whole, atol=0.01 * np.ptp(whole))
+    assert np.mean(~surface.interpolated) > 0.7
+
+
+def test_two_failed_checks_have_everything_measured(monkeypatch):
+    failed = {"loss": 0.02, "checked": 9}
+    monkeypatch.setattr(Refinement, "errors", lambda *_: failed)
+    options = {"number_of_points": 33, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    surface = evaluate_surface(shaped_model(LANDSCAPES["funnel"]), *ONES, **options)
+    assert not surface.interpolated.any()
+
+
+def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
+    x, y = data
+    parts = (x[:32], y[:32]), (x[32:], y[32:])
+    options = {"number_of_points": 17, "seed": 0, "extent": (-0.2, 0.2), "verbose": 0}
+    wholes = evaluate_surfaces(model, parts, **options)
+    for metric in ("loss", ["loss", "accuracy"]):
+        surfaces = evaluate_surfaces(model, parts, tolerance=0.02, metric=metric, **options)
+        for surface, whole in zip(surfaces, wholes, strict=True):
+            for name in [metric] if isinstance(metric, str) else metric:
+                errors = np.abs(surface.values[name] - whole.values[name])
+                assert errors.max() <= 0.02 * np.ptp(whole.values[name])
+        np.testing.assert_array_equal(surfaces[0].interpolated, surfaces[1].interpolated)
+
+
+def test_an_interrupted_call_resumes_and_interpolates_the_same(tmp_path, monkeypatch):
+    model = shaped_model(LANDSCAPES["funnel"])
+    options = {"number_of_points": 33, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    whole = evaluate_surface(model, *ONES, **options)
+    advance, done = evaluation.Progress.advance, []
+
+    def fail(progress, number, value):
+        advance(progress, number, value)
+        done.append(number)
+        if sum(done) > 100:
+            raise RuntimeError("the machine went down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation.Progress, "advance", fail)
+        with pytest.raises(RuntimeError):
+            evaluate_surface(model, *ONES, checkpoint=tmp_path / "s.h5", **options)
+    known = ~LossSurface.load(tmp_path / "s.h5").missing
+    assert 100 < np.count_nonzero(known) < np.count_nonzero(~whole.interpolated)
+    resumed = evaluate_surface(model, *ONES, checkpoint=tmp_path / "s.h5", **options)
+    np.testing.assert_array_equal(resumed.interpolated, whole.interpolated)
+    np.testing.assert_allclose(resumed.values["loss"], whole.values["loss"], rtol=1e-6)
+
+
+def test_interpolated_points_are_never_passed_off_as_measured(tmp_path):
+    model = shaped_model(LANDSCAPES["funnel"])
+    options = {"number_of_points": 33, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    display = plot_loss_3D(model, "levels", *ONES, **options)
+    number = np.count_nonzero(display.surface.interpolated)
+    assert number > 0
+    note = f"{number} of 1089 points interpolated, within 0.01"
+    assert note in [text.get_text() for text in display.axes["levels"].texts]
+    display.save(tmp_path / "surface.h5")
+    loaded = LossSurface.load(tmp_path / "surface.h5")
+    np.testing.assert_array_equal(loaded.interpolated, display.surface.interpolated)
+    ax = plot_levels(loaded)
+    assert note in [text.get_text() for text in ax.texts]
+    assert loaded.slice(beta=0).interpolated.any()
+    (finding,) = [each for each in report(loaded) if "interpolated" in each.check]
+    assert finding.value == pytest.approx(number / 1089)
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "error"), [(0, ValueError), (1.5, ValueError), ("1%", TypeError)]
+)
+def test_a_tolerance_that_is_no_share_is_refused(tolerance, error):
+    with pytest.raises(error, match="`tolerance` must be"):
+        evaluate_surface(quadratic_model(), *ONES, tolerance=tolerance)
+    with pytest.raises(error, match="`tolerance` must be"):
+        evaluate_line(quadratic_model(), *ONES, tolerance=tolerance)

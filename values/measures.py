@@ -1,0 +1,921 @@
+"""Measures: single numbers that sum up a measured line or surface.
+
+In a picture it is easy to see what one hopes for. These numbers say how wide a
+minimum is, how convex its surroundings are, and how certain that is.
+"""
+
+import collections.abc
+from typing import NamedTuple
+
+import numpy as np
+
+from losslandscape.basics.checks import (
+    check_choice,
+    check_list,
+    check_number,
+    check_numbers,
+    import_extra,
+)
+from losslandscape.values.surfaces import (
+    LossBarriers,
+    LossLine,
+    LossSurface,
+    LossTrajectory,
+    Spectrum,
+    complete_values,
+    value_of,
+)
+
+
+class Estimate(NamedTuple):
+    """A mean and the ends of its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self):
+        return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+LANDSCAPES = LossLine, LossSurface
+# What costs between two models are compared with: shares of the second one, and both costs.
+REFERENCES = {
+    "chord": lambda shares, start, end: (1 - shares) * start + shares * end,
+    "mean": lambda _, start, end: (start + end) / 2,
+}
+# Stands for an infinite rise where rises are averaged.
+HIGHEST_RISE = 1e100
+# What makes a cost of a metric.
+SIGNS = {"min": 1, "max": -1}
+
+
+class Finding(NamedTuple):
+    """One check of a report.
+
+    Attributes:
+        check: What was checked.
+        value: The number found.
+        warning: How a picture would mislead, or `None` if it would not.
+    """
+
+    check: str
+    value: float
+    warning: str | None = None
+
+    def __str__(self):
+        return f"{self.check}: {self.value:.4g}" + (f"\n  ! {self.warning}" if self.warning else "")
+
+
+def report(measured, metric="loss", *, expected=None, directions=None, curvature=None):
+    """Checks whether a picture of a line or surface would mislead.
+
+    Example:
+
+    >>> for finding in report(surface, expected=model.evaluate(x, y, return_dict=True)):
+    ...     print(finding)
+    share of points that are not finite: 0
+    lowest point minus the model: -0.01029
+      ! The loss is lower elsewhere: the model is not a minimum of what is drawn.
+    ...
+
+    Args:
+        measured: A `LossLine`, `LossSurface` or `LossTrajectory`.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        expected: The result of `model.evaluate(x, y, return_dict=True)`, to
+            compare with the center. `None` (the default) skips this check.
+        directions: The two directions of a surface, to check the angle between
+            them. `None` (the default) skips this check.
+        curvature: A `Spectrum` from `hessian_spectrum` on the same data, to say
+            what curvature the picture hides. `None` (the default) skips this
+            check.
+
+    Returns:
+        A list of `Finding`, each with a warning if there is reason for one.
+        Random directions of large networks are nearly at right angles; others
+        need not be.
+
+        The path of a single training causes a warning if its plane holds no more of its
+        variance than that of a random walk would hold, see `evaluate_trajectory`.
+
+        With `curvature`, the smallest eigenvalue of the Hessian causes a warning
+        if it is negative, but the picture does not bend downwards at the model.
+        Along a raw random direction d, `E[dᵀHd] = tr H`, so random planes show a
+        minimum where the positive eigenvalues outweigh the negative ones.
+        For a surface, there is also the share of the Hessian's trace that lies in
+        its plane, if the `directions` are given, or were drawn at random with the
+        same `normalize`, `ignore` and `layers` as the spectrum.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If `metric` was not measured, or there are fewer than 3 points
+            per axis to compare with `curvature`.
+
+    Reference:
+        [Böttcher and Wheeler, 2022](https://arxiv.org/abs/2208.13219) compare
+        random planes with those of eigenvectors; for random walks, [Antognini &
+        Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805).
+    """
+    measured = value_of("measured", measured, LANDSCAPES)
+    if directions is not None:
+        _check_pair(directions)
+    values = complete_values(measured, metric)
+    found = [
+        _find_holes(values),
+        _find_lower(values, measured.center[metric]),
+        _find_span(values),
+        _find_coarseness(measured, metric),
+    ]
+    if measured.interpolated.any():
+        found.append(_find_interpolated(measured, metric))
+    given = {"expected": expected, "directions": directions, "curvature": curvature}
+    return [*found, *_find_by_comparison(measured, metric, **given)]
+
+
+def exceeds_random_walk(trajectory):
+    """Whether the plane of a path holds more of its variance than that of a random walk would."""
+    # The second share is small, too, where the first one is large.
+    shares = trajectory.explained, trajectory.metadata["random_walk"]
+    return bool((np.cumsum(shares[0]) > np.cumsum(shares[1])).any())
+
+
+def half_widths(line, rise=1.0, metric="loss"):
+    """Measures the distance within which the loss rises by a given amount.
+
+    The larger the distance, the flatter the minimum. With filter-normalized
+    directions 0.5 means half the length of the weights, so networks can be
+    compared.
+
+    Example:
+
+    >>> line = evaluate_line(model, x, y, 41, number_of_directions=10, seed=0)
+    >>> print(confidence_interval(half_widths(line, rise=0.1)))
+    0.413 [0.391, 0.435]
+
+    Args:
+        line: A `LossLine` that extends to both sides of 0.
+        rise: How far the loss must rise above that of the model, greater than
+            0. Defaults to 1.0; for comparison, the loss of guessing among ten
+            classes is 2.3.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+
+    Returns:
+        Float array of shape `(k,)`, one half-width per direction: the mean of
+        both sides, interpolated linearly between points; inf where the loss
+        does not rise that far on both sides. Non-finite losses count as infinite.
+
+    Raises:
+        ValueError: If the line does not extend to both sides of 0, `rise` is not
+            positive, or `metric` was not measured.
+    """
+    return _half_widths_by_side(line, rise, metric).mean(axis=1)
+
+
+def asymmetry(line, rise=1.0, metric="loss"):
+    """Measures how much farther the loss stays low on one side of the model than on the other.
+
+    This is `(right − left) / (right + left)` of the two half-widths on each line. The sign
+    of a random direction says nothing, so take the mean of absolute values over several.
+
+    He et al. call a direction asymmetric if, within some radius, the loss rises towards one
+    side less steeply than p and towards the other more steeply than c·p, with a slope p and
+    a ratio c > 1 to choose. Sides of the constant slopes p and c·p have half-widths of the
+    ratio c, so an asymmetry of ±(c − 1) / (c + 1). Half-widths compare mean slopes up to
+    the same rise, and need no constants but that; they do not say how slopes vary.
+
+    Example:
+
+    >>> print(confidence_interval(abs(asymmetry(line, rise=0.1))))
+    0.127 [0.089, 0.165]
+
+    Args:
+        line: As in `half_widths`.
+        rise: As in `half_widths`.
+        metric: As in `half_widths`.
+
+    Returns:
+        Float array of shape `(k,)`, one per direction, from -1 to 1: 0 if both
+        sides are as wide, positive if the loss stays low farther on the right. It is
+        ±1 where the loss rises that far on one side only, NaN where it does on neither.
+
+    Raises:
+        ValueError: As in `half_widths`.
+
+    Reference:
+        [He et al., 2019](https://arxiv.org/abs/1902.00744), section 3.
+    """
+    left, right = _half_widths_by_side(line, rise, metric).T
+    with np.errstate(invalid="ignore"):
+        share = (right - left) / (right + left)
+    one_sided = np.isinf(left) != np.isinf(right)
+    return np.where(one_sided, np.where(np.isinf(right), 1.0, -1.0), share)
+
+
+def expected_sigma(line, rise=0.1, metric="loss"):
+    """Measures how large random perturbations may be before the loss rises, on average.
+
+    This is the largest σ up to which `E[L(θ + σu)] - L(θ) ≤ rise`. The random directions of
+    the line, to both sides, are the u: those of `normalize=None` have independent standard
+    normal entries, as in PAC-Bayes flatness, those of `"weight"` are relative to each
+    weight, as in its magnitude-aware version; filter-normalized ones are relative to
+    filters. At the minimum of a quadratic loss with the Hessian H, σ² is
+    `2·rise / tr(H)`, or `2·rise / tr(T·H·T)` with the scales T of the directions.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, normalize="weight", ignore=None, seed=0)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> print(expected_sigma(line))
+    0.413 [0.391, 0.435]
+
+    Args:
+        line: A `LossLine` along at least 2 random directions, to both sides of 0.
+        rise: How far the loss may rise on average, greater than 0. Defaults to 0.1, which
+            the paper takes for the training error.
+        metric: Which of the measured values to use. Defaults to `"loss"`; it must be one
+            that rises as the model gets worse.
+
+    Returns:
+        An `Estimate(mean, low, high)` of σ: where the mean over directions reaches the
+        rise, interpolated linearly between points, and where the ends of its 95% confidence
+        interval do. Any of them is inf if that is beyond the line.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        ValueError: If there are fewer than 2 directions, or as in `half_widths`.
+
+    Reference:
+        [Jiang et al., 2020](https://arxiv.org/abs/1912.02178), appendix C: σ of PAC-Bayes
+        flatness, whose measure is 1/σ².
+    """
+    stats = import_extra("scipy.stats", "analysis")
+    alphas, risen = _risen(line, rise, metric)
+    number = len(risen)
+    # Finite, or what is between points would be unknown.
+    risen = np.minimum(risen, HIGHEST_RISE)
+    if number < 2:
+        raise ValueError(
+            "`line` must hold at least 2 directions, to show how they vary. Received 1: pass "
+            "`number_of_directions=10` to `evaluate_line`."
+        )
+    distances = np.unique(np.abs(alphas[alphas != 0]))
+    distances = distances[distances <= min(-alphas[0], alphas[-1])]
+    # Both sides of a direction are one sample, since they are not independent.
+    sides = [[np.interp(sign * distances, alphas, row) for row in risen] for sign in (-1, 1)]
+    samples = np.mean(sides, axis=0)
+    mean = samples.mean(axis=0)
+    reach = stats.t.ppf(0.975, number - 1) * samples.std(axis=0, ddof=1) / np.sqrt(number)
+    return Estimate(*(_crossing(distances, mean + k * reach, rise) for k in (0, 1, -1)))
+
+
+def worst_sigma(line, rise=0.1, metric="loss"):
+    """Measures how large a perturbation may be before the loss rises, in the worst direction.
+
+    This is the largest coordinate σ up to which the loss has risen no further than `rise`,
+    to either side of any direction of the line. Along the result d of `worst_direction` it
+    estimates the largest σ with `max L(θ + u) - L(θ) ≤ rise` over all u with
+    `‖T⁻¹u‖ ≤ √N·σ`, a ball in units of the scales T of the N entries that move. The box
+    `|u_i| ≤ σ·T_i`, which the paper takes, lies within it and touches it with its corners,
+    so the paper's number is at least as large. At the minimum of a quadratic loss σ² is
+    `2·rise / (N·λmax(T·H·T))`.
+
+    The search may miss worse directions: the number found is an upper limit of the σ of
+    the ball. Several searches with different seeds, as below, make it a better one.
+
+    Example:
+
+    >>> directions = [worst_direction(model, x, y, 0.2, seed=seed) for seed in range(3)]
+    >>> line = evaluate_line(model, x, y, 41, directions=directions, extent=(-0.5, 0.5))
+    >>> sigma = worst_sigma(line)
+
+    Args:
+        line: A `LossLine` to both sides of 0, usually along `worst_direction`.
+        rise: As in `expected_sigma`. Defaults to 0.1.
+        metric: As in `expected_sigma`.
+
+    Returns:
+        Float: σ, interpolated linearly between points; inf if it is beyond the line.
+
+    Raises:
+        ValueError: As in `half_widths`.
+
+    Reference:
+        [Jiang et al., 2020](https://arxiv.org/abs/1912.02178), appendix C: the largest
+        perturbation of sharpness flatness, and of its magnitude-aware version.
+    """
+    alphas, risen = _risen(line, rise, metric)
+    return float(min(min(_crossings(alphas, row, rise)) for row in risen))
+
+
+def quadratic_half_widths(curvatures, rise=1.0):
+    """Forecasts half-widths from curvature, as if the loss were quadratic.
+
+    Along a direction d, a quadratic loss rises by `½·dᵀHd·α²`, that is, by `rise`
+    at `α = √(2·rise / dᵀHd)`. Where `half_widths` finds a larger distance, the
+    loss bends away from its curvature at the model; where it finds a smaller
+    one, the curvature at the model hides how steep its surroundings are.
+
+    Example:
+
+    >>> directions = random_directions(model, 10, seed=0)
+    >>> curvatures = directional_curvature(model, x, y, directions=directions)
+    >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
+    >>> line = evaluate_line(model, x, y, 41, directions=directions)
+    >>> (half_widths(line, rise=0.1) / forecast).shape
+    (10,)
+
+    Args:
+        curvatures: One or several numbers dᵀHd, as `directional_curvature` returns;
+            for the typical random direction, the mean that `hessian_trace` returns.
+        rise: As in `half_widths`. Defaults to 1.0.
+
+    Returns:
+        Float array of the shape of `curvatures`; inf where one is not above 0.
+
+    Raises:
+        ValueError: If `rise` is not positive.
+    """
+    _check_rise(rise)
+    curvatures = check_numbers("curvatures", curvatures)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(curvatures <= 0, np.inf, np.sqrt(2 * rise / curvatures))
+
+
+def confidence_interval(values, confidence=0.95):
+    """Computes the mean of independent values and its confidence interval.
+
+    Args:
+        values: Array of at least 2 numbers, for example one per direction.
+        confidence: How often such an interval contains the true mean. Defaults
+            to 0.95.
+
+    Returns:
+        An `Estimate(mean, low, high)`, by Student's t distribution. If a value
+        is not finite, neither is the mean, and the interval is unknown: NaN.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If an argument is not numbers.
+        ValueError: If there are fewer than 2 values, or `confidence` is not between 0 and 1.
+
+    Example:
+
+    >>> mean, low, high = confidence_interval(half_widths(line))
+    """
+    stats = import_extra("scipy.stats", "analysis")
+    values = check_numbers("values", values)
+    check_number("confidence", confidence, above=0, below=1)
+    if values.size < 2:
+        raise ValueError(
+            f"`values` must be at least 2 numbers, to show how they vary. Received {values.size}."
+        )
+    if not np.isfinite(values).all():
+        return Estimate(float(values.mean()), float("nan"), float("nan"))
+    reach = stats.t.ppf((1 + confidence) / 2, values.size - 1) * stats.sem(values, axis=None)
+    return Estimate(values.mean(), values.mean() - reach, values.mean() + reach)
+
+
+def non_convexity(measured, metric="loss", *, below=None):
+    """Measures the share of points at which the loss curves downwards.
+
+    Args:
+        measured: A `LossLine` or `LossSurface` of at least 3 points per axis.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        below: Float, the level above which points do not count. Far away, where
+            losses are huge, they are huge in every direction, and say little
+            about the basin around the model. `None` (the default) counts all.
+
+    Returns:
+        From 0 to 1: the share of inner points at which the discrete second
+        derivative (for a surface, an eigenvalue of the 2-D Hessian), from
+        central differences, is negative. Points next to a non-finite value are
+        left out; NaN if none remain. A float for a surface, an array of shape
+        `(k,)` for a line.
+
+    Raises:
+        ValueError: If there are fewer points, or `metric` was not measured.
+
+    Reference:
+        [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, argues
+        from the same eigenvalues of the full Hessian: if a plane curves
+        downwards, so does the loss.
+    """
+    measured = value_of("measured", measured, LANDSCAPES)
+    if below is not None:
+        check_number("below", below)
+    bends = _bends(measured, metric)
+    axes = tuple(range(-len(measured.axes), 0))
+    inner = complete_values(measured, metric)[(..., *[slice(1, -1)] * len(axes))]
+    is_counted = ~np.isnan(bends)
+    if below is not None:
+        is_counted &= inner <= below
+    with np.errstate(invalid="ignore"):
+        shares = np.sum(bends, axes, where=is_counted) / np.sum(is_counted, axes)
+    return float(shares) if shares.ndim == 0 else shares
+
+
+def convex_level(surface, metric="loss"):
+    """Measures the loss up to which the basin around the model is convex.
+
+    The basin of a level is the region at or below it that is connected to the
+    model's own point. It counts as convex if it contains every grid point inside
+    its convex hull.
+
+    Args:
+        surface: A `LossSurface` whose extent includes the model.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+
+    Returns:
+        Float: the highest level up to which every basin is convex. It is one of
+        the surface's values: the highest, if all basins are convex.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        ValueError: If the model is outside the extent, or `metric` was not
+            measured.
+    """
+    ndimage = import_extra("scipy.ndimage", "analysis")
+    surface = value_of("surface", surface, LossSurface)
+    values = complete_values(surface, metric)
+    for name, axis in zip(("alpha", "beta"), surface.axes, strict=True):
+        if not axis[0] <= 0 <= axis[-1]:
+            raise ValueError(
+                f"`surface` must have the model inside its extent. Received {name} from "
+                f"{axis[0]:g} to {axis[-1]:g}."
+            )
+    values = np.where(np.isfinite(values), values, np.inf)
+    center = np.abs(surface.betas).argmin(), np.abs(surface.alphas).argmin()
+    reached = float(values[center])
+    for level in np.unique(values[np.isfinite(values) & (values >= reached)]):
+        # Diagonal neighbors are connected, too.
+        parts, _ = ndimage.label(values <= level, np.ones((3, 3)))
+        if not _is_convex(parts == parts[center]):
+            break
+        reached = float(level)
+    return reached
+
+
+def epsilon_sharpness(measured, epsilon=0.1, metric="loss"):
+    """Measures the highest relative rise of the loss within a box, in percent.
+
+    `100·(max L - L0) / (1 + L0)` over the measured points whose coordinates are
+    at most `epsilon` in size. The original takes the maximum over all
+    directions, which can only be higher.
+
+    Args:
+        measured: A `LossLine` or `LossSurface` whose extent includes the model.
+        epsilon: The largest coordinate; with filter-normalized directions, as a
+            fraction of the length of the weights. Defaults to 0.1.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+
+    Returns:
+        Float for a surface, array of shape `(k,)` for a line.
+
+    Raises:
+        ValueError: If no measured point except the center lies that close, or
+            `metric` was not measured.
+
+    Reference:
+        [Keskar et al., 2017](https://arxiv.org/abs/1609.04836), metric 2.1.
+    """
+    measured = value_of("measured", measured, LANDSCAPES)
+    rise = _highest_rise(measured, _box_distances(measured), "epsilon", epsilon, metric)
+    return 100 * rise / (1 + measured.center[metric])
+
+
+def loss_rise(measured, radius=0.1, metric="loss"):
+    """Measures the highest rise of the loss within a radius, as in sharpness-aware training.
+
+    Args:
+        measured: A `LossLine` or `LossSurface` whose extent includes the model.
+        radius: Distance from the model in the units of the axes. Defaults to 0.1.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+
+    Returns:
+        `max L - L0` over the measured points within the radius: a float for a
+        surface, an array of shape `(k,)` for a line. In other directions the
+        loss may rise higher.
+
+    Raises:
+        ValueError: If no measured point except the center lies that close, or
+            `metric` was not measured.
+
+    Reference:
+        [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 1.
+    """
+    measured = value_of("measured", measured, LANDSCAPES)
+    return _highest_rise(measured, _distances(measured), "radius", radius, metric)
+
+
+def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
+    """Measures the barrier between two models, or between every two of several.
+
+    With the losses L(0) and L(1) of the models, in between
+
+    - `"chord"` is the highest rise above the straight line that joins both losses,
+      `max L(α) - ((1 - α)·L(0) + α·L(1))`: the "barrier" of Entezari et al.;
+    - `"mean"` is the highest loss minus the mean of both,
+      `max L(α) - (L(0) + L(1)) / 2`: the "instability" of Frankle et al.
+
+    Neither is ever negative, since the models themselves count. Where both have the same
+    loss, the two agree; where not, `"mean"` is at least half their difference, even if the
+    loss never rises between them.
+
+    Example:
+
+    >>> (line,) = evaluate_interpolation(small_batch, large_batch, (x_test, y_test))
+    >>> rise_of_loss = loss_barrier(line)
+    >>> rise_of_error = loss_barrier(line, "accuracy", mode="max")
+
+    Args:
+        measured: A `LossLine` that leads from one model to another, as from
+            `evaluate_interpolation`, or the `LossBarriers` of several models.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+        definition: `"chord"` (the default) or `"mean"`.
+        mode: As in Keras' callbacks: `"min"` (the default) if lower values of the metric
+            are better, `"max"` if higher ones are. For an accuracy `"max"` measures the
+            barrier of the error, which is 1 minus the accuracy.
+
+    Returns:
+        Float: the barrier, at the measured points between the models. It is inf if one
+        of them is not finite, and NaN if a model is not. A model between two points has
+        the value interpolated linearly. For several models, a symmetric array of shape
+        `(models, models)`, 0 on its diagonal.
+
+    Raises:
+        TypeError: If `measured` is neither of these.
+        ValueError: If the line does not hold both models, or an argument is unknown.
+
+    Reference:
+        [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), definition 2.1;
+        [Frankle et al., 2020](https://arxiv.org/abs/1912.05671), section 2.
+    """
+    measured = value_of("measured", measured, (LossLine, LossBarriers))
+    check_choice("definition", definition, tuple(REFERENCES))
+    check_choice("mode", mode, tuple(SIGNS))
+    costs = SIGNS[mode] * complete_values(measured, metric)
+    if isinstance(measured, LossBarriers):
+        return _symmetric(measured, _barriers(measured.alphas, costs, definition))
+    start, end = _ends(measured)
+    inside = measured.alphas[(start < measured.alphas) & (measured.alphas < end)]
+    points = np.array([start, *inside, end])
+    shares = (points - start) / (end - start)
+    return float(_barriers(shares, np.interp(points, measured.alphas, costs[0]), definition))
+
+
+def convex_radius(measured, metric="loss"):
+    """Measures the radius around the model within which the loss curves upwards.
+
+    Args:
+        measured: A `LossLine` or `LossSurface` of at least 3 points per axis.
+        metric: Which of the measured values to use. Defaults to `"loss"`.
+
+    Returns:
+        The distance from the model to the nearest inner point at which the
+        discrete second derivative (for a surface, an eigenvalue of the 2-D
+        Hessian) is negative; inf if there is none. A float for a surface, an
+        array of shape `(k,)` for a line.
+
+    Raises:
+        ValueError: If there are fewer points, or `metric` was not measured.
+    """
+    measured = value_of("measured", measured, LANDSCAPES)
+    distances = _distances(measured)
+    inner = distances[(slice(1, -1),) * distances.ndim]
+    bent = np.where(_bends(measured, metric) == 1, inner, np.inf)
+    return float(bent.min()) if inner.ndim == 2 else bent.min(axis=-1)
+
+
+def _half_widths_by_side(line, rise, metric):
+    """Array of shape `(k, 2)`: the distances, left and right, at which the loss has risen."""
+    alphas, risen = _risen(line, rise, metric)
+    return np.array([_crossings(alphas, row, rise) for row in risen])
+
+
+def _risen(line, rise, metric):
+    """The coordinates of a line, and how far each value is above that of the model."""
+    line = value_of("line", line, LossLine)
+    values = complete_values(line, metric)
+    if not line.alphas[0] < 0 < line.alphas[-1]:
+        raise ValueError(
+            "`line` must extend to both sides of 0. Received one with an extent of "
+            f"({line.alphas[0]:g}, {line.alphas[-1]:g})."
+        )
+    _check_rise(rise)
+    # Values that are not finite count as infinite.
+    return line.alphas, np.where(np.isfinite(values), values - line.center[metric], np.inf)
+
+
+def _find_by_comparison(measured, metric, *, expected, directions, curvature):
+    """Yields what a report finds with the help of what is given besides the values."""
+    if expected is not None:
+        _check_expected(expected, metric)
+        yield _find_difference(measured.center[metric], expected[metric])
+    if directions is not None:
+        directions = _pair_of_directions(directions)
+        yield _find_angle(*directions)
+    if isinstance(measured, LossTrajectory) and "random_walk" in measured.metadata:
+        yield _find_random_walk(measured)
+    if curvature is not None:
+        spectrum = value_of("curvature", curvature, Spectrum)
+        yield _find_hidden_saddle(measured, metric, spectrum)
+        gram = _gram(measured, spectrum, directions)
+        if gram is not None:
+            yield _find_share_of_trace(measured, metric, spectrum, gram)
+
+
+def _find_holes(values):
+    share = float(np.mean(~np.isfinite(values)))
+    warning = "Holes are drawn there; the loss is infinite or undefined."
+    return Finding("share of points that are not finite", share, warning if share else None)
+
+
+def _find_interpolated(measured, metric):
+    share = float(np.mean(measured.interpolated))
+    error = measured.metadata.get("interpolation_errors", {}).get(metric, np.nan)
+    warning = f"They were not measured; those checked are off by up to {error:.2g} of the range."
+    return Finding("share of points that are interpolated", share, warning)
+
+
+def _find_lower(values, center):
+    lower = float(np.min(values, where=np.isfinite(values), initial=center) - center)
+    warning = "The loss is lower elsewhere: the model is not a minimum of what is drawn."
+    # A smaller difference would not show in a color or a line.
+    is_seen = lower < -0.001 * abs(center)
+    return Finding("lowest point minus the model", lower, warning if is_seen else None)
+
+
+def _find_span(values):
+    positive = values[np.isfinite(values) & (values > 0)]
+    span = float(np.log10(positive.max() / positive.min())) if positive.size else 0.0
+    warning = 'A linear scale shows only the highest: draw it with `scale="log"`.'
+    return Finding("decades from lowest to highest", span, warning if span > 2 else None)
+
+
+def _find_coarseness(measured, metric):
+    """The rise of the loss to the nearest points, as a share of its whole rise."""
+    distances = _distances(measured)
+    nearest = distances[distances > 0].min()
+    values, center = complete_values(measured, metric), measured.center[metric]
+    rise = np.where(np.isfinite(values), values, np.nan) - center
+    highest = np.nanmax(rise, initial=0)
+    step = np.nanmax(rise[..., distances <= 1.001 * nearest], initial=0)
+    part = float(step / highest) if highest else 0.0
+    warning = "The minimum is narrower than the grid: take more points or a smaller extent."
+    return Finding(
+        "rise to the nearest points, relative to the whole", part, warning if part > 0.5 else None
+    )
+
+
+def _find_difference(center, expected):
+    difference = abs(center - expected) / max(abs(expected), 1e-12)
+    warning = "The center is not the model's own loss: other data or another model was measured."
+    return Finding(
+        "relative difference of the center to `model.evaluate`",
+        difference,
+        warning if difference > 1e-4 else None,
+    )
+
+
+def _find_random_walk(trajectory):
+    first, second = trajectory.metadata["random_walk"]
+    warning = (
+        f"A random walk in many dimensions would explain as much, {first:.1%} and {second:.1%}: "
+        "that this plane holds most of the path says nothing about the landscape."
+    )
+    share = float(np.sum(trajectory.explained))
+    is_null = not exceeds_random_walk(trajectory)
+    return Finding(
+        "share of the path's variance in this plane", share, warning if is_null else None
+    )
+
+
+def _find_angle(first, second):
+    lengths = np.sqrt(_dot(first, first) * _dot(second, second))
+    cosine = float(_dot(first, second) / lengths)
+    warning = "The axes are not at right angles: shapes are skewed."
+    return Finding("cosine between the axes", cosine, warning if abs(cosine) > 0.1 else None)
+
+
+def _find_hidden_saddle(measured, metric, spectrum):
+    smallest, largest = spectrum.eigenvalues.min(), spectrum.eigenvalues.max()
+    bends_down = (_at_model(measured, _bends(measured, metric)) == 1).any()
+    warning = (
+        "The loss curves downwards, but not in this picture: the model is not at a minimum. Draw "
+        'the plane of the directions that `hessian_eigenvalues` returns with `which="both"`.'
+    )
+    # A smaller part of the largest one may be rounding.
+    is_hidden = smallest < -1e-3 * abs(largest) and not bends_down
+    return Finding(
+        "smallest eigenvalue of the Hessian", float(smallest), warning if is_hidden else None
+    )
+
+
+def _find_share_of_trace(measured, metric, spectrum, gram):
+    steps = [np.diff(axis).mean() for axis in measured.axes]
+    along_a, along_b, mixed = (
+        _at_model(measured, part)
+        for part in _second_differences(complete_values(measured, metric), *steps)
+    )
+    in_plane = np.trace(np.linalg.solve(gram, [[along_a, mixed], [mixed, along_b]]))
+    means = np.sum(spectrum.shares * spectrum.eigenvalues, axis=1)
+    share = in_plane / (spectrum.metadata["parameters"] * means.mean())
+    return Finding("share of the Hessian's trace in this plane", float(share))
+
+
+def _gram(measured, spectrum, directions):
+    """Dot products of the axes of a surface, in the units of a spectrum; `None` if unknown."""
+    if not isinstance(measured, LossSurface):
+        return None
+    units = spectrum.metadata
+    if directions is not None and "normalize" not in units:
+        return np.array([[_dot(one, other) for other in directions] for one in directions])
+    drawn = measured.metadata
+    kind = ("normalize", "ignore", "layers")
+    if drawn.get("directions") == "random" and all(drawn.get(k) == units.get(k) for k in kind):
+        # In these units each filter of n entries is √n long, and different axes nearly orthogonal.
+        return units["parameters"] * np.eye(2)
+    return None
+
+
+def _dot(one, other):
+    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
+
+
+def _at_model(measured, inner):
+    """The value of each curve at the inner point that is nearest to the model."""
+    distances = _distances(measured)
+    distances = distances[(slice(1, -1),) * distances.ndim]
+    return inner[(..., *np.unravel_index(distances.argmin(), distances.shape))]
+
+
+def _check_pair(directions):
+    is_pair = isinstance(directions, (list, tuple)) and len(directions) == 2
+    if not is_pair or not all(isinstance(each, (list, tuple)) for each in directions):
+        received = [type(each).__name__ for each in directions] if is_pair else type(directions)
+        raise ValueError(
+            "`directions` must be the two directions of a surface, each a list of arrays. Received "
+            f"{received}."
+        )
+
+
+def _check_rise(rise):
+    check_number("rise", rise, above=0, below=np.inf)
+
+
+def _check_expected(expected, metric):
+    if not isinstance(expected, collections.abc.Mapping):
+        raise TypeError(
+            "`expected` must be a dict of numbers by metric, as `model.evaluate(x, y, "
+            f"return_dict=True)` returns. Received {expected!r}."
+        )
+    if metric not in expected:
+        raise ValueError(f"`expected` must have {metric!r}. Received only {sorted(expected)}.")
+    check_numbers("expected", expected[metric])
+
+
+def _pair_of_directions(directions):
+    """The two directions of a surface, each a list of arrays."""
+    pair = [check_list("directions", each) for each in check_list("directions", directions)]
+    shapes = [[np.shape(array) for array in direction] for direction in pair]
+    if len(pair) != 2 or shapes[0] != shapes[1]:
+        raise ValueError(
+            "`directions` must be the two directions of a surface, lists of arrays of the same "
+            f"shapes. Received {len(pair)} of shapes {shapes}."
+        )
+    return pair
+
+
+def _crossings(alphas, risen, rise):
+    """The distances from 0, left and right, at which the loss has risen that far."""
+    left, right = alphas < 0, alphas > 0
+    return [
+        _crossing(-alphas[left][::-1], risen[left][::-1], rise),
+        _crossing(alphas[right], risen[right], rise),
+    ]
+
+
+def _crossing(distances, risen, rise):
+    distances, risen = np.append(0.0, distances), np.append(0.0, risen)
+    above = np.flatnonzero(risen >= rise)
+    if not above.size:
+        return np.inf
+    around = slice(above[0] - 1, above[0] + 1)
+    (before, after), (near, far) = risen[around], distances[around]
+    return near + (rise - before) / (after - before) * (far - near)
+
+
+def _distances(measured):
+    """The distance of each measured point from the model."""
+    return np.hypot.reduce(np.abs(np.meshgrid(*measured.axes)))
+
+
+def _ends(line):
+    """The coordinates of both models of a line."""
+    positions = sorted(line.models[:, 0].tolist())
+    (rows,) = {len(values) for values in line.values.values()}
+    if rows != 1 or len(positions) != 2:
+        raise ValueError(
+            "`measured` must be one line between two models, as from `evaluate_interpolation`. "
+            f"Received {line!r} with models at {positions}."
+        )
+    if not line.alphas[0] <= positions[0] < positions[1] <= line.alphas[-1]:
+        raise ValueError(
+            f"`measured` must hold both models, at {positions[0]:g} and {positions[1]:g}. Received "
+            f"one with an extent of ({line.alphas[0]:g}, {line.alphas[-1]:g})."
+        )
+    return positions
+
+
+def _barriers(shares, costs, definition):
+    """The barrier in each row of costs, which begins and ends at a model."""
+    start, end = costs[..., :1], costs[..., -1:]
+    are_models_finite = np.isfinite(start + end)[..., 0]
+    with np.errstate(invalid="ignore"):
+        rises = costs - REFERENCES[definition](shares, start, end)
+    # Non-finite losses count as infinitely high.
+    highest = np.where(np.isfinite(costs), rises, np.inf).max(axis=-1)
+    return np.where(are_models_finite, highest, np.nan)
+
+
+def _symmetric(measured, barriers):
+    """The symmetric matrix of the barriers between the models."""
+    matrix = np.zeros((len(measured.names), len(measured.names)))
+    for (first, second), barrier in zip(measured.pairs, barriers, strict=True):
+        matrix[first, second] = matrix[second, first] = barrier
+    return matrix
+
+
+def _box_distances(measured):
+    """The largest of each point's coordinates."""
+    return np.max(np.abs(np.meshgrid(*measured.axes)), axis=0)
+
+
+def _highest_rise(measured, distances, name, limit, metric):
+    check_number(name, limit, above=0)
+    values = complete_values(measured, metric)
+    near = (distances <= limit) & (distances > 0)
+    if not near.any():
+        nearest = distances[distances > 0].min()
+        raise ValueError(
+            f"`{name}` must reach measured points, the nearest of which is at {nearest:.3g}. "
+            f"Received {limit}. Measure more points, or a smaller extent."
+        )
+    # Non-finite losses count as infinitely high.
+    rise = np.where(np.isfinite(values), values - measured.center[metric], np.inf)
+    highest = np.maximum(rise[..., near].max(axis=-1), 0)
+    return float(highest) if distances.ndim == 2 else highest
+
+
+def _bends(measured, metric):
+    """Whether the loss curves downwards at each inner point: 1, 0, or NaN next to a hole."""
+    values = complete_values(measured, metric)
+    if min(map(len, measured.axes)) < 3:
+        raise ValueError(
+            f"There must be at least 3 points per axis. Received values of shape {values.shape}."
+        )
+    steps = [np.diff(axis).mean() for axis in measured.axes]
+    curve = _smaller_eigenvalues if len(steps) == 2 else _second_derivatives
+    with np.errstate(invalid="ignore"):
+        curvatures = curve(values, *steps)
+    inner = values[(..., *[slice(1, -1)] * len(steps))]
+    # How far single precision may put a difference of equal values from 0.
+    rounding = 4 * np.finfo("float32").eps * np.abs(inner) / min(steps) ** 2
+    return np.where(np.isfinite(curvatures), curvatures < -rounding, np.nan)
+
+
+def _second_derivatives(values, step):
+    return np.diff(values, 2, axis=1) / step**2
+
+
+def _smaller_eigenvalues(values, step_a, step_b):
+    along_a, along_b, mixed = _second_differences(values, step_a, step_b)
+    return (along_a + along_b) / 2 - np.hypot((along_a - along_b) / 2, mixed)
+
+
+def _second_differences(values, step_a, step_b):
+    """The second derivatives along α and β and the mixed one, at each inner point."""
+    inner = values[1:-1, 1:-1]
+    along_a = (values[1:-1, 2:] - 2 * inner + values[1:-1, :-2]) / step_a**2
+    along_b = (values[2:, 1:-1] - 2 * inner + values[:-2, 1:-1]) / step_b**2
+    corners = values[2:, 2:] - values[2:, :-2] - values[:-2, 2:] + values[:-2, :-2]
+    return along_a, along_b, corners / (4 * step_a * step_b)
+
+
+def _is_convex(region):
+    """Whether every grid point inside the region's convex hull belongs to it."""
+    spatial = import_extra("scipy.spatial", "analysis")
+    # Small squares instead of points, since points on one line have no hull.
+    square = 1e-4 * np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    corners = (np.argwhere(_row_ends(region))[:, np.newaxis] + square).reshape(-1, 2)
+    sides = spatial.ConvexHull(corners).equations
+    others = np.argwhere(~region)
+    is_inside = (others @ sides[:, :2].T + sides[:, 2] <= 0).all(axis=1)
+    return not is_inside.any()
+
+
+def _row_ends(region):
+    """The first and the last point of each row, which have the same hull as the whole region."""
+    first = region & (region.cumsum(axis=1) == 1)
+    last = region & (region[:, ::-1].cumsum(axis=1)[:, ::-1] == 1)
+    return first | last

@@ -1,0 +1,673 @@
+"""Surfaces: what was measured, as small values that save and describe themselves.
+
+A `LossLine` holds losses along directions, a `LossSurface` losses over the plane
+of two directions. Both keep every metric of the model, the values at the
+unperturbed weights and how they were computed, so they can be drawn again without
+model or data.
+"""
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from losslandscape.basics.checks import check_integer, check_metric, check_number
+from losslandscape.values.files import read_value, write_value
+from losslandscape.values.tables import to_dataset, to_frame
+
+__version__ = "0.1.0"
+
+
+class _Saved:
+    """HDF5 reading and writing, shared by all values."""
+
+    def save(self, path):
+        """Writes everything to an HDF5 file.
+
+        The file is laid out like the value itself: `file["values/loss"]`. A name
+        that HDF5 does not allow, such as `"top/accuracy"`, is written with
+        underscores; the attribute `name` keeps the original.
+
+        Args:
+            path: Where to write; an existing file is replaced atomically.
+
+        Raises:
+            ValueError: If `path` is not a file that can be written.
+
+        Example:
+
+        >>> display.surface.save("resnet56.h5")
+        """
+        write_value(path, self, __version__)
+
+    @classmethod
+    def load(cls, path):
+        """Reads what `save` wrote.
+
+        Args:
+            path: Path of the HDF5 file.
+
+        Returns:
+            A value of this class, bit-identical to the saved one.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file holds something else, or is damaged.
+
+        Example:
+
+        >>> plot_levels(LossSurface.load("resnet56.h5"))
+        """
+        return read_value(cls, path, "path", f"a file written by `{cls.__name__}.save`")
+
+    def to_pandas(self):
+        """Returns a tidy table: a row per point, and a column per coordinate and value.
+
+        - `LossLine`: `direction`, `alpha` and the values.
+        - `LossSurface`: `beta`, `alpha` and the values.
+        - `LossTrajectory`, a row per record: `record`, `run`, `epoch` or `step` if known,
+          `alpha`, `beta`, `distance`, the values at the recorded weights, and as
+          `plane_loss` … those on the plane.
+        - `LossBarriers`: `pair`, `alpha`, `first`, `second` and the values.
+        - `Spectrum`: `probe`, `step`, `eigenvalue`, `share`.
+        - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
+        - `TrainingCurvature`: `epoch`, `step` or `record`, the values and `threshold`.
+
+        A metric with a name that is taken gets `_value` after it. Points that were
+        interpolated, or that a checkpoint lacks, are marked in the columns
+        `interpolated` and `missing`.
+
+        Returns:
+            A `pandas.DataFrame`. Its `attrs` are the metadata, with the values at the
+            model itself as `"center"`.
+
+        Raises:
+            ImportError: If pandas is not installed (the extra `pandas`).
+
+        Example:
+
+        >>> frame = line.to_pandas()
+        >>> mean = frame.groupby("alpha")["loss"].mean()
+        """
+        return to_frame(*self._table())
+
+    def to_xarray(self):
+        """Returns the arrays with the names of their dimensions and their coordinates.
+
+        The names are those of `to_pandas`. A trajectory has its surface, and along
+        `record` everything about the path, as `path_alpha`, `path_loss` and so on.
+
+        Returns:
+            An `xarray.Dataset`. Its `attrs` are the metadata, with the values at the model
+            itself as `"center"`: numbers and strings as they are, all else as JSON, so
+            that `to_netcdf` can write them.
+
+        Raises:
+            ImportError: If xarray is not installed (the extra `xarray`).
+
+        Example:
+
+        >>> dataset = surface.to_xarray()
+        >>> lowest = dataset["loss"].min("beta")
+        """
+        return to_dataset(*self._table())
+
+
+class _Landscape(_Saved):
+    """Properties that lines and surfaces derive from their fields."""
+
+    # The fields with one value per point, in the order in which the points are numbered.
+    measured: ClassVar = ("values",)
+
+    @property
+    def missing(self):
+        """Boolean array shaped like the values: the points of a checkpoint not measured yet."""
+        is_missing = np.zeros(next(iter(self.values.values())).shape, bool)
+        numbers = np.array(self.missing_numbers, int)
+        # The points of a path come after those of its surface.
+        is_missing.flat[numbers[numbers < is_missing.size]] = True
+        return is_missing
+
+    @property
+    def interpolated(self):
+        """Boolean array, shaped as the values: the points that were interpolated, not measured."""
+        is_interpolated = np.zeros(next(iter(self.values.values())).shape, bool)
+        is_interpolated.flat[self.metadata.get("interpolated", [])] = True
+        return is_interpolated
+
+    @property
+    def missing_numbers(self):
+        """List of ints: the missing points, numbered row by row, then a trajectory's others."""
+        return self.metadata.get("missing", [])
+
+    @property
+    def models(self):
+        """Float array of shape `(k, len(axes))`: where the models lie, by default at the origin."""
+        origin = [0.0] * len(self.axes)
+        return np.array(self.metadata.get("positions", origin), float).reshape(-1, len(self.axes))
+
+    def _table(self):
+        coordinates = self._coordinates()
+        marks = [mark for mark in ("interpolated", "missing") if mark in self.metadata]
+        columns = [(mark, getattr(self, mark)) for mark in marks] + list(self.values.items())
+        variables = [(name, coordinates, array) for name, array in columns]
+        return coordinates, variables, self._attributes()
+
+    def _attributes(self):
+        return {"center": self.center} | self.metadata
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossLine(_Landscape):
+    """Losses along one or more directions, `values["loss"][k, j] = L(θ + alphas[j]·d_k)`.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates along the direction.
+        values: Dict of float arrays of shape `(k, n)`, one row per direction:
+            `"loss"`, every metric the model was compiled with and, if the model
+            has weight penalties, `"data_loss"`, the loss without them (NaN where
+            they are so large that rounding hides it). Non-finite values are kept
+            as NaN or inf.
+        center: Dict of floats, the same values at the unperturbed weights.
+        metadata: Dict of how this was computed: seed, normalization, ignore
+            rule, dataset size, model, versions. In a checkpoint also
+            `"missing"`, the numbers of the points not measured yet, row by row.
+    """
+
+    alphas: np.ndarray
+    values: dict
+    center: dict
+    metadata: dict
+
+    def __post_init__(self):
+        _check_shapes(self.values, (None, len(self.alphas)))
+
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: `(alphas,)`."""
+        return (self.alphas,)
+
+    @property
+    def axis_names(self):
+        """Tuple of the name of the axis: α, or β for a surface's slice along that."""
+        return ("β",) if "alpha" in self.metadata.get("slice", {}) else ("α",)
+
+    def _coordinates(self):
+        (axis,) = self.axis_names
+        directions = np.arange(len(next(iter(self.values.values()))))
+        return {"direction": directions, {"α": "alpha", "β": "beta"}[axis]: self.alphas}
+
+    def __repr__(self):
+        directions = len(next(iter(self.values.values())))
+        return (
+            f"LossLine({', '.join(self.values)}; {directions} direction{'s'[: directions != 1]}, "
+            f"{_extent('alpha', self.alphas)})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossSurface(_Landscape):
+    """Losses over a plane, `values["loss"][i, j] = L(θ + alphas[j]·d1 + betas[i]·d2)`.
+
+    Rows follow beta and columns follow alpha, as in `np.meshgrid(alphas, betas)`
+    and Matplotlib's `contour(alphas, betas, values)`.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates along d1.
+        betas: Float array of shape `(m,)`, the coordinates along d2.
+        values: Dict of float arrays of shape `(m, n)`: `"loss"`, every metric
+            the model was compiled with and, if the model has weight penalties,
+            `"data_loss"`, the loss without them (NaN where they are so large
+            that rounding hides it). Non-finite values are kept as NaN or inf.
+        center: Dict of floats, the same values at the unperturbed weights.
+        metadata: Dict of how this was computed: seed, normalization, ignore
+            rule, dataset size, model, versions. In a checkpoint also
+            `"missing"`, the numbers of the points not measured yet, row by row.
+    """
+
+    alphas: np.ndarray
+    betas: np.ndarray
+    values: dict
+    center: dict
+    metadata: dict
+
+    def __post_init__(self):
+        _check_shapes(self.values, (len(self.betas), len(self.alphas)))
+
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: alphas, the columns of `values`, then betas."""
+        return self.alphas, self.betas
+
+    @property
+    def axis_names(self):
+        """Tuple of the names of both axes, as shown in plots."""
+        return "α", "β"
+
+    def slice(self, *, alpha=None, beta=None):
+        """Cuts the surface along one axis.
+
+        Args:
+            alpha: Coordinate of a cut along beta. Defaults to `None`.
+            beta: Coordinate of a cut along alpha. Defaults to `None`.
+
+        Returns:
+            A `LossLine` along the other axis, interpolated linearly between
+            grid lines. Its `center` is the point where that axis is 0. In a
+            checkpoint, points interpolated from a missing one are missing.
+
+        Raises:
+            ValueError: If both or neither are given, or the coordinate lies
+                outside the surface.
+
+        Example:
+
+        >>> plot_line([surface.slice(beta=0), surface.slice(alpha=0)], labels=("α", "β"))
+        """
+        if (alpha is None) == (beta is None):
+            raise ValueError(
+                f"Exactly one of `alpha` and `beta` must be given. Received alpha={alpha}, "
+                f"beta={beta}."
+            )
+        name, position = ("alpha", alpha) if beta is None else ("beta", beta)
+        check_number(name, position)
+        along, across = self.axes[::-1] if beta is None else self.axes
+        if not across[0] <= position <= across[-1]:
+            raise ValueError(
+                f"`{name}` must lie between {across[0]:g} and {across[-1]:g}. Received {position}."
+            )
+
+        def cut(array):
+            rows = array if beta is None else array.T
+            return np.array([[np.interp(position, across, row) for row in rows]])
+
+        values = {key: cut(array) for key, array in self.values.items()}
+        center = {key: float(np.interp(0, along, each[0])) for key, each in values.items()}
+        if position == 0:
+            center = dict(self.center)
+        metadata = dict(self.metadata)
+        for key, is_marked in (("missing", self.missing), ("interpolated", self.interpolated)):
+            metadata.pop(key, None)
+            marked = np.flatnonzero(cut(is_marked) > 0)
+            if marked.size:
+                metadata[key] = marked.tolist()
+        if "positions" in metadata:
+            pairs = [pair if beta is None else pair[::-1] for pair in self.models.tolist()]
+            metadata["positions"] = [there for off, there in pairs if off == position]
+        return LossLine(along, values, center, metadata | {"slice": {name: position}})
+
+    def _coordinates(self):
+        return {"beta": self.betas, "alpha": self.alphas}
+
+    def __repr__(self):
+        axes = f"{_extent('alpha', self.alphas)}, {_extent('beta', self.betas)}"
+        return f"LossSurface({', '.join(self.values)}; {axes})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossTrajectory(LossSurface):
+    """A loss surface with the path of training on it, or those of several runs.
+
+    Attributes:
+        path: Float array of shape `(k, 2)`, alpha and beta of each record,
+            projected onto the plane. A single run ends at (0, 0). Several runs
+            follow each other, and `runs` says where.
+        explained: Float array of shape `(2,)`, the share of the path's variance
+            along each axis.
+        distances: Float array of shape `(k,)`, the distance of each record from
+            the plane, in the units of `path`.
+        plane_values: Dict of float arrays of shape `(k,)`, the values at the
+            points of `path`.
+        true_values: Dict of float arrays of shape `(k,)`, the values at the
+            recorded weights themselves.
+    """
+
+    measured: ClassVar = ("values", "plane_values", "true_values")
+
+    path: np.ndarray
+    explained: np.ndarray
+    distances: np.ndarray
+    plane_values: dict
+    true_values: dict
+
+    @property
+    def runs(self):
+        """Dict of slices by name: which of the records belong to which run."""
+        numbers = self.metadata.get("runs", {"training": len(self.path)})
+        ends = np.cumsum(list(numbers.values())).tolist()
+        pairs = zip(numbers.items(), ends, strict=True)
+        return {name: slice(end - number, end) for (name, number), end in pairs}
+
+    @property
+    def unit(self):
+        """What `times` count: `"epoch"`, `"step"` or, where files do not say, `"record"`."""
+        return self.metadata.get("unit", "record")
+
+    @property
+    def times(self):
+        """Float array of shape `(k,)`, when each record was made, in the unit of `unit`."""
+        counted = [np.arange(part.stop - part.start) for part in self.runs.values()]
+        return np.array(self.metadata.get("times", np.concatenate(counted)), float)
+
+    @property
+    def axis_names(self):
+        """Tuple of the names of both axes, with the share of the path's variance along them."""
+        first, second = (
+            f"{order} principal component ({share:.1%})"
+            for order, share in zip(("1st", "2nd"), self.explained, strict=True)
+        )
+        if self.metadata.get("second_axis") == "random":
+            # A straight path has no second component.
+            second = "random direction at right angles"
+        return first, second
+
+    def to_pandas(self):
+        """Returns a tidy table of the path, a row per record; see `LossLine.to_pandas`.
+
+        The surface is in `to_xarray`.
+        """
+        return to_frame(*self._records(), self._attributes())
+
+    def to_xarray(self):
+        """Returns the surface and, along `record`, the path; see `LossLine.to_xarray`."""
+        coordinates, variables, attributes = self._table()
+        records, path = self._records()
+        path = [(f"path_{name}", along, array) for name, along, array in path]
+        return to_dataset(coordinates | records, variables + path, attributes)
+
+    def _records(self):
+        runs = [name for name, part in self.runs.items() for _ in self.path[part]]
+        alphas, betas = self.path.T
+        columns = [("run", np.array(runs)), ("alpha", alphas), ("beta", betas)]
+        if self.unit != "record":
+            columns.insert(1, (self.unit, self.times))
+        columns += [("distance", self.distances), *self.true_values.items()]
+        columns += [(f"plane_{metric}", array) for metric, array in self.plane_values.items()]
+        variables = [(name, ("record",), array) for name, array in columns]
+        return {"record": np.arange(len(self.path))}, variables
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LossBarriers(_Landscape):
+    """Losses on the straight lines between every two of several models.
+
+    For the models θ_0, θ_1, …, `values["loss"][k, j]` is the loss at
+    `(1 - alphas[j])·θ_a + alphas[j]·θ_b`, where `(a, b) = pairs[k]`.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates between two models, from
+            0 to 1.
+        values: Dict of float arrays of shape `(number of pairs, n)`: `"loss"` and
+            every other value, as in `LossLine`.
+        center: Dict of floats, the same values at the first model.
+        metadata: Dict of how this was computed, as in `LossLine`. `"models"` lists the
+            names of the models.
+    """
+
+    alphas: np.ndarray
+    values: dict
+    center: dict
+    metadata: dict
+
+    def __post_init__(self):
+        _check_shapes(self.values, (len(self.pairs), len(self.alphas)))
+
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: `(alphas,)`."""
+        return (self.alphas,)
+
+    @property
+    def names(self):
+        """List of the names of the models."""
+        return self.metadata["models"]
+
+    @property
+    def pairs(self):
+        """List of the pairs of models, by number: `(0, 1), (0, 2), …, (1, 2), …`."""
+        return list(itertools.combinations(range(len(self.names)), 2))
+
+    def line(self, first, second):
+        """Returns the line from one model to another.
+
+        Args:
+            first: Number of the model at coordinate 0, counted from 0.
+            second: Number of the model at coordinate 1.
+
+        Returns:
+            A `LossLine`. In a checkpoint, the points not measured yet are missing.
+
+        Raises:
+            ValueError: If these are not two of the models.
+
+        Example:
+
+        >>> plot_line([barriers.line(0, 1), barriers.line(0, 2)], labels=("second", "third"))
+        """
+        check_integer("first", first)
+        check_integer("second", second)
+        pair = tuple(sorted((first, second)))
+        if pair not in self.pairs:
+            raise ValueError(
+                f"`first` and `second` must be two numbers from 0 to {len(self.names) - 1}. "
+                f"Received {first!r} and {second!r}."
+            )
+        # Backwards, the coordinates are the same: they lie evenly from 0 to 1.
+        row, step = self.pairs.index(pair), 1 if first < second else -1
+        values = {name: array[row : row + 1, ::step] for name, array in self.values.items()}
+        center = {name: float(array[0, 0]) for name, array in values.items()}
+        metadata = {key: entry for key, entry in self.metadata.items() if key != "missing"}
+        metadata |= {"models": [self.names[first], self.names[second]], "positions": [0.0, 1.0]}
+        missing = np.flatnonzero(self.missing[row, ::step])
+        if missing.size:
+            metadata["missing"] = missing.tolist()
+        return LossLine(self.alphas, values, center, metadata)
+
+    def _coordinates(self):
+        return {"pair": np.arange(len(self.pairs)), "alpha": self.alphas}
+
+    def _table(self):
+        coordinates, variables, attributes = super()._table()
+        first, second = np.array(self.names)[np.array(self.pairs)].T
+        models = [("first", ("pair",), first), ("second", ("pair",), second)]
+        return coordinates, models + variables, attributes
+
+    def __repr__(self):
+        return (
+            f"LossBarriers({', '.join(self.values)}; {len(self.names)} models, "
+            f"{_extent('alpha', self.alphas)})"
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(_Saved):
+    """Eigenvalues of a Hessian, estimated with random vectors.
+
+    Attributes:
+        eigenvalues: Float array of shape `(k, steps)`, a row per random vector.
+        shares: Float array of shape `(k, steps)`, the weight of each
+            eigenvalue; each row sums to 1.
+        metadata: Dict of model, number of parameters and seed.
+    """
+
+    eigenvalues: np.ndarray
+    shares: np.ndarray
+    metadata: dict
+
+    def _table(self):
+        probes, steps = map(np.arange, self.eigenvalues.shape)
+        coordinates = {"probe": probes, "step": steps}
+        columns = {"eigenvalue": self.eigenvalues, "share": self.shares}
+        variables = [(name, coordinates, array) for name, array in columns.items()]
+        return coordinates, variables, self.metadata
+
+    def __repr__(self):
+        low, high = self.eigenvalues.min(), self.eigenvalues.max()
+        return f"Spectrum({len(self.eigenvalues)} probes; eigenvalues {low:.3g}…{high:.3g})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayerCurvature(_Saved):
+    """The curvature of the loss in each layer of a model, while all others stay put.
+
+    Attributes:
+        largest: Float array of shape `(k,)`, the largest eigenvalue of each layer's
+            own block of the Hessian.
+        traces: Float array of shape `(k, 3)`: estimate, lower and upper end of the
+            95% confidence interval of the trace of each block. The estimates sum
+            to that of the whole Hessian.
+        metadata: Dict of the names of the `"layers"`, how many `"parameters"` of
+            each move, model, seed and normalization.
+    """
+
+    largest: np.ndarray
+    traces: np.ndarray
+    metadata: dict
+
+    def _table(self):
+        coordinates = {"layer": np.array(self.metadata["layers"])}
+        columns = {"parameters": np.array(self.metadata["parameters"]), "largest": self.largest}
+        columns |= dict(zip(("trace", "low", "high"), self.traces.T, strict=True))
+        variables = [(name, coordinates, array) for name, array in columns.items()]
+        return coordinates, variables, self.metadata
+
+    def __repr__(self):
+        parts = zip(self.metadata["layers"], self.largest, self.traces[:, 0], strict=True)
+        layers = "; ".join(f"{name}: λmax {top:.3g}, trace {sum_:.3g}" for name, top, sum_ in parts)
+        return f"LayerCurvature({layers})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TrainingCurvature(_Landscape):
+    """The curvature of the loss in the course of training.
+
+    Attributes:
+        times: Float array of shape `(k,)`, the epoch or step of each record.
+        values: Dict of float arrays of shape `(k,)`: `"loss"` and what else was
+            measured, see `training_curvature`. Estimates such as `"trace"` have the
+            ends of their 95% confidence intervals beside them, `"trace_low"` and
+            `"trace_high"`. Non-finite values are kept as NaN or inf.
+        thresholds: Float array of shape `(k,)`, the eigenvalue above which gradient
+            descent is unstable: without momentum, 2/η for the learning rate η. NaN where
+            it is unknown.
+        center: Dict of floats, the same values at the model itself.
+        metadata: Dict of how this was computed. `"unit"` says what `times` count:
+            `"epoch"`, `"step"` or, if the records have other names, `"record"`.
+    """
+
+    times: np.ndarray
+    values: dict
+    thresholds: np.ndarray
+    center: dict
+    metadata: dict
+
+    @property
+    def axes(self):
+        """Tuple of the coordinates along each axis: `(times,)`."""
+        return (self.times,)
+
+    @property
+    def measures(self):
+        """List of the names of what was measured, without the ends of intervals."""
+        ends = {f"{name}_{end}" for name in self.values for end in ("low", "high")}
+        return [name for name in self.values if name not in ends]
+
+    def _coordinates(self):
+        return {self.metadata["unit"]: self.times}
+
+    def _table(self):
+        coordinates, variables, attributes = super()._table()
+        threshold = "threshold", coordinates, self.thresholds
+        return coordinates, [*variables, threshold], attributes
+
+    def __repr__(self):
+        unit = self.metadata["unit"]
+        return (
+            f"TrainingCurvature({', '.join(self.measures)}; {len(self.times)} records, "
+            f"{unit} {self.times[0]:g}…{self.times[-1]:g})"
+        )
+
+
+def complete_values(measured, metric):
+    """Returns the values of a metric; refuses those of an unfinished checkpoint."""
+    check_metric(metric, single=True)
+    if metric not in measured.values:
+        accepted = ", ".join(map(repr, measured.values))
+        raise ValueError(f"`metric` must be one of {accepted}. Received {metric!r}.")
+    missing = np.count_nonzero(measured.missing)
+    if missing:
+        raise ValueError(
+            f"The values must be complete, but {missing} points are missing in {measured!r}. "
+            "Repeat the call that began this checkpoint, to resume it."
+        )
+    return measured.values[metric]
+
+
+def values_of(name, value, kind):
+    """Returns the values that were given, as a list.
+
+    Args:
+        name: The name of the argument, for errors.
+        value: A value, a list of them, or a display that holds some: an object with
+            `lines` and `surfaces`.
+        kind: The class they must have, such as `LossLine`, or a tuple of some.
+
+    Raises:
+        TypeError: If something else was given.
+        ValueError: If the list is empty.
+    """
+    held = [*getattr(value, "lines", []), *getattr(value, "surfaces", [])]
+    found = [each for each in held if isinstance(each, kind)]
+    if found:
+        return found
+    values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    for each in values:
+        if not isinstance(each, kind):
+            others = [other for other in PLOTS if isinstance(each, other)]
+            hint = f" To draw it, call `{PLOTS[others[-1]]}`." if others else ""
+            raise TypeError(f"`{name}` must be a {_names(kind)}. Received {each!r}.{hint}")
+    if not values:
+        raise ValueError(f"`{name}` must be at least one {_names(kind)}. Received none.")
+    return values
+
+
+def value_of(name, value, kind):
+    """Returns the one value that was given, as `values_of` does."""
+    values = values_of(name, value, kind)
+    if len(values) != 1:
+        raise TypeError(
+            f"`{name}` must be one {_names(kind)}. Received {len(values)}: pass one of them."
+        )
+    return values[0]
+
+
+def _names(kind):
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return " or ".join(f"`{each.__name__}`" for each in kinds)
+
+
+PLOTS = {
+    LossLine: "plot_line",
+    LossSurface: "plot_levels",
+    LossTrajectory: "plot_path",
+    LossBarriers: "plot_barriers",
+    Spectrum: "plot_spectrum",
+    LayerCurvature: "plot_layers",
+    TrainingCurvature: "plot_training_curvature",
+}
+
+
+def _extent(name, coordinates):
+    return f"{len(coordinates)} points {name} {coordinates[0]:g}…{coordinates[-1]:g}"
+
+
+def _check_shapes(values, shape):
+    for name, array in values.items():
+        if array.ndim != 2 or any(
+            size not in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
+        ):
+            expected = tuple("any" if size is None else size for size in shape)
+            raise ValueError(
+                f"values[{name!r}] must have shape {expected}. Received {array.shape}."
+            )
