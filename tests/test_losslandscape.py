@@ -541,27 +541,6 @@ def test_displays_print_as_one_line(model, data):
     assert "\n" not in repr(plot_loss(model, (data, data), number_of_points=3))
 
 
-FRESH = """
-import keras, numpy as np
-from losslandscape import plot_loss_3D
-keras.utils.set_random_seed(5)
-model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
-model.compile(loss="sparse_categorical_crossentropy")
-x = np.linspace(-1, 1, 40).reshape(10, 4)
-surface = plot_loss_3D(model, "levels", x, np.arange(10) % 3, 5, seed=0, verbose=0).surface
-print(surface.values["loss"].tobytes().hex())
-"""
-
-
-def test_the_same_seed_gives_the_same_figure_in_a_new_process():
-    runs = [
-        subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    assert runs[0].stdout == runs[1].stdout
-    assert len(runs[0].stdout.strip()) == 5 * 5 * 16
-
-
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

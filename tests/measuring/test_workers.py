@@ -248,7 +248,8 @@ def test_dask_gives_the_serial_surface(model, data):
     from distributed import Client, LocalCluster  # noqa: PLC0415, slow and only for this
 
     options = {"number_of_points": 5, "seed": 0, "verbose": 0}
-    local = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    # Its workers are threads of this process, since others would take half a minute to start.
+    local = {"n_workers": 2, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
     with LocalCluster(**local) as cluster, Client(cluster) as client:
         shared = evaluate_surface(model, *data, executor=client.get_executor(), **options)
     assert_same(shared, evaluate_surface(model, *data, **options))
