@@ -562,7 +562,8 @@ def evaluate_convexity(
     directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
     # Weight by weight, since the layers in a worker are other objects.
     chosen = [bool(unit.any()) for unit in scales(model, None, ignore, layers)]
-    call.identify(directions=directions, coordinates=grid.axes, ignore=np.array(chosen))
+    others = {"ignore": np.array(chosen), "tolerance": np.array(tolerance)}
+    call.identify(directions=directions, coordinates=grid.axes, **others)
     options = {"chosen": chosen, "seed": origin.get("seed", 0)}
     engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
     (surface,) = call.along(

@@ -527,6 +527,13 @@ def test_convexity_of_one_layer_is_that_of_its_block(network):
     np.testing.assert_allclose(found, expected[[0, -1]], rtol=1e-3, atol=1e-5)
 
 
+def test_a_map_of_another_tolerance_is_not_resumed(network, tmp_path):
+    options = {"number_of_points": 2, "seed": 0, "checkpoint": tmp_path / "map.h5", "verbose": 0}
+    evaluate_convexity(network, X, Y, tolerance=0.1, **options)
+    with pytest.raises(ValueError, match="`checkpoint` must be new.* different tolerance"):
+        evaluate_convexity(network, X, Y, tolerance=0.2, **options)
+
+
 def test_a_convexity_map_has_no_automatic_extent(network):
     with pytest.raises(TypeError, match="`extent` must be two numbers.*'auto'"):
         evaluate_convexity(network, X, Y, extent="auto")
