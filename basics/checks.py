@@ -287,7 +287,8 @@ def import_extra(module, extra):
     except ImportError as error:
         package = module.partition(".")[0]
         raise ImportError(
-            f"This needs {package}. Install it with `pip install losslandscape[{extra}]`."
+            f"This needs {package}, of the extra `{extra}`: run `pip install '.[{extra}]'` in the "
+            "folder of losslandscape."
         ) from error
 
 

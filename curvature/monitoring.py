@@ -171,9 +171,10 @@ class LandscapeLogger(keras.callbacks.Callback):
     """Measures a model every few epochs, and adds the numbers to the logs of `fit`.
 
     `History`, `CSVLogger`, `TensorBoard`, `EarlyStopping` and other callbacks get the
-    numbers like those of metrics, if they come later in the list. Epochs in between get
-    NaN, since some callbacks expect the same names in every epoch. A number that cannot be
-    measured, for example because training diverged, is NaN as well, and causes a warning.
+    numbers like those of metrics, if they come later in the list. The first epoch of each
+    `fit` is measured; in epochs in between the last numbers stand, since some callbacks
+    expect the same names in every epoch, and none takes NaN well. A number that cannot be
+    measured, for example because training diverged, is NaN, and causes a warning.
 
     Training is bit-identical with and without this. Only the measuring takes extra time: all
     that `training_curvature` measures, on all training data, takes about as long as 70
@@ -200,7 +201,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         x: Inputs to measure on, or a whole dataset if `y` is `None`; see
             `evaluate_lines`. Functions have their own. Defaults to `None`.
         y: Targets. Defaults to `None`.
-        every: How many epochs apart. Defaults to 1.
+        every: How many epochs apart, besides the first one. Defaults to 1. A callback with
+            a `patience` counts epochs, so give it at least as many.
         live: Whether to draw the numbers in one figure, redrawn each time: below a
             notebook's cell, in a window, or in memory where there is neither. Defaults
             to `False`.
@@ -280,7 +282,7 @@ class LandscapeLogger(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):  # noqa: ARG002
         """Prepares the measures; refuses data and models that cannot be used."""
-        self._meters = None
+        self._meters = self._last = None
         # Some models have weights only once they have seen data.
         if self.model.trainable_variables:
             self._prepare()
@@ -300,13 +302,15 @@ class LandscapeLogger(keras.callbacks.Callback):
                 f"`measures` must have names that the logs of training do not have. Received "
                 f"{taken}, besides {sorted(logs)}."
             )
-        logs.update(dict.fromkeys(self.measures, np.nan))
-        if (epoch + 1) % self.every:
-            return
+        if self._last is None or (epoch + 1) % self.every == 0:
+            self._measure(epoch)
+        logs.update(self._last)
+
+    def _measure(self, epoch):
         found = {}
         for name, measure in self._meters.items():
             found |= self._numbers(name, measure)
-        logs.update({name: found[name] for name in self.measures})
+        self._last = {name: found[name] for name in self.measures}
         # Another fit may start over.
         self._found = {time: row for time, row in self._found.items() if time <= epoch}
         self._found[epoch + 1] = found, _threshold(self.model.optimizer)

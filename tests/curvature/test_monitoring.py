@@ -261,7 +261,10 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
         np.testing.assert_array_equal(found, value)
     assert {name: logs[name] for name in plain} == plain
     for name in (*named.measures, "random"):
-        np.testing.assert_array_equal(np.isnan(logs[name]), [True, False, True, False])
+        first, second, third, fourth = logs[name]
+        # In between, the last number stands.
+        assert third == second
+        assert len({first, second, fourth}) == 3
 
     def width(model):
         directions = random_directions(model, 2, seed=0)
@@ -269,7 +272,7 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
         return half_widths(line, rise=0.1).mean()
 
     _, records = read_history(model, history)
-    for row, epoch in enumerate((2, 4)):
+    for row, epoch in enumerate((1, 2, 4)):
         model.set_weights(records[epoch])
         (free,), _ = hessian_eigenvalues(model, *data, normalize="filter", seed=0)
         trace = hessian_trace(model, *data, 2, seed=0)
@@ -278,10 +281,36 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
         assert logs["trace"][epoch - 1] == pytest.approx(trace.mean, rel=1e-3)
         assert logs["half_width"][epoch - 1] == pytest.approx(width(model), rel=0.03)
         assert named.curvature.values["trace_low"][row] == pytest.approx(trace.low, rel=1e-3)
-    np.testing.assert_array_equal(named.curvature.times, [2, 4])
+    np.testing.assert_array_equal(named.curvature.times, [1, 2, 4])
     with (tmp_path / "log.csv").open(newline="", encoding="utf-8") as file:
         rows = [float(row["trace"]) for row in csv.DictReader(file)]
     np.testing.assert_allclose(rows, logs["trace"])
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+@pytest.mark.filterwarnings("ignore:.*(conditioned on metric|Can save best model)")
+def test_callbacks_that_follow_a_number_get_one_each_epoch(is_last, tmp_path):
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1, use_bias=False)])
+    model.compile(optimizers.SGD(RATE), "mse", jit_compile=False)
+    numbers = iter(np.linspace(1, 0.1, 7))
+    logger = LandscapeLogger({"falling": lambda _: next(numbers)}, every=2)
+    follow, path = {"monitor": "falling", "mode": "min"}, tmp_path / "best.keras"
+    others = [
+        keras.callbacks.EarlyStopping(patience=3, **follow),
+        keras.callbacks.ReduceLROnPlateau(patience=2, **follow),
+        keras.callbacks.ModelCheckpoint(
+            path, save_best_only=True, save_weights_only=True, **follow
+        ),
+    ]
+    # A callback before the logger does not see its numbers, of which Keras warns.
+    callbacks = [*others, logger] if is_last else [logger, *others]
+    fit = {"epochs": 12, "callbacks": callbacks, "verbose": 0}
+    history = model.fit(FEATURES, TARGETS, batch_size=3, **fit)
+    assert len(history.history["falling"]) == 12
+    assert float(model.optimizer.learning_rate) == pytest.approx(RATE)
+    best = np.inf if is_last else 0.1
+    assert others[2].best == pytest.approx(best)
+    assert path.exists() == (not is_last)
 
 
 def test_a_model_that_training_builds_is_measured():

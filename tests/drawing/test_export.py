@@ -187,10 +187,10 @@ def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
 
 def test_missing_extra_errors_name_the_extra(surface, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyvista", None)
-    with pytest.raises(ImportError, match=r"pip install losslandscape\[paraview\]"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[paraview\]'"):
         write_mesh(surface, tmp_path / "surface.vtp")
     monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ImportError, match=r"pip install losslandscape\[html\]"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[html\]'"):
         write_html(surface, tmp_path / "surface.html")
 
 

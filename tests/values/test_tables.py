@@ -181,5 +181,5 @@ def test_metadata_come_along_and_can_be_written(surface, tmp_path):
 def test_missing_packages_are_named_with_their_extra(line, monkeypatch):
     for package in ("pandas", "xarray"):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(ImportError, match=rf"losslandscape\[{package}\]"):
+        with pytest.raises(ImportError, match=rf"extra `{package}`"):
             getattr(line, f"to_{package}")()
