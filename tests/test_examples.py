@@ -144,7 +144,8 @@ def test_claims_are_confirmed_only_by_intervals_apart():
     )
 
 
-def test_flatness_and_generalization_are_related_only_beyond_chance():
+def test_flatness_and_generalization_are_related_only_beyond_chance(monkeypatch):
+    monkeypatch.setattr("flatness.RESAMPLES", 1000)
     generator = np.random.default_rng(0)
     widths = np.linspace(0.1, 1, 20)
 
@@ -276,7 +277,7 @@ def test_rescaled_networks_are_the_same_function():
     assert not np.allclose(curve(other, None), curve(model, None), rtol=0.05)
 
 
-@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (56, 0.85), (110, 1.7)])
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (56, 0.85)])
 def test_networks_are_as_large_as_published(depth, millions):
     # He et al. (2015), table 6.
     network = resnet(depth)
@@ -369,9 +370,10 @@ def test_training_resumes_where_it_stopped(arguments, monkeypatch):
     assert len(history_of(again, arguments)) == 12
 
 
-def test_settings_do_not_find_each_others_networks(arguments):
+def test_settings_do_not_find_each_others_networks(arguments, monkeypatch):
     data = load_images("digits", samples=64)
-    arguments.epochs = 1
+    # As if all were trained.
+    monkeypatch.setattr(experiment, "measured_numbers", lambda *_: {})
     folders = {train(build, Setting(), data, arguments).folder}
     for other in (
         Setting(batch_size=32),

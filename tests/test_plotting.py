@@ -542,8 +542,9 @@ def test_settings_of_numpy_do_not_stop_a_drawing():
 ODD_NAMES = ["", "$x_y$", "a_$", "two\nlines", "50 % & {x} \\frac", "long " * 40, "x" * 200]
 
 
-@pytest.mark.parametrize("name", ODD_NAMES)
-@pytest.mark.parametrize("scale", ["linear", "log"])
+@pytest.mark.parametrize(
+    ("name", "scale"), [("$x_y$", "linear"), *((name, "log") for name in ODD_NAMES)]
+)
 def test_any_name_of_a_metric_can_be_drawn(name, scale):
     values = {name: BOWL.values["loss"]}
     surface = dataclasses.replace(BOWL, values=values, center={name: 0.5})

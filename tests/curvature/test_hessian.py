@@ -301,7 +301,7 @@ def test_the_scale_free_trace_is_the_mean_curvature_along_random_directions(
 ):
     options = {"normalize": normalize, "ignore": ignore, "seed": 0}
     network.layers[0].bias.assign(GENERATOR.normal(size=6))
-    directions = np.array([flat(d) for d in random_directions(network, 4000, **options)])
+    directions = np.array([flat(d) for d in random_directions(network, 2000, **options)])
     hessian = whole_hessian(network, X, Y)
     along_each = np.einsum("ki,ij,kj->k", directions, hessian, directions)
     product = hessian_product(network, X, Y, normalize=normalize, ignore=ignore)
@@ -598,23 +598,16 @@ IMAGES = GENERATOR.normal(size=(9, 4, 4, 2)).astype("float32")
 TARGETS = GENERATOR.normal(size=(24, 1)).astype("float32")
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        layers.LayerNormalization(),
-        layers.GroupNormalization(2),
-        layers.UpSampling2D(2, interpolation="bilinear"),
-        layers.Resizing(3, 5, interpolation="bicubic"),
-        layers.Resizing(3, 5, interpolation="nearest"),
-        layers.Resizing(2, 3, antialias=True),
-    ],
-    ids=["layer", "group", "bilinear", "bicubic", "nearest", "antialias"],
-)
-def test_products_are_exact_where_tensorflow_loses_second_derivatives(layer):
+def test_products_are_exact_where_tensorflow_loses_second_derivatives():
     model = regression(
         keras.Input((4, 4, 2)),
         layers.Conv2D(4, 2, activation="tanh"),
-        layer,
+        layers.LayerNormalization(),
+        layers.UpSampling2D(2, interpolation="bilinear"),
+        layers.Resizing(5, 7, interpolation="bicubic"),
+        layers.GroupNormalization(2),
+        layers.Resizing(4, 6, interpolation="nearest"),
+        layers.Resizing(3, 4, antialias=True),
         layers.Conv2D(1, 2, activation="tanh"),
         layers.GlobalAveragePooling2D(),
     )

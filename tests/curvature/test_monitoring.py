@@ -298,9 +298,7 @@ def test_callbacks_that_follow_a_number_get_one_each_epoch(is_last, tmp_path):
     others = [
         keras.callbacks.EarlyStopping(patience=3, **follow),
         keras.callbacks.ReduceLROnPlateau(patience=2, **follow),
-        keras.callbacks.ModelCheckpoint(
-            path, save_best_only=True, save_weights_only=True, **follow
-        ),
+        keras.callbacks.ModelCheckpoint(path, save_best_only=True, **follow),
     ]
     # A callback before the logger does not see its numbers, of which Keras warns.
     callbacks = [*others, logger] if is_last else [logger, *others]

@@ -200,8 +200,11 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("batch_size", [None, 13])
-@pytest.mark.parametrize("case", CASES)
+# Without `batch_size`, all samples are one batch.
+@pytest.mark.parametrize(
+    ("case", "batch_size"),
+    [("sample weights", None), ("steps_per_execution", None), *((case, 13) for case in CASES)],
+)
 def test_both_engines_give_the_same_numbers(case, batch_size):
     model, data = CASES[case]()
     # Fifty samples in batches of thirteen leave eleven for the last.

@@ -175,8 +175,6 @@ MODELS = {
     "variable in a metric's function": lambda: network(metrics=[loss_with_a_closure()]),
     "own test step": adapting,
     "LSTM": lambda: stateful(layers.LSTM),
-    "GRU": lambda: stateful(layers.GRU),
-    "SimpleRNN": lambda: stateful(layers.SimpleRNN),
     "bidirectional": lambda: stateful(
         lambda units, **options: layers.Bidirectional(layers.LSTM(units, **options))
     ),
