@@ -3,23 +3,19 @@ import importlib.util
 import os
 import signal
 
+import pytest
+
 # Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 # Two tests run at a time, each on its own core.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+# Read when Matplotlib is imported.
+os.environ["MPLBACKEND"] = "agg"
 
-import keras
-import matplotlib as mpl
-import numpy as np
-import pytest
-import tensorflow as tf
-from keras import layers
-
-mpl.use("Agg")
-# Optimizing a graph takes longer than a test runs it.
-tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+# What takes seconds to import is imported below: the process that only hands out tests and reads
+# this file, too, does without.
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -27,6 +23,14 @@ def pytest_terminal_summary(terminalreporter):
     if importlib.util.find_spec("torch") is None:
         line = "Torch is not installed, so nothing was tested on it. `make torch-cpu` installs it."
         terminalreporter.write_line(line, yellow=True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def plain_graphs():
+    """Optimizing a graph takes longer than a test runs it."""
+    import tensorflow as tf
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -39,9 +43,12 @@ def frozen_imports():
 @pytest.fixture(autouse=True)
 def fresh_session():
     """Every test starts from the same seed, with no figures or graphs left by another."""
+    import keras
+    from matplotlib import pyplot as plt
+
     keras.utils.set_random_seed(0)
     yield
-    mpl.pyplot.close("all")
+    plt.close("all")
     keras.backend.clear_session(free_memory=False)
 
 
@@ -56,6 +63,8 @@ def ctrl_c():
 @pytest.fixture
 def data():
     """Sixty-four samples of four features in three classes."""
+    import numpy as np
+
     generator = np.random.default_rng(0)
     x = generator.normal(size=(64, 4)).astype("float32")
     return x, generator.integers(0, 3, 64)
@@ -64,6 +73,10 @@ def data():
 @pytest.fixture
 def model(data):
     """A small classifier with every kind of state, none of it at its initial value."""
+    import keras
+    import numpy as np
+    from keras import layers
+
     network = keras.Sequential(
         [
             keras.Input((4,)),
