@@ -2,17 +2,12 @@
 
 import ast
 import re
-from pathlib import Path
+
+from modules import FOLDERS, MODULES, ROOT
 
 import losslandscape
 
-ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "CONTRIBUTING.md").read_text().split("## Where to add things")[0]
-MODULES = {
-    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("*/[!_]*.py"))
-    if path.stem != "setup" and (path.parent == ROOT or (path.parent / "__init__.py").exists())
-}
 
 
 def floors():
@@ -42,7 +37,7 @@ def test_every_module_is_on_the_list():
 def test_the_root_holds_the_named_modules_and_every_folder_one_idea():
     named = {"losslandscape", "directions", "evaluation", "plotting", "cli", "setup"}
     assert {path.stem for path in ROOT.glob("*.py")} == named
-    for folder in {path.parent for path in MODULES.values()} - {ROOT}:
+    for folder in FOLDERS:
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
 
 

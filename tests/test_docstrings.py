@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from modules import MODULES
 from sklearn.datasets import load_iris
 
 import losslandscape
@@ -27,15 +28,11 @@ from losslandscape import (
 )
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = [path.parent for path in ROOT.glob("*/__init__.py")]
-PATHS = [path for folder in (ROOT, *FOLDERS) for path in folder.glob("*.py")]
-NAMES = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in sorted(PATHS)]
-MODULES = [losslandscape] + [
-    importlib.import_module(f"losslandscape.{name}")
-    for name in NAMES
-    if name not in ("losslandscape", "setup")
+IMPORTED = [
+    importlib.import_module(f"losslandscape.{name}".removesuffix(".losslandscape"))
+    for name in MODULES
 ]
-EXAMPLES = [found for module in MODULES for found in doctest.DocTestFinder().find(module)]
+EXAMPLES = [found for module in IMPORTED for found in doctest.DocTestFinder().find(module)]
 EXAMPLES = [found for found in EXAMPLES if found.examples]
 ORDER = np.random.default_rng(0).permutation(150)
 # Files that examples load, and the fixture whose value each holds.

@@ -14,12 +14,11 @@ import nbclient
 import nbformat
 import pytest
 import yaml
+from modules import FOLDERS, MODULES, ROOT
 
-ROOT = Path(__file__).parent.parent
-FOLDERS = [path.parent for path in ROOT.glob("*/__init__.py")]
 # As they are in the package.
-FILES = {path.name for path in ROOT.glob("*.py")} - {"setup.py", "losslandscape.py"}
-FILES |= {f"{path.name}/{each.name}" for path in FOLDERS for each in path.glob("*.py")}
+FILES = {f"{name.replace('.', '/')}.py" for name in MODULES} - {"losslandscape.py"}
+FILES |= {f"{folder.name}/__init__.py" for folder in FOLDERS}
 FILES |= {"__init__.py", "__main__.py"}
 
 IMPORT = """
