@@ -8,16 +8,42 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from losslandscape.backends.current import current
+from losslandscape.backends.structures import map_arrays, precise_dtypes
 from losslandscape.basics.internals import flatten_layers
-from losslandscape.measuring.datasets import map_arrays
+from losslandscape.measuring.datasets import handed_over
 from losslandscape.measuring.engines import evaluator
 from losslandscape.measuring.state import evaluated
-from losslandscape.measuring.walks import precise_dtypes
 
 # How many samples the checks use: few, so that a small step crosses few kinks of ReLUs.
 SAMPLES = 4
 # The relative rounding error in half precision.
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def differentiator(model, dataset):
+    """Makes the function that differentiates the loss of a batch.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        dataset: A `Dataset`.
+
+    Returns:
+        A function of a batch and a direction that returns `Derivatives`, and the
+        batches. It changes what the model's own test step would change, except the
+        metrics.
+    """
+    batches = handed_over(dataset)
+    try:
+        return current().differentiator(model, batches), batches
+    except (TypeError, ValueError) as error:
+        if isinstance(dataset.batches.element_spec, tuple):
+            raise
+        raise ValueError(
+            "`y` must be the targets that the loss of `model` compares outputs with, or `x` a "
+            "whole dataset such as (x, y). Received inputs alone, of which the loss cannot be "
+            f"computed: {error}"
+        ) from error
 
 
 def mean_derivative(state, differentiate, batches, direction, part):

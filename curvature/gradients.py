@@ -6,12 +6,13 @@ as equally long; here, they are as long as random directions of the same normali
 
 import numpy as np
 
-from losslandscape.basics.checks import check_backend, check_compiled, check_integer, check_number
+from losslandscape.backends.current import check_differentiates
+from losslandscape.basics.checks import check_compiled, check_integer, check_number
 from losslandscape.basics.claims import claiming
-from losslandscape.curvature.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.curvature.derivatives import (
     check_derivatives,
     check_loss,
+    differentiator,
     mean_derivative,
     reported_loss,
 )
@@ -175,7 +176,7 @@ def worst_direction(
 def _prepared(model, dataset, normalize, ignore, batch_size):
     """The data in batches, and the scale of each entry of a random direction."""
     check_compiled(model)
-    check_backend("A gradient", DIFFERENTIATORS)
+    check_differentiates("A gradient")
     units = scales(model, normalize, ignore)
     return read_dataset(model, one_dataset(*dataset), batch_size), units
 

@@ -12,8 +12,8 @@ import itertools
 
 import numpy as np
 
+from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.checks import (
-    check_backend,
     check_choice,
     check_compiled,
     check_integer,
@@ -21,10 +21,10 @@ from losslandscape.basics.checks import (
     import_extra,
 )
 from losslandscape.basics.claims import claiming
-from losslandscape.curvature.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.curvature.derivatives import (
     check_derivatives,
     check_loss,
+    differentiator,
     mean_derivative,
     reported_loss,
 )
@@ -44,7 +44,6 @@ from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
 from losslandscape.measuring.grids import Grid
 from losslandscape.measuring.progress import Progress, Status, tracked
 from losslandscape.measuring.state import evaluated
-from losslandscape.measuring.walks import mover
 from losslandscape.values.measures import confidence_interval
 from losslandscape.values.surfaces import LayerCurvature, LossSurface, Spectrum
 
@@ -120,7 +119,7 @@ class Hessian:
         verbose="auto",
     ):
         check_compiled(model)
-        check_backend("Curvature", DIFFERENTIATORS)
+        check_differentiates("Curvature")
         self.model, self._verbose = model, verbose
         self._rules = {"normalize": normalize, "ignore": ignore, "layers": layers}
         scales(model, **self._rules)
@@ -448,7 +447,7 @@ def evaluate_convexity(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    check_backend("Curvature", DIFFERENTIATORS)
+    check_differentiates("Curvature")
     check_choice("ignore", ignore, IGNORE_RULES)
     directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
     # Weight by weight, since the layers in a worker are other objects.
@@ -595,7 +594,7 @@ def _draw_trace(operator, number, seed, status):
 
 def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
-    (dataset,), move, values = data, mover(state), state.values
+    (dataset,) = data
     evaluate = evaluator(state.model, interrupt)
     units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
     products = functools.partial(_Products(state.model, dataset), state)
@@ -605,7 +604,7 @@ def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
         tensors = to_tensors(directions)
         for index, point in enumerate(points):
             state.rewind()
-            move(values, tensors, point)
+            state.move(state.values, tensors, point)
             loss = {"loss": evaluate(dataset)["loss"]}
             largest, smallest = (
                 _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]

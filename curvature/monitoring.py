@@ -10,8 +10,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.checks import (
-    check_backend,
     check_choice,
     check_compiled,
     check_integer,
@@ -23,14 +23,12 @@ from losslandscape.basics.checks import (
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import schedule_of
-from losslandscape.curvature.autodiff import DIFFERENTIATORS
 from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
 from losslandscape.measuring.state import evaluated, preserved
-from losslandscape.measuring.walks import mover
 from losslandscape.paths.trajectory import between_records, legs_of_records, read_history, times_of
 from losslandscape.plotting import plot_training_curvature, show_again
 from losslandscape.values.measures import Estimate, confidence_interval
@@ -383,7 +381,7 @@ def _checked_functions(measures, x):
 
 def _check_model(model, settings):
     check_compiled(model)
-    check_backend("Curvature", DIFFERENTIATORS)
+    check_differentiates("Curvature")
     if {"scale_free_eigenvalue", "half_width"} & set(settings.measures):
         # Refuses a model without filters.
         scales(model, "filter")
@@ -414,7 +412,7 @@ def _meters(model, data, settings, interrupt):
 
 def _curvature_engine(state, data, interrupt, *, settings):
     """Measures the loss and its curvature, point by point."""
-    (dataset,), move = data, mover(state)
+    (dataset,) = data
     made, center = _meters(state.model, dataset, settings, interrupt), {}
 
     def measure_here():
@@ -429,7 +427,7 @@ def _curvature_engine(state, data, interrupt, *, settings):
         tensors = to_tensors(directions)
         for index, point in enumerate(points):
             state.rewind()
-            move(state.values, tensors, point)
+            state.move(state.values, tensors, point)
             if point.any():
                 found = measure_here()
             else:
@@ -453,12 +451,11 @@ def _half_width(model, loss_here, settings):
         # All filters are zero, as they may be before training.
         return Estimate(np.nan, np.nan, np.nan)
     with evaluated(model) as state:
-        move = mover(state)
 
         def reach(direction, sign):
             def is_low(distance):
                 state.rewind()
-                move(state.values, direction, np.array([sign * distance]))
+                state.move(state.values, direction, np.array([sign * distance]))
                 # A loss that is not finite counts as infinite.
                 return loss_here() < level
 
