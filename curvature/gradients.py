@@ -7,6 +7,7 @@ as equally long; here, they are as long as random directions of the same normali
 import numpy as np
 
 from losslandscape.backends.current import check_differentiates
+from losslandscape.basics.arrays import dot, times
 from losslandscape.basics.checks import check_compiled, check_integer, check_number
 from losslandscape.basics.claims import claiming
 from losslandscape.curvature.derivatives import (
@@ -208,13 +209,12 @@ def _are_finite(loss, gradient):
 
 def _steepest(units, gradient):
     """The direction `√N · T²g / ‖Tg‖`, or `None` where the gradient is 0."""
-    scaled = [scale * part for scale, part in zip(units, gradient, strict=True)]
-    length = np.sqrt(sum(np.sum(np.square(part)) for part in scaled))
+    scaled = times(units, gradient)
+    length = np.sqrt(dot(scaled, scaled))
     if length == 0:
         return None
     factor = np.sqrt(sum(map(np.count_nonzero, units))) / length
-    pairs = zip(units, scaled, strict=True)
-    return [(factor * scale * part).astype(np.float32) for scale, part in pairs]
+    return [(factor * part).astype(np.float32) for part in times(units, scaled)]
 
 
 def _move(model, centers, direction, coordinate):

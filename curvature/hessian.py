@@ -13,6 +13,7 @@ import itertools
 import numpy as np
 
 from losslandscape.backends.current import check_differentiates
+from losslandscape.basics.arrays import dot, flat, times
 from losslandscape.basics.checks import (
     check_choice,
     check_compiled,
@@ -40,7 +41,7 @@ from losslandscape.directions import (
 )
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
-from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.engines import evaluator, point_by_point
 from losslandscape.measuring.grids import Grid
 from losslandscape.measuring.progress import Progress, Status, tracked
 from losslandscape.measuring.state import evaluated
@@ -141,7 +142,7 @@ class Hessian:
         """
         direction = check_direction(self.model, direction)
         with self._matrix() as matrix:
-            return _times(matrix.units, matrix.product(_times(matrix.units, direction)))
+            return times(matrix.units, matrix.product(times(matrix.units, direction)))
 
     def along(self, directions):
         """Computes the second derivative of the loss along directions, dᵀHd.
@@ -160,7 +161,7 @@ class Hessian:
         curvatures = []
         with self._compared_matrix() as matrix:
             for each in tracked(directions, Status(self._verbose), "direction"):
-                curvatures.append(_dot(each, matrix.product(each)))
+                curvatures.append(dot(each, matrix.product(each)))
                 _check_finite(curvatures)
         return np.array(curvatures)
 
@@ -474,12 +475,12 @@ class _Operator:
     def __init__(self, product, units):
         """Takes a product with H, and T as a list of arrays."""
         self.product, self.units = product, units
-        self._moves = _flat(units) != 0
+        self._moves = flat(units) != 0
         self.size = int(np.count_nonzero(self._moves))
 
     def __call__(self, vector):
         """Multiplies the matrix by a vector."""
-        return _flat(_times(self.units, self.product(self.direction(vector))))[self._moves]
+        return flat(times(self.units, self.product(self.direction(vector))))[self._moves]
 
     def direction(self, vector):
         """The direction that a vector stands for: T times it."""
@@ -587,7 +588,7 @@ def _draw_trace(operator, number, seed, status):
     generator = np.random.default_rng(seed)
     for _ in tracked(range(number), status, "vector"):
         signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
-        probe = _times(operator.units, signs)
+        probe = times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)
         yield [np.vdot(part, moved) for part, moved in pairs]
 
@@ -600,20 +601,16 @@ def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     products = functools.partial(_Products(state.model, dataset), state)
     operator = _Operator(products, units)
 
-    def measure(directions, points):
-        tensors = to_tensors(directions)
-        for index, point in enumerate(points):
-            state.rewind()
-            state.move(state.values, tensors, point)
-            loss = {"loss": evaluate(dataset)["loss"]}
-            largest, smallest = (
-                _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
-                for end in ("LA", "SA")
-            )
-            yield [index], as_arrays([_with_ratio(largest, smallest) | loss])
-            interrupt()
+    def measure_here(_):
+        loss = {"loss": evaluate(dataset)["loss"]}
+        largest, smallest = (
+            _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
+            for end in ("LA", "SA")
+        )
+        interrupt()
+        return [_with_ratio(largest, smallest) | loss]
 
-    return measure
+    return point_by_point(state, measure_here)
 
 
 def _with_ratio(largest, smallest):
@@ -697,15 +694,3 @@ def _lanczos(operator, steps, generator):
         beside.append(length)
         basis.append(moved / length)
     return np.array(diagonal), np.array(beside)
-
-
-def _times(units, direction):
-    return [unit * part for unit, part in zip(units, direction, strict=True)]
-
-
-def _dot(one, other):
-    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
-
-
-def _flat(direction):
-    return np.concatenate([np.ravel(array) for array in direction])

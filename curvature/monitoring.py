@@ -27,7 +27,7 @@ from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
-from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
 from losslandscape.measuring.state import evaluated, preserved
 from losslandscape.paths.trajectory import between_records, legs_of_records, read_history, times_of
 from losslandscape.plotting import plot_training_curvature, show_again
@@ -415,28 +415,22 @@ def _curvature_engine(state, data, interrupt, *, settings):
     (dataset,) = data
     made, center = _meters(state.model, dataset, settings, interrupt), {}
 
-    def measure_here():
+    def measure_all():
         found = {}
         for name, meter in made.items():
             found |= _by_name(name, meter())
             interrupt()
         return found
 
-    def measure(directions, points):
+    def measure_here(point):
         nonlocal center
-        tensors = to_tensors(directions)
-        for index, point in enumerate(points):
-            state.rewind()
-            state.move(state.values, tensors, point)
-            if point.any():
-                found = measure_here()
-            else:
-                # Only the loss there is checked again at the end.
-                center = found = center | {"loss": made["loss"]()} if center else measure_here()
-            yield [index], as_arrays([found])
-            interrupt()
+        if point.any():
+            return [measure_all()]
+        # Only the loss there is checked again at the end.
+        center = center | {"loss": made["loss"]()} if center else measure_all()
+        return [center]
 
-    return measure
+    return point_by_point(state, measure_here)
 
 
 def _half_width(model, loss_here, settings):

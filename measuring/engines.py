@@ -108,16 +108,30 @@ def evaluate_engine(state, data, interrupt, adjust=None):
     """
     evaluate = evaluator(state.model, interrupt)
 
+    def measure_here(_):
+        if adjust is not None:
+            adjust(state.model, data[0].batches, interrupt)
+        return [evaluate(dataset) for dataset in data]
+
+    return point_by_point(state, measure_here)
+
+
+def point_by_point(state, measure_here):
+    """Makes an engine that moves the model from point to point.
+
+    Args:
+        state: The `State` of a model at the weights to start from.
+        measure_here: A function of a point that measures the model there, as its weights are
+            now; it returns a list with a dict of floats per dataset.
+    """
+
     def measure(directions, points):
         tensors = to_tensors(directions)
         for position, point in enumerate(points):
             state.rewind()
             # Without a graph, since many points and few must give the same bits.
             state.move(state.values, tensors, ops.convert_to_tensor(point))
-            if adjust is not None:
-                adjust(state.model, data[0].batches, interrupt)
-            results = [evaluate(dataset) for dataset in data]
-            yield [position], as_arrays(results)
+            yield [position], as_arrays(measure_here(point))
 
     return measure
 
