@@ -113,6 +113,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 # The modules next to this file are its submodules, imported as `losslandscape.plotting`
 # and so on, even from a plain checkout and next to a user's own `plotting.py`.
@@ -158,6 +159,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.measuring.datasets import split_datasets
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import preserved
 from losslandscape.paths.alignment import match_weights
 from losslandscape.paths.curves import evaluate_curve, fit_curve
@@ -579,6 +581,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
 
 
+@evaluating
 def plot_interpolation(
     model,
     other,
@@ -588,15 +591,10 @@ def plot_interpolation(
     *,
     extent=(-0.5, 1.5),
     statistics="interpolate",
-    metric="loss",
     scale="linear",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
     path=None,
     show=False,
-    verbose="auto",
+    **options: Unpack[Measuring],
 ):
     """Plots the loss and the metrics on the line from one model to another.
 
@@ -617,17 +615,11 @@ def plot_interpolation(
         statistics: How to set the moving statistics of normalization layers:
             `"interpolate"` (the default) or `"estimate"`; see
             `evaluate_interpolation`.
-        metric: The metric that the progress bar shows, one that the model reports. All
-            of them are drawn. Defaults to `"loss"`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
-        batch_size: As in `plot_loss`.
-        engine: As in `evaluate_interpolation`.
-        executor: As in `evaluate_interpolation`.
-        checkpoint: As in `plot_loss`.
         path: Where to save the figure; the suffix sets the format. `None` (the
             default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`.
-        verbose: As in `plot_loss`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossDisplay` with the lines, and the axes by metric: `"loss"` and
@@ -644,7 +636,6 @@ def plot_interpolation(
     """
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
-    check_metric(metric, single=True)
     check_choice("scale", scale, SCALES)
     check_backend()
     paths = _figure_paths(path, ("loss",))
@@ -655,17 +646,13 @@ def plot_interpolation(
         number_of_points,
         extent=extent,
         statistics=statistics,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
+        **options,
     )
     draw = partial(plot_metrics, lines, labels=labels, scale=scale)
     return _finish(LossDisplay(lines=lines), {"loss": draw}, paths, show)
 
 
+@evaluating
 def plot_trajectory(
     model,
     history,
@@ -674,15 +661,10 @@ def plot_trajectory(
     number_of_points=21,
     *,
     ignore=None,
-    metric="loss",
     scale="linear",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
     path=None,
     show=False,
-    verbose="auto",
+    **options: Unpack[Measuring],
 ):
     """Plots the path of training on the loss of the plane that holds most of it.
 
@@ -709,17 +691,12 @@ def plot_trajectory(
         ignore: `None` (the default) includes all trainable weights in the plane,
             `"biasbn"` leaves biases and normalization parameters at their final
             values.
-        metric: What to draw, as in `plot_loss_3D`. Defaults to `"loss"`.
         scale: `"linear"` (the default) or `"log"`, for the values.
-        batch_size: As in `plot_loss_3D`.
-        engine: As in `plot_loss_3D`.
-        executor: As in `plot_loss_3D`.
-        checkpoint: As in `evaluate_trajectory`.
         path: Where to save the figures: `training.png` becomes
             `training-trajectory.png` and `training-fidelity.png`. `None` (the
             default) does not save them.
         show: Whether to call `plt.show()`. Defaults to `False`.
-        verbose: As in `plot_loss_3D`.
+        **options: How it is measured; see `Measuring`. `metric` is what is drawn.
 
     Returns:
         A `LossDisplay` with a `LossTrajectory` as its surface, and the axes
@@ -744,14 +721,9 @@ def plot_trajectory(
         y,
         number_of_points,
         ignore=ignore,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
+        **options,
     )
-    style = {"metric": metric, "scale": scale}
+    style = {"metric": options["metric"], "scale": scale}
     drawings = {
         "trajectory": partial(plot_path, trajectory, **style),
         "fidelity": partial(plot_path_fidelity, trajectory, **style),
@@ -791,7 +763,7 @@ def _warning_of_failure(what, advice):
         with np.errstate(all="ignore"):
             yield
     except Exception as error:
-        warn(f"{what}: {type(error).__name__}: {error}. {advice}", stacklevel=6)
+        warn(f"{what}: {type(error).__name__}: {error}. {advice}")
 
 
 def _how_to_draw(draw):

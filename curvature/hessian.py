@@ -8,6 +8,7 @@ that does is refused.
 
 import contextlib
 import functools
+from typing import Unpack
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
 from losslandscape.measuring.grids import Grid
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.progress import Progress, Status, tracked
 from losslandscape.measuring.state import evaluated
 from losslandscape.measuring.walks import mover
@@ -485,7 +487,7 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
     }
 
 
-@claiming
+@functools.partial(evaluating, metric="convexity")
 def evaluate_convexity(
     model,
     x,
@@ -498,10 +500,7 @@ def evaluate_convexity(
     extent=(-1.0, 1.0),
     seed=None,
     tolerance=1e-2,
-    batch_size=None,
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    **options: Unpack[Measuring],
 ) -> LossSurface:
     """Measures how far the loss is from convex over a plane.
 
@@ -524,10 +523,7 @@ def evaluate_convexity(
         seed: As in `evaluate_surface`; also for the starting vectors.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
             than colors show.
-        batch_size: As in `hessian_product`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_surface`.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossSurface` with the values `"largest"` and `"smallest"`, the
@@ -547,16 +543,7 @@ def evaluate_convexity(
     """
     grid = Grid.of(number_of_points, extent)
     check_number("tolerance", tolerance, minimum=0, below=1)
-    call = Evaluation(
-        model,
-        [one_dataset(x, y)],
-        LossSurface,
-        metric="convexity",
-        batch_size=batch_size,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, [one_dataset(x, y)], LossSurface, options)
     check_backend("Curvature", DIFFERENTIATORS)
     check_choice("ignore", ignore, IGNORE_RULES)
     directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
@@ -564,8 +551,8 @@ def evaluate_convexity(
     chosen = [bool(unit.any()) for unit in scales(model, None, ignore, layers)]
     others = {"ignore": np.array(chosen), "tolerance": np.array(tolerance)}
     call.identify(directions=directions, coordinates=grid.axes, **others)
-    options = {"chosen": chosen, "seed": origin.get("seed", 0)}
-    engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
+    how = {"chosen": chosen, "seed": origin.get("seed", 0), "tolerance": tolerance}
+    engine = functools.partial(_convexity_engine, **how)
     (surface,) = call.along(
         [(directions, grid.points)],
         grid.surface,

@@ -5,7 +5,7 @@ the logs of `fit`. Training itself stays the same, to the last bit.
 """
 
 import functools
-from typing import NamedTuple
+from typing import NamedTuple, Unpack
 
 import keras
 import numpy as np
@@ -21,7 +21,6 @@ from losslandscape.basics.checks import (
     import_extra,
     warn,
 )
-from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import schedule_of
 from losslandscape.curvature.autodiff import DIFFERENTIATORS
 from losslandscape.curvature.hessian import meters
@@ -29,6 +28,7 @@ from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import evaluated, preserved
 from losslandscape.measuring.walks import mover
 from losslandscape.paths.trajectory import between_records, legs_of_records, read_history, times_of
@@ -53,7 +53,7 @@ class Settings(NamedTuple):
     seed: int
 
 
-@claiming
+@evaluating
 def training_curvature(
     model,
     history,
@@ -67,10 +67,7 @@ def training_curvature(
     rise=1.0,
     tolerance=1e-2,
     seed=None,
-    batch_size=None,
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    **options: Unpack[Measuring],
 ) -> TrainingCurvature:
     """Measures the curvature of the loss at the records of a training run.
 
@@ -116,10 +113,7 @@ def training_curvature(
         tolerance: As in `hessian_eigenvalues`. Defaults to 1e-2, finer than a plot shows.
         seed: Integer seed for all random vectors. `None` (the default) draws one
             from NumPy's global random state.
-        batch_size: As in `hessian_product`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`; `TrainingCurvature.load` reads it.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `TrainingCurvature`, to be drawn with `plot_training_curvature`. Where the
@@ -135,15 +129,7 @@ def training_curvature(
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), section 3; for momentum,
         appendix B.
     """
-    call = Evaluation(
-        model,
-        [one_dataset(x, y)],
-        TrainingCurvature,
-        batch_size=batch_size,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, [one_dataset(x, y)], TrainingCurvature, options)
     numbers = number_of_probes, number_of_directions
     settings = _settings(measures, *numbers, rise, tolerance, call.seed(seed))
     _check_model(model, settings)

@@ -8,6 +8,7 @@ point θ is trained with a Keras optimizer, each step at a random point of the c
 
 import contextlib
 import functools
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from losslandscape.measuring.datasets import map_arrays, one_dataset, read_datas
 from losslandscape.measuring.engines import evaluator
 from losslandscape.measuring.grids import coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.progress import Progress, Status
 from losslandscape.measuring.state import evaluated
 from losslandscape.measuring.walks import locator
@@ -132,7 +134,7 @@ def fit_curve(
     return control
 
 
-@claiming
+@evaluating
 def evaluate_curve(
     model,
     other,
@@ -141,12 +143,7 @@ def evaluate_curve(
     number_of_points=21,
     *,
     statistics="estimate",
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    **options: Unpack[Measuring],
 ) -> list[LossLine]:
     """Measures the loss on the curve from one model to another.
 
@@ -167,12 +164,7 @@ def evaluate_curve(
         statistics: How to set the moving statistics of `BatchNormalization`, as in
             `evaluate_interpolation`. Defaults to `"estimate"`: those of the control
             point belong to no data.
-        metric: As in `evaluate_interpolation`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_interpolation`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset. Its coordinate is t, from 0 to 1, with the
@@ -189,17 +181,7 @@ def evaluate_curve(
     """
     models = [model, other, control]
     times = coordinates(number_of_points, (0, 1))
-    call = Evaluation(
-        model,
-        datasets,
-        LossLine,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, datasets, LossLine, options)
     check_mixtures(models, ["model", "other", "control"], statistics, call)
     shares = np.stack([(1 - times) ** 2, times**2, 2 * times * (1 - times)], axis=1)
     origin = describe_mixtures([model, other], statistics) | {

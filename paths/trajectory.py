@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -31,6 +32,7 @@ from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset
 from losslandscape.measuring.grids import Grid
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import preserved
 from losslandscape.measuring.walks import straight
 from losslandscape.values.files import no_device, reading_arrays, refusing, writing
@@ -170,7 +172,7 @@ class WeightHistory(keras.callbacks.Callback):
         self._last = _digest(arrays)
 
 
-@claiming
+@evaluating
 def evaluate_trajectory(
     model,
     history,
@@ -180,12 +182,7 @@ def evaluate_trajectory(
     *,
     ignore=None,
     margin=0.2,
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    **options: Unpack[Measuring],
 ) -> LossTrajectory:
     """Measures the loss on the plane that holds most of the path of training.
 
@@ -227,12 +224,7 @@ def evaluate_trajectory(
             reference implementation does with this option.
         margin: How far the plane extends beyond the path, as a fraction of the
             longer side of the path itself. Defaults to 0.2.
-        metric: The metric that the progress bar shows. Defaults to `"loss"`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_lines`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`; `LossTrajectory.load` reads it.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossTrajectory`: the surface, the path on it, and how faithful it is.
@@ -258,17 +250,7 @@ def evaluate_trajectory(
     numbers = Grid.of(number_of_points, (-1, 1)).shape[::-1]
     check_choice("ignore", ignore, IGNORE_RULES)
     check_number("margin", margin, above=0, below=np.inf)
-    call = Evaluation(
-        model,
-        [one_dataset(x, y)],
-        LossTrajectory,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, [one_dataset(x, y)], LossTrajectory, options)
     trained, frozen = _trained_indices(model)
     names, records, runs, times = _read_runs(model, history, [*trained, *frozen])
     center = _arrays(model)
