@@ -62,16 +62,11 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "print_filters",
     "register_filters",
     # Curvature
-    "hessian_eigenvalues",
-    "hessian_spectrum",
+    "Hessian",
     "Spectrum",
     "plot_spectrum",
-    "hessian_trace",
-    "layer_curvature",
     "LayerCurvature",
     "plot_layers",
-    "hessian_product",
-    "directional_curvature",
     "evaluate_convexity",
     "plot_convexity",
     # Basins of a surface
@@ -133,15 +128,7 @@ from losslandscape.basics.checks import (
     warn,
 )
 from losslandscape.curvature.gradients import gradient_direction, worst_direction
-from losslandscape.curvature.hessian import (
-    directional_curvature,
-    evaluate_convexity,
-    hessian_eigenvalues,
-    hessian_product,
-    hessian_spectrum,
-    hessian_trace,
-    layer_curvature,
-)
+from losslandscape.curvature.hessian import Hessian, evaluate_convexity
 from losslandscape.curvature.monitoring import LandscapeLogger, training_curvature
 from losslandscape.directions import (
     direction_between,

@@ -633,35 +633,36 @@ def register_filters(
 ) -> None: ...
 
 # Curvature
-def hessian_eigenvalues(
-    model: keras.Model,
-    x: _Data,
-    y: _Data = None,
-    number: int = 1,
-    which: Literal["largest", "smallest", "magnitude", "both"] = "largest",
-    *,
-    normalize: _Normalize = None,
-    ignore: _Ignore | Literal["auto"] = "auto",
-    layers: _Layers | None = None,
-    tolerance: float = 1e-4,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    verbose: _Verbose = "auto",
-) -> tuple[_Array, list[_Direction]]: ...
-def hessian_spectrum(
-    model: keras.Model,
-    x: _Data,
-    y: _Data = None,
-    number_of_probes: int = 5,
-    steps: int = 80,
-    *,
-    normalize: _Normalize = None,
-    ignore: _Ignore | Literal["auto"] = "auto",
-    layers: _Layers | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    verbose: _Verbose = "auto",
-) -> Spectrum: ...
+class Hessian:
+    def __init__(
+        self,
+        model: keras.Model,
+        x: _Data,
+        y: _Data = None,
+        *,
+        normalize: _Normalize = None,
+        ignore: _Ignore | Literal["auto"] = "auto",
+        layers: _Layers | None = None,
+        batch_size: int | None = None,
+        verbose: _Verbose = "auto",
+    ) -> None: ...
+    def product(self, direction: Sequence[ArrayLike]) -> _Direction: ...
+    def along(self, directions: _Directions) -> _Array: ...
+    def eigenvalues(
+        self,
+        number: int = 1,
+        which: Literal["largest", "smallest", "magnitude", "both"] = "largest",
+        *,
+        tolerance: float = 1e-4,
+        seed: int | None = None,
+    ) -> tuple[_Array, list[_Direction]]: ...
+    def trace(self, number_of_probes: int = 30, *, seed: int | None = None) -> Estimate: ...
+    def spectrum(
+        self, number_of_probes: int = 5, steps: int = 80, *, seed: int | None = None
+    ) -> Spectrum: ...
+    def by_layer(
+        self, number_of_probes: int = 30, *, tolerance: float = 1e-3, seed: int | None = None
+    ) -> LayerCurvature: ...
 
 class Spectrum(_Saved):
     eigenvalues: _Array
@@ -676,33 +677,6 @@ def plot_spectrum(
     width: float | None = None,
     figsize: _Pair | None = None,
 ) -> Axes: ...
-def hessian_trace(
-    model: keras.Model,
-    x: _Data,
-    y: _Data = None,
-    number_of_probes: int = 30,
-    *,
-    normalize: _Normalize = None,
-    ignore: _Ignore | Literal["auto"] = "auto",
-    layers: _Layers | None = None,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    verbose: _Verbose = "auto",
-) -> Estimate: ...
-def layer_curvature(
-    model: keras.Model,
-    x: _Data,
-    y: _Data = None,
-    number_of_probes: int = 30,
-    *,
-    normalize: _Normalize = None,
-    ignore: _Ignore | Literal["auto"] = "auto",
-    layers: _Layers | None = None,
-    tolerance: float = 1e-3,
-    seed: int | None = None,
-    batch_size: int | None = None,
-    verbose: _Verbose = "auto",
-) -> LayerCurvature: ...
 
 class LayerCurvature(_Saved):
     largest: _Array
@@ -717,25 +691,6 @@ def plot_layers(
     metric: Literal["trace", "largest"] = "trace",
     figsize: _Pair | None = None,
 ) -> Axes: ...
-def hessian_product(
-    model: keras.Model,
-    x: _Data,
-    y: _Data = None,
-    *,
-    normalize: _Normalize = None,
-    ignore: _Ignore | Literal["auto"] = "auto",
-    layers: _Layers | None = None,
-    batch_size: int | None = None,
-) -> Callable[[Sequence[ArrayLike]], _Direction]: ...
-def directional_curvature(
-    model: keras.Model,
-    x: _Data,
-    y: _Data = None,
-    *,
-    directions: _Directions,
-    batch_size: int | None = None,
-    verbose: _Verbose = "auto",
-) -> _Array: ...
 def evaluate_convexity(
     model: keras.Model,
     x: _Data,

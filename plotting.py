@@ -541,7 +541,7 @@ def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
 
     Example:
 
-    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
+    >>> plot_spectrum(Hessian(model, x_train, y_train).spectrum(seed=0))
     """
     spectrum = value_of("spectrum", spectrum, Spectrum)
     low, high = spectrum.eigenvalues.min(), spectrum.eigenvalues.max()
@@ -566,7 +566,7 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
     """Draws the curvature of the loss in each layer as bars, the first layer on top.
 
     Args:
-        curvature: A `LayerCurvature` from `layer_curvature`.
+        curvature: A `LayerCurvature` from `Hessian.by_layer`.
         ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
         metric: `"trace"` (the default), with 95% confidence intervals, or
             `"largest"`, the largest eigenvalue.
@@ -581,7 +581,7 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
 
     Example:
 
-    >>> plot_layers(layer_curvature(model, x_train, y_train, seed=0), metric="largest")
+    >>> plot_layers(Hessian(model, x_train, y_train).by_layer(seed=0), metric="largest")
     """
     curvature = value_of("curvature", curvature, LayerCurvature)
     check_choice("metric", metric, tuple(LAYER_METRICS))

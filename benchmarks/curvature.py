@@ -19,7 +19,7 @@ import keras
 from networks import LOSS
 from speed import convolutional_network, table
 
-from losslandscape import hessian_eigenvalues
+from losslandscape import Hessian
 from losslandscape.curvature import hessian
 from losslandscape.measuring.datasets import read_dataset
 
@@ -59,8 +59,8 @@ def ours(model, x, y, batch_size):
     """The eigenvalue and the number of products for it, everything included."""
     counted = mock.patch.object(hessian, "mean_derivative", wraps=hessian.mean_derivative)
     with counted as products:
-        (value,), _ = hessian_eigenvalues(
-            model, x, y, tolerance=TOLERANCE, seed=0, batch_size=batch_size
+        (value,), _ = Hessian(model, x, y, batch_size=batch_size).eigenvalues(
+            tolerance=TOLERANCE, seed=0
         )
     return value, products.call_count
 

@@ -22,10 +22,10 @@ from networks import LOSS, resnet
 from sklearn.datasets import load_digits
 
 from losslandscape import (
+    Hessian,
     WeightHistory,
     evaluate_line,
     evaluate_surface,
-    hessian_trace,
     random_directions,
 )
 from losslandscape.measuring.datasets import read_dataset
@@ -258,9 +258,9 @@ def hessian_product(build):
 
     gradient()
     # The first call traces.
-    hessian_trace(model, x, y, 2, seed=0)
-    few = timed(lambda: hessian_trace(model, x, y, 2, seed=0))
-    many = timed(lambda: hessian_trace(model, x, y, 8, seed=0))
+    Hessian(model, x, y).trace(2, seed=0)
+    few = timed(lambda: Hessian(model, x, y).trace(2, seed=0))
+    many = timed(lambda: Hessian(model, x, y).trace(8, seed=0))
     return (many - few) / 6, timed(gradient)
 
 

@@ -67,7 +67,7 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="auto", b
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, the gradient is 0 or not
-            finite, or for any reason that `hessian_product` has: the derivatives
+            finite, or for any reason that `Hessian` has: the derivatives
             are checked as there.
 
     Reference:
@@ -141,7 +141,7 @@ def worst_direction(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, the gradient is not finite, or
-            for any reason that `hessian_product` has.
+            for any reason that `Hessian` has.
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and

@@ -8,6 +8,7 @@ that does is refused.
 
 import contextlib
 import functools
+import itertools
 from typing import Unpack
 
 import numpy as np
@@ -20,7 +21,6 @@ from losslandscape.basics.checks import (
     check_number,
     import_extra,
 )
-from losslandscape.basics.claims import claiming
 from losslandscape.curvature.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.curvature.derivatives import (
     check_derivatives,
@@ -54,20 +54,25 @@ ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM", "both": "BE"}
 DENSE = 32
 
 
-def hessian_product(
-    model, x, y=None, *, normalize=None, ignore="auto", layers=None, batch_size=None
-):
-    """Makes a function that multiplies the Hessian of the loss by a direction.
+class Hessian:
+    """The Hessian of the loss of a model on a dataset: its eigenvalues, its trace, and more.
+
+    All its methods share one graph, which often takes longer to make than to use. The
+    graph lives as long as this object does. Each call takes the weights that the model
+    has then, and leaves the model as it was.
 
     Example:
 
-    >>> product = hessian_product(model, x_train, y_train)
-    >>> (direction,) = random_directions(model, seed=0)
-    >>> curved = product(direction)
+    >>> hessian = Hessian(model, x_train, y_train)
+    >>> values, directions = hessian.eigenvalues(which="both")
+    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
+    >>> print(hessian.trace(seed=0))
+    >>> plot_spectrum(hessian.spectrum(seed=0))
+    >>> plot_layers(hessian.by_layer(seed=0))
 
     Args:
-        model: A compiled and built `keras.Model`. The Hessian is taken at the weights
-            it has when that function is called.
+        model: A compiled and built `keras.Model`. If it is compiled again or other
+            weights become trainable, make a new `Hessian`: the old one then refuses.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         normalize: `None` (the default) for the Hessian H itself. `"filter"`,
@@ -82,369 +87,254 @@ def hessian_product(
             `random_directions`. Defaults to `None`, all of them.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
-
-    Returns:
-        A function that takes a direction, a list of arrays with the shapes of
-        `model.trainable_variables`, and returns another such list, in single
-        precision, or double for weights in double. It is zero for weights that
-        the loss does not depend on. In half precision it is only as accurate as
-        the model's own gradients. `model` is left as it was.
-
-        Its first call checks, on a few samples, that the Hessian is symmetric
-        and that differences of gradients converge to it, and, on all data, that
-        the differentiated loss is the one that `model.evaluate` reports. If the
-        loss or its derivatives are not finite, the next call checks again.
+        verbose: As in `evaluate_lines`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If the model is not compiled or built, or the backend is not
-            TensorFlow, JAX or Torch; from the first call, if a check fails, an operation has
-            no second derivative, state passes from batch to batch, or the loss
-            is not a mean over samples, for example with `reduction="sum"`.
+        ValueError: If the model is not compiled or built, the backend is not
+            TensorFlow, JAX or Torch, an operation has no second derivative, state
+            passes from batch to batch, or the loss is not a mean over samples, for
+            example with `reduction="sum"`. The methods raise it, too, if the Hessian
+            is not finite, or a check fails: the first product checks, on a few
+            samples, that the Hessian is symmetric and that differences of gradients
+            converge to it. Every call, of `product` only the first, checks on all data
+            that the differentiated loss is the one that `model.evaluate` reports.
+        ImportError: If SciPy is not installed (the extra `analysis`), except by
+            `product` and `along`.
 
     Reference:
         Pearlmutter, 1994, "Fast exact multiplication by the Hessian". The scales
         follow from the directions of [Li et al., 2018](
         https://arxiv.org/abs/1712.09913), section 4.
     """
-    _units(model, normalize, ignore, layers)
-    multiply = _multiplier(model, read_dataset(model, one_dataset(x, y), batch_size))
 
-    def product(direction):
-        direction = check_direction(model, direction)
-        with evaluated(model) as state:
-            # Those of the weights that the model has now.
-            units = scales(model, normalize, ignore, layers)
-            return _times(units, multiply(state, _times(units, direction)))
+    def __init__(
+        self,
+        model,
+        x,
+        y=None,
+        *,
+        normalize=None,
+        ignore="auto",
+        layers=None,
+        batch_size=None,
+        verbose="auto",
+    ):
+        check_compiled(model)
+        check_backend("Curvature", DIFFERENTIATORS)
+        self.model, self._verbose = model, verbose
+        self._rules = {"normalize": normalize, "ignore": ignore, "layers": layers}
+        scales(model, **self._rules)
+        status = Status(verbose)
+        data = read_dataset(model, one_dataset(x, y), batch_size)
+        status.announce("Preparing the Hessian")
+        self._products = _Products(model, data)
 
-    return product
+    def product(self, direction):
+        """Multiplies the Hessian by a direction.
 
+        Args:
+            direction: A list of arrays with the shapes of `model.trainable_variables`.
 
-@claiming
-def directional_curvature(model, x, y=None, *, directions, batch_size=None, verbose="auto"):
-    """Computes the second derivative of the loss along directions, dᵀHd.
+        Returns:
+            Another such list, in single precision, or double for weights in double. It
+            is zero for weights that the loss does not depend on, and may not be finite.
+            In half precision it is only as accurate as the model's own gradients.
+        """
+        direction = check_direction(self.model, direction)
+        with self._matrix() as matrix:
+            return _times(matrix.units, matrix.product(_times(matrix.units, direction)))
 
-    It predicts how wide a minimum is; see `quadratic_half_widths`.
+    def along(self, directions):
+        """Computes the second derivative of the loss along directions, dᵀHd.
 
-    Example:
+        It predicts how wide a minimum is; see `quadratic_half_widths`.
 
-    >>> directions = random_directions(model, 10, seed=0)
-    >>> curvatures = directional_curvature(model, x_train, y_train, directions=directions)
-    >>> curvatures.shape
-    (10,)
+        Args:
+            directions: List of directions, for example of `random_directions`. They are
+                taken as they are, whatever `normalize` is.
 
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        directions: List of directions, for example of `random_directions`.
-        batch_size: As in `hessian_product`.
-        verbose: As in `evaluate_lines`; the bar counts the directions.
-
-    Returns:
-        Float array of shape `(k,)`, one number per direction. Its mean over many
-        filter-normalized random ones is `hessian_trace(normalize="filter")`.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If a direction does not fit the model, the Hessian is not
-            finite, or for any reason that `hessian_product` has.
-    """
-    units = _units(model, None, None, None)
-    directions = check_directions(model, directions)
-    status = _prepare(verbose)
-    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
-        counted = tracked(directions, status, "direction")
+        Returns:
+            Float array of shape `(k,)`, one number per direction. Its mean over many
+            filter-normalized random ones is the trace with `normalize="filter"`.
+        """
+        directions = check_directions(self.model, directions)
         curvatures = []
-        for each in counted:
-            curvatures.append(_dot(each, operator.product(each)))
-            _check_finite(curvatures)
-    return np.array(curvatures)
+        with self._compared_matrix() as matrix:
+            for each in tracked(directions, Status(self._verbose), "direction"):
+                curvatures.append(_dot(each, matrix.product(each)))
+                _check_finite(curvatures)
+        return np.array(curvatures)
 
+    def eigenvalues(self, number=1, which="largest", *, tolerance=1e-4, seed=None):
+        """Finds the extreme eigenvalues and their directions.
 
-@claiming
-def hessian_eigenvalues(
-    model,
-    x,
-    y=None,
-    number=1,
-    which="largest",
-    *,
-    normalize=None,
-    ignore="auto",
-    layers=None,
-    tolerance=1e-4,
-    seed=None,
-    batch_size=None,
-    verbose="auto",
-):
-    """Finds the extreme eigenvalues of the Hessian and their directions.
+        Args:
+            number: How many: fewer than the model has parameters, or up to all of
+                them if it has at most 32. Defaults to 1.
+            which: `"largest"` (the default), `"smallest"`, that is, the most negative
+                ones, `"magnitude"`, the largest in absolute value, or `"both"`, the
+                largest and the smallest: twice `number`. With `number=1` they span
+                the plane in which the loss curves most upwards and most downwards.
+            tolerance: Relative accuracy. Defaults to 1e-4; single precision allows
+                little more.
+            seed: Integer seed for the starting vector. `None` (the default) draws
+                one from NumPy's global random state.
 
-    Example:
+        Returns:
+            A float array of shape `(number,)`, the most extreme value first (for
+            `"both"` of twice that length, the largest before the smallest), and a
+            list of directions, each a list of arrays with the shapes of
+            `model.trainable_variables`. They are T times the eigenvectors of length
+            1, so the second derivative of the loss along each is its eigenvalue.
 
-    >>> values, directions = hessian_eigenvalues(model, x_train, y_train, which="both")
-    >>> plot_loss_3D(model, "levels", x_train, y_train, directions=directions)
+        Raises:
+            scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
+                found; it holds those that were.
+        """
+        check_integer("number", number, minimum=1)
+        check_choice("which", which, tuple(ENDS))
+        check_number("tolerance", tolerance, minimum=0, below=1)
+        import_extra("scipy.sparse.linalg", "analysis")
+        total = 2 * number if which == "both" else number
+        options = {"tolerance": tolerance, "seed": resolve_seed(seed)}
+        with self._counted_matrix(None) as matrix:
+            values, directions = _eigenpairs(matrix, total, ENDS[which], **options)
+        _check_finite(values)
+        return values, directions
 
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        number: How many: fewer than the model has parameters, or up to all of
-            them if it has at most 32. Defaults to 1.
-        which: `"largest"` (the default), `"smallest"`, that is, the most negative
-            ones, `"magnitude"`, the largest in absolute value, or `"both"`, the
-            largest and the smallest: twice `number`. With `number=1` they span
-            the plane in which the loss curves most upwards and most downwards.
-        normalize: As in `hessian_product`; what stays put does not count.
-        ignore: As in `hessian_product`.
-        layers: As in `hessian_product`.
-        tolerance: Relative accuracy. Defaults to 1e-4; single precision allows
-            little more.
-        seed: Integer seed for the starting vector. `None` (the default) draws
-            one from NumPy's global random state.
-        batch_size: As in `hessian_product`.
-        verbose: As in `evaluate_lines`; the bar counts the products with the
-            Hessian, whose number is not known in advance.
+    def trace(self, number_of_probes=30, *, seed=None):
+        """Estimates the trace, the sum of all eigenvalues.
 
-    Returns:
-        A float array of shape `(number,)`, the most extreme value first (for
-        `"both"` of twice that length, the largest before the smallest), and a
-        list of directions, each a list of arrays with the shapes of
-        `model.trainable_variables`. They are T times the eigenvectors of length
-        1, so the second derivative of the loss along each is its eigenvalue.
+        With `normalize` it is the mean second derivative of the loss along such random
+        directions.
 
-    Raises:
-        ImportError: If SciPy is not installed (the extra `analysis`).
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value, the Hessian is not
-            finite, or for any reason that `hessian_product` has.
-        scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
-            found; it holds those that were.
-    """
-    check_integer("number", number, minimum=1)
-    check_choice("which", which, tuple(ENDS))
-    check_number("tolerance", tolerance, minimum=0, below=1)
-    import_extra("scipy.sparse.linalg", "analysis")
-    units = _units(model, normalize, ignore, layers)
-    status = _prepare(verbose)
-    total = 2 * number if which == "both" else number
-    with (
-        _operator(model, one_dataset(x, y), batch_size, units) as operator,
-        _counted(operator, None, status) as counted,
-    ):
-        values, directions = _eigenpairs(
-            counted, total, ENDS[which], tolerance=tolerance, seed=resolve_seed(seed)
-        )
-    _check_finite(values)
-    return values, directions
+        Args:
+            number_of_probes: How many random vectors of ±1 to use, at least 2. The
+                error falls with the square root of this number. Defaults to 30.
+            seed: Integer seed for the vectors. `None` (the default) draws one from
+                NumPy's global random state.
 
+        Returns:
+            An `Estimate(mean, low, high)` with the 95% confidence interval.
 
-@claiming
-def hessian_trace(
-    model,
-    x,
-    y=None,
-    number_of_probes=30,
-    *,
-    normalize=None,
-    ignore="auto",
-    layers=None,
-    seed=None,
-    batch_size=None,
-    verbose="auto",
-):
-    """Estimates the trace of the Hessian, the sum of all its eigenvalues.
+        Reference:
+            Hutchinson, 1989, "A stochastic estimator of the trace of the influence
+            matrix".
+        """
+        check_integer("number_of_probes", number_of_probes, minimum=2)
+        import_extra("scipy.stats", "analysis")
+        seed = resolve_seed(seed)
+        with self._compared_matrix() as matrix:
+            samples = _trace_samples(matrix, number_of_probes, seed, Status(self._verbose))
+        return confidence_interval(samples.sum(axis=1))
 
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        number_of_probes: How many random vectors of ±1 to use, at least 2. The
-            error falls with the square root of this number. Defaults to 30.
-        normalize: As in `hessian_product`. The trace is then the mean second
-            derivative of the loss along such random directions.
-        ignore: As in `hessian_product`.
-        layers: As in `hessian_product`.
-        seed: Integer seed for the vectors. `None` (the default) draws one from
-            NumPy's global random state.
-        batch_size: As in `hessian_product`.
-        verbose: As in `evaluate_lines`; the bar counts the random vectors.
+    def spectrum(self, number_of_probes=5, steps=80, *, seed=None) -> Spectrum:
+        """Estimates the distribution of the eigenvalues.
 
-    Returns:
-        An `Estimate(mean, low, high)` with the 95% confidence interval.
+        Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
+        of the Hessian within its Krylov space, with weights that sum to 1.
 
-    Raises:
-        ImportError: If SciPy is not installed (the extra `analysis`).
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value, the Hessian is not
-            finite, or for any reason that `hessian_product` has.
+        Args:
+            number_of_probes: How many random vectors. Defaults to 5.
+            steps: How many products per vector, capped at the number of parameters.
+                More steps resolve more of the bulk; the extremes are found first.
+                Defaults to 80.
+            seed: Integer seed for the vectors. `None` (the default) draws one from
+                NumPy's global random state.
 
-    Reference:
-        Hutchinson, 1989, "A stochastic estimator of the trace of the influence
-        matrix".
-    """
-    check_integer("number_of_probes", number_of_probes, minimum=2)
-    import_extra("scipy.stats", "analysis")
-    units = _units(model, normalize, ignore, layers)
-    status = _prepare(verbose)
-    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
-        samples = _trace_samples(operator, number_of_probes, resolve_seed(seed), status)
-    return confidence_interval(samples.sum(axis=1))
+        Returns:
+            A `Spectrum`, to be drawn with `plot_spectrum`.
 
+        Reference:
+            [Ghorbani et al., 2019](https://arxiv.org/abs/1901.10159), section 2.
+        """
+        check_integer("number_of_probes", number_of_probes, minimum=1)
+        check_integer("steps", steps, minimum=1)
+        linalg = import_extra("scipy.linalg", "analysis")
+        seed = resolve_seed(seed)
+        generator = np.random.default_rng(seed)
+        size = sum(map(np.count_nonzero, scales(self.model, **self._rules)))
+        steps = min(steps, size)
+        eigenvalues, shares = [], []
+        with self._counted_matrix(number_of_probes * steps) as matrix:
+            for _ in range(number_of_probes):
+                diagonal, beside = _lanczos(matrix, steps, generator)
+                values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
+                # Fewer than `steps` if the vector spans less; the padding has no share.
+                missing = (0, steps - len(values))
+                eigenvalues.append(np.pad(values, missing, mode="edge"))
+                shares.append(np.pad(vectors[0] ** 2, missing))
+        metadata = {"model": self.model.name, "parameters": size, "seed": seed}
+        metadata |= _describe(**self._rules)
+        return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
 
-@claiming
-def hessian_spectrum(
-    model,
-    x,
-    y=None,
-    number_of_probes=5,
-    steps=80,
-    *,
-    normalize=None,
-    ignore="auto",
-    layers=None,
-    seed=None,
-    batch_size=None,
-    verbose="auto",
-):
-    """Estimates the distribution of the eigenvalues of the Hessian.
+    def by_layer(self, number_of_probes=30, *, tolerance=1e-3, seed=None) -> LayerCurvature:
+        """Measures the curvature of the loss in each layer, while all others stay put.
 
-    Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
-    of the Hessian within its Krylov space, with weights that sum to 1.
+        Args:
+            number_of_probes: How many random vectors, as in `trace`. The same ones serve
+                for all layers, so their traces sum to that of the whole. Defaults to 30.
+            tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-3.
+            seed: Integer seed for the random vectors. `None` (the default) draws one
+                from NumPy's global random state.
 
-    Example:
+        Returns:
+            A `LayerCurvature`, to be drawn with `plot_layers`. Layers that stay put are
+            left out.
 
-    >>> plot_spectrum(hessian_spectrum(model, x_train, y_train, seed=0))
+        Reference:
+            [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
+            created equal?", and [Chatterji et al., 2020](
+            https://arxiv.org/abs/1912.00528) compare layers by moving one at a time.
+        """
+        check_integer("number_of_probes", number_of_probes, minimum=2)
+        check_number("tolerance", tolerance, minimum=0, below=1)
+        for module in ("scipy.stats", "scipy.sparse.linalg"):
+            import_extra(module, "analysis")
+        seed, status = resolve_seed(seed), Status(self._verbose)
+        traces, largest, sizes = [], [], []
+        with self._compared_matrix() as matrix:
+            groups = _by_layer(self.model, matrix.units)
+            samples = _trace_samples(matrix, number_of_probes, seed, status)
+            for _, members in tracked(groups, status, "layer"):
+                kept = [unit * (index in members) for index, unit in enumerate(matrix.units)]
+                layer = _Operator(matrix.product, kept)
+                values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+                _check_finite(values)
+                largest.append(values[0])
+                traces.append(confidence_interval(samples[:, members].sum(axis=1)))
+                sizes.append(layer.size)
+        metadata = {"model": self.model.name, "parameters": sizes, "seed": seed}
+        rules = self._rules | {"layers": None}
+        metadata |= _describe(**rules) | {"layers": [name for name, _ in groups]}
+        return LayerCurvature(np.array(largest), np.array(traces), metadata)
 
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        number_of_probes: How many random vectors. Defaults to 5.
-        steps: How many products per vector, capped at the number of parameters.
-            More steps resolve more of the bulk; the extremes are found first.
-            Defaults to 80.
-        normalize: As in `hessian_product`; what stays put does not count.
-        ignore: As in `hessian_product`.
-        layers: As in `hessian_product`.
-        seed: Integer seed for the vectors. `None` (the default) draws one from
-            NumPy's global random state.
-        batch_size: As in `hessian_product`.
-        verbose: As in `evaluate_lines`; the bar counts the products with the
-            Hessian.
+    def _matrix(self):
+        """T·H·T at the weights that the model has now."""
+        self._products.check_model()
+        return _bound(self._products, self.model, **self._rules)
 
-    Returns:
-        A `Spectrum`, to be drawn with `plot_spectrum`.
+    def _compared_matrix(self):
+        """The same, of which the first product compares the loss with `model.evaluate` again."""
+        self._products.compare_again()
+        return self._matrix()
 
-    Raises:
-        ImportError: If SciPy is not installed (the extra `analysis`).
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value, the Hessian is not
-            finite, or for any reason that `hessian_product` has.
+    @contextlib.contextmanager
+    def _counted_matrix(self, number):
+        """The same, with a bar that counts its products."""
+        progress = Progress(number, Status(self._verbose), unit="product")
+        with self._compared_matrix() as matrix:
 
-    Reference:
-        [Ghorbani et al., 2019](https://arxiv.org/abs/1901.10159), section 2.
-    """
-    check_integer("number_of_probes", number_of_probes, minimum=1)
-    check_integer("steps", steps, minimum=1)
-    linalg = import_extra("scipy.linalg", "analysis")
-    units = _units(model, normalize, ignore, layers)
-    status = _prepare(verbose)
-    seed = resolve_seed(seed)
-    generator = np.random.default_rng(seed)
-    size = sum(map(np.count_nonzero, units))
-    steps = min(steps, size)
-    eigenvalues, shares = [], []
-    with (
-        _operator(model, one_dataset(x, y), batch_size, units) as operator,
-        _counted(operator, number_of_probes * steps, status) as counted,
-    ):
-        for _ in range(number_of_probes):
-            diagonal, beside = _lanczos(counted, steps, generator)
-            values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
-            # Fewer than `steps` if the vector spans less; the padding has no share.
-            missing = (0, steps - len(values))
-            eigenvalues.append(np.pad(values, missing, mode="edge"))
-            shares.append(np.pad(vectors[0] ** 2, missing))
-    metadata = {"model": model.name, "parameters": size, "seed": seed}
-    metadata |= _describe(normalize, ignore, layers)
-    return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
+            def product(direction):
+                moved = matrix.product(direction)
+                progress.advance(1)
+                return moved
 
-
-@claiming
-def layer_curvature(
-    model,
-    x,
-    y=None,
-    number_of_probes=30,
-    *,
-    normalize=None,
-    ignore="auto",
-    layers=None,
-    tolerance=1e-3,
-    seed=None,
-    batch_size=None,
-    verbose="auto",
-) -> LayerCurvature:
-    """Measures the curvature of the loss in each layer, while all others stay put.
-
-    Example:
-
-    >>> curvature = layer_curvature(model, x_train, y_train, normalize="filter", seed=0)
-    >>> plot_layers(curvature)
-
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        number_of_probes: As in `hessian_trace`. The same random vectors serve for
-            all layers, so their traces sum to that of the whole. Defaults to 30.
-        normalize: As in `hessian_product`; layers that stay put are left out.
-        ignore: As in `hessian_product`.
-        layers: As in `hessian_product`.
-        tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-3.
-        seed: Integer seed for the random vectors. `None` (the default) draws one
-            from NumPy's global random state.
-        batch_size: As in `hessian_product`.
-        verbose: As in `evaluate_lines`; one bar counts the random vectors,
-            another one the layers.
-
-    Returns:
-        A `LayerCurvature`, to be drawn with `plot_layers`.
-
-    Raises:
-        ImportError: If SciPy is not installed (the extra `analysis`).
-        TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value, the Hessian is not
-            finite, or for any reason that `hessian_product` has.
-
-    Reference:
-        [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
-        created equal?", and [Chatterji et al., 2020](
-        https://arxiv.org/abs/1912.00528) compare layers by moving one at a time.
-    """
-    check_integer("number_of_probes", number_of_probes, minimum=2)
-    check_number("tolerance", tolerance, minimum=0, below=1)
-    for module in ("scipy.stats", "scipy.sparse.linalg"):
-        import_extra(module, "analysis")
-    units = _units(model, normalize, ignore, layers)
-    status = _prepare(verbose)
-    seed = resolve_seed(seed)
-    traces, largest, sizes = [], [], []
-    groups = _by_layer(model, units)
-    with _operator(model, one_dataset(x, y), batch_size, units) as operator:
-        samples = _trace_samples(operator, number_of_probes, seed, status)
-        for _, members in tracked(groups, status, "layer"):
-            kept = [unit * (index in members) for index, unit in enumerate(units)]
-            layer = _Operator(operator.product, kept)
-            values, _ = _eigenpairs(layer, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
-            _check_finite(values)
-            largest.append(values[0])
-            traces.append(confidence_interval(samples[:, members].sum(axis=1)))
-            sizes.append(layer.size)
-    metadata = {"model": model.name, "parameters": sizes, "seed": seed}
-    metadata |= _describe(normalize, ignore, None) | {"layers": [name for name, _ in groups]}
-    return LayerCurvature(np.array(largest), np.array(traces), metadata)
+            try:
+                yield _Operator(product, matrix.units)
+            finally:
+                progress.finish()
 
 
 def meters(model, data, *, number_of_probes, tolerance, seed):
@@ -455,29 +345,29 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
     Args:
         model: A compiled and built `keras.Model`.
         data: A `Dataset`.
-        number_of_probes: As in `hessian_trace`.
-        tolerance: As in `hessian_eigenvalues`.
+        number_of_probes: As in `Hessian.trace`.
+        tolerance: As in `Hessian.eigenvalues`.
         seed: Integer seed, the same each time.
 
     Returns:
         Dict of functions without arguments, by name. They return a float, or an
         `Estimate`: NaN where the Hessian is not finite, or all filters are zero.
     """
-    multiply = _multiplier(model, data)
+    products = _Products(model, data)
 
     def largest(normalize):
         try:
-            units = scales(model, normalize)
+            scales(model, normalize)
         except ValueError:
             # All filters are zero, as they may be before training.
             return float("nan")
-        with _bound(multiply, model, units) as operator:
-            values, _ = _eigenpairs(operator, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
+        with _bound(products, model, normalize) as matrix:
+            values, _ = _eigenpairs(matrix, 1, ENDS["largest"], tolerance=tolerance, seed=seed)
         return float(values[0])
 
     def trace():
-        with _bound(multiply, model, scales(model)) as operator:
-            samples = list(_draw_trace(operator, number_of_probes, seed, Status(0)))
+        with _bound(products, model) as matrix:
+            samples = list(_draw_trace(matrix, number_of_probes, seed, Status(0)))
         return confidence_interval(np.sum(samples, axis=1))
 
     return {
@@ -516,7 +406,7 @@ def evaluate_convexity(
         directions: As in `evaluate_surface`.
         layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
             of these layers.
-        ignore: As in `hessian_product`, for the eigenvalues. Random directions leave
+        ignore: As in `Hessian`, for the eigenvalues. Random directions leave
             biases and normalization parameters where they are anyway. `"biasbn"` is
             what the reference implementation does. Defaults to `None`.
         extent: As in `evaluate_surface`.
@@ -536,7 +426,7 @@ def evaluate_convexity(
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or for any reason
-            that `hessian_product` has.
+            that `Hessian` has.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
@@ -587,44 +477,66 @@ class _Operator:
         return [unit * part.reshape(unit.shape) for unit, part in parts]
 
 
-def _prepare(verbose):
-    """The status of a call, which says why the first product takes long."""
-    status = Status(verbose)
-    status.announce("Preparing the Hessian")
-    return status
+class _Products:
+    """Products of H with directions, at the weights that a model has now; one graph for all."""
 
+    def __init__(self, model, data):
+        """Takes a model and a `Dataset`."""
+        self._model, self._data = model, data
+        self._made_for = _in_the_graph(model)
+        with evaluated(model):
+            self._differentiate, self._batches = differentiator(model, data)
+        self._is_checked = self._is_compared = False
 
-def _units(model, normalize, ignore, layers):
-    check_compiled(model)
-    check_backend("Curvature", DIFFERENTIATORS)
-    return scales(model, normalize, ignore, layers)
-
-
-def _operator(model, data, batch_size, units):
-    return _bound(_multiplier(model, read_dataset(model, data, batch_size)), model, units)
-
-
-@contextlib.contextmanager
-def _bound(multiply, model, units):
-    """Yields T·H·T at the weights that a model has now; many products need one `State` only."""
-    with evaluated(model) as state:
-        yield _Operator(functools.partial(multiply, state), units)
-
-
-@contextlib.contextmanager
-def _counted(operator, number, status):
-    """Yields the same matrix, with a bar that counts its products."""
-    progress = Progress(number, status, unit="product")
-
-    def product(direction):
-        moved = operator.product(direction)
-        progress.advance(1)
+    def __call__(self, state, direction):
+        """Multiplies H by a direction, at the weights of a `State`'s model."""
+        differentiate, batches = self._differentiate, self._batches
+        if self._is_compared:
+            return mean_derivative(state, differentiate, batches, direction, "product")[1]
+        reported = reported_loss(self._model, self._data)
+        # If they are not finite, the checks cannot decide, so a later product repeats them.
+        is_decided = self._is_checked or check_derivatives(
+            state, differentiate, next(iter(batches))
+        )
+        loss, moved = mean_derivative(state, differentiate, batches, direction, "product")
+        if np.isfinite([loss, reported]).all():
+            self._compare(loss, reported)
+            self._is_checked = self._is_compared = is_decided
         return moved
 
-    try:
-        yield _Operator(product, operator.units)
-    finally:
-        progress.finish()
+    def compare_again(self):
+        """Lets the next product compare the loss with what `model.evaluate` reports."""
+        self._is_compared = False
+
+    def check_model(self):
+        """Refuses a model that was compiled again, or trains other weights."""
+        pairs = itertools.zip_longest(self._made_for, _in_the_graph(self._model))
+        if any(one is not other for one, other in pairs):
+            raise ValueError(
+                "`model` was compiled again, or trains other weights, since this `Hessian` was "
+                "made, which is that of the loss it had then. Make a new one."
+            )
+
+    def _compare(self, loss, reported):
+        try:
+            check_loss(self._model, loss, reported)
+        except ValueError as error:
+            if self._is_checked:
+                error.add_note("They agreed before: `model` has changed. Make a new `Hessian`.")
+            raise
+
+
+def _in_the_graph(model):
+    """What tells a model from the same one trained otherwise; each `compile` makes an optimizer."""
+    return [*model.trainable_variables, model.loss, model.optimizer]
+
+
+@contextlib.contextmanager
+def _bound(products, model, normalize=None, ignore="auto", layers=None):
+    """Yields T·H·T at the weights that a model has now; many products need one `State` only."""
+    with evaluated(model) as state:
+        units = scales(model, normalize, ignore, layers)
+        yield _Operator(functools.partial(products, state), units)
 
 
 def _describe(normalize, ignore, layers):
@@ -667,34 +579,13 @@ def _draw_trace(operator, number, seed, status):
         yield [np.vdot(part, moved) for part, moved in pairs]
 
 
-def _multiplier(model, data):
-    """The function that multiplies H, at the weights of a `State`'s model, by a direction."""
-    differentiate, batches = differentiator(model, data)
-    is_checked = False
-
-    def multiply(state, direction):
-        nonlocal is_checked
-        # If derivatives are not finite, the checks cannot decide, so a later product repeats them.
-        if is_checked:
-            return mean_derivative(state, differentiate, batches, direction, "product")[1]
-        reported = reported_loss(model, data)
-        is_decided = check_derivatives(state, differentiate, next(iter(batches)))
-        loss, moved = mean_derivative(state, differentiate, batches, direction, "product")
-        if np.isfinite([loss, reported]).all():
-            check_loss(model, loss, reported)
-            is_checked = is_decided
-        return moved
-
-    return multiply
-
-
 def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
     (dataset,), move, values = data, mover(state), state.values
     evaluate = evaluator(state.model, interrupt)
     units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
-    multiply = functools.partial(_multiplier(state.model, dataset), state)
-    operator = _Operator(multiply, units)
+    products = functools.partial(_Products(state.model, dataset), state)
+    operator = _Operator(products, units)
 
     def measure(directions, points):
         tensors = to_tensors(directions)

@@ -106,11 +106,11 @@ def training_curvature(
             (the default) takes that of the model's optimizer if this is `SGD`: its
             schedule at the steps of the records, if it has one, and otherwise its
             current learning rate.
-        number_of_probes: As in `hessian_trace`. Defaults to 10.
+        number_of_probes: As in `Hessian.trace`. Defaults to 10.
         number_of_directions: For the half-width, at least 2. Defaults to 5.
         rise: As in `half_widths`. Defaults to 1.0. The half-width is infinite if a loss
             has not risen that far at the coordinate 16.
-        tolerance: As in `hessian_eigenvalues`. Defaults to 1e-2, finer than a plot shows.
+        tolerance: As in `Hessian.eigenvalues`. Defaults to 1e-2, finer than a plot shows.
         seed: Integer seed for all random vectors. `None` (the default) draws one
             from NumPy's global random state.
         **options: How it is measured; see `Measuring`.
@@ -123,7 +123,7 @@ def training_curvature(
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, or for any reason that
-            `read_history` or `hessian_product` has.
+            `read_history` or `Hessian` has.
 
     Reference:
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), section 3; for momentum,
@@ -198,7 +198,7 @@ class LandscapeLogger(keras.callbacks.Callback):
         tolerance: As in `training_curvature`.
         seed: As in `training_curvature`. Defaults to 0, since it must not change what
             training draws.
-        batch_size: As in `training_curvature`.
+        batch_size: As in `Measuring`.
 
     Attributes:
         curvature: A `TrainingCurvature` of what was measured so far, with the thresholds

@@ -13,6 +13,7 @@ from keras import layers
 from matplotlib import pyplot as plt
 
 from losslandscape import (
+    Hessian,
     WeightHistory,
     animate_path,
     confidence_interval,
@@ -20,9 +21,6 @@ from losslandscape import (
     evaluate_line,
     evaluate_plane,
     half_widths,
-    hessian_eigenvalues,
-    hessian_spectrum,
-    hessian_trace,
     plot_convexity,
     plot_interpolation,
     plot_levels,
@@ -118,9 +116,10 @@ def draw_ways(networks, datasets, arguments):
 
 
 def draw_curvature(model, data, arguments):
-    spectrum = hessian_spectrum(model, *data, number_of_probes=3, steps=60, seed=0)
+    hessian = Hessian(model, *data)
+    spectrum = hessian.spectrum(number_of_probes=3, steps=60, seed=0)
     save(plot_spectrum(spectrum), arguments.output / "beyond-spectrum.png")
-    _, directions = hessian_eigenvalues(model, *data, 2, seed=0)
+    _, directions = hessian.eigenvalues(2, seed=0)
     plot_loss_3D(
         model,
         "levels",
@@ -139,8 +138,9 @@ def draw_curvature(model, data, arguments):
 
 
 def table_row(name, model, data, test, arguments):
-    (largest, smallest), _ = hessian_eigenvalues(model, *data, which="both", seed=0)
-    trace = hessian_trace(model, *data, arguments.probes, seed=0)
+    hessian = Hessian(model, *data)
+    (largest, smallest), _ = hessian.eigenvalues(which="both", seed=0)
+    trace = hessian.trace(arguments.probes, seed=0)
     line = evaluate_line(model, *data, 41, number_of_directions=10, seed=0, verbose=2)
     accuracy = model.evaluate(*test, verbose=0, return_dict=True)["accuracy"]
     width = confidence_interval(half_widths(line))

@@ -13,6 +13,7 @@ from beyond import build, save
 from experiment import flags, prepare, write_table
 
 from losslandscape import (
+    Hessian,
     WeightHistory,
     evaluate_barriers,
     evaluate_line,
@@ -21,9 +22,6 @@ from losslandscape import (
     evaluate_trajectory,
     fit_curve,
     gradient_direction,
-    hessian_eigenvalues,
-    hessian_spectrum,
-    layer_curvature,
     plot_barriers,
     plot_curve,
     plot_layers,
@@ -82,7 +80,7 @@ def train_network(data, optimizer, epochs, seed=0, callbacks=()):
 
 def draw_layers(model, data, arguments):
     """The curvature in each layer, and the loss where only that layer moves."""
-    curvature = layer_curvature(model, *data, normalize="filter", seed=0)
+    curvature = Hessian(model, *data, normalize="filter").by_layer(seed=0)
     save(plot_layers(curvature), arguments.output / "hidden-layers.png")
     names = curvature.metadata["layers"]
     number = arguments.directions
@@ -115,9 +113,9 @@ def line(model, data, arguments, **options):
 
 def draw_saddle(model, data, arguments):
     """A random plane, which shows no saddle, and that of the extreme eigenvalues."""
-    scales = {"normalize": "filter", "seed": 0}
-    spectrum = hessian_spectrum(model, *data, 3, 40, **scales)
-    _, extremes = hessian_eigenvalues(model, *data, which="both", tolerance=1e-2, **scales)
+    hessian = Hessian(model, *data, normalize="filter")
+    spectrum = hessian.spectrum(3, 40, seed=0)
+    _, extremes = hessian.eigenvalues(which="both", tolerance=1e-2, seed=0)
     planes = {"random": random_directions(model, 2, seed=0), "eigenvectors": extremes}
     rows = []
     for name, directions in planes.items():

@@ -44,12 +44,12 @@ from matplotlib import pyplot as plt
 from networks import FAMILIES
 
 from losslandscape import (
+    Hessian,
     LossSurface,
     confidence_interval,
     convex_level,
     evaluate_convexity,
     evaluate_surface,
-    hessian_eigenvalues,
     non_convexity,
     number_of_basins,
     plot_convexity,
@@ -232,7 +232,7 @@ def extremes(model, x, y):
     """The largest and the smallest eigenvalue, which show whether the minimum is one."""
     # In batches, since second derivatives of large images and deep networks take much memory.
     options = {"normalize": "filter", "tolerance": 0.01, "batch_size": 250, "seed": 0}
-    eigenvalues, _ = hessian_eigenvalues(model, x, y, which="both", **options)
+    eigenvalues, _ = Hessian(model, x, y, **options).eigenvalues(which="both")
     return dict(zip(("largest", "smallest"), map(float, eigenvalues), strict=True))
 
 

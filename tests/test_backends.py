@@ -246,8 +246,8 @@ before = [ops.convert_to_numpy(variable) for variable in model.variables]
 directions = ll.random_directions(model, 2, ignore=None, seed=0)
 show("direction", flat(directions[0]))
 # The last of the batches of 20 is smaller.
-show("product", flat(ll.hessian_product(model, data, batch_size=20)(directions[0])))
-values, vectors = ll.hessian_eigenvalues(model, data, which="both", seed=0, verbose=0)
+show("product", flat(ll.Hessian(model, data, batch_size=20).product(directions[0])))
+values, vectors = ll.Hessian(model, data, verbose=0).eigenvalues(which="both", seed=0)
 show("eigenvalues", values)
 show("eigenvector", flat(vectors[0]) * np.sign(flat(vectors[0])[0]))
 options = {"number_of_points": 2, "extent": (0, 0.5), "directions": directions, "verbose": 0}
@@ -256,13 +256,14 @@ show("convexity", [convexity.values[name] for name in ("largest", "smallest", "l
 show("gradient", flat(ll.gradient_direction(model, data, normalize=None)))
 for now, then in zip(model.variables, before, strict=True):
     np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
-show("halved", 2 * flat(ll.hessian_product(network(Halved), data, batch_size=50)(directions[0])))
+halved = ll.Hessian(network(Halved), data, batch_size=50)
+show("halved", 2 * flat(halved.product(directions[0])))
 other = norms()
 (direction,) = ll.random_directions(other, ignore=None, seed=0)
-show("norms", flat(ll.hessian_product(other, data)(direction)))
+show("norms", flat(ll.Hessian(other, data).product(direction)))
 state = compiled(keras.Sequential([keras.Input((4,)), layers.Dense(3, "softmax"), Memory()]))
 try:
-    ll.hessian_trace(state, data, verbose=0)
+    ll.Hessian(state, data, verbose=0).trace()
 except ValueError as error:
     assert "passes from batch to batch" in str(error) and "last" in str(error), error
 else:
@@ -277,12 +278,14 @@ for name, script in SCRIPTS.items():
     print("script", name)
     exec(script, {"__name__": "script"})
 """
+# JAX takes longer to optimize what it compiles than these scripts to run it.
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
 
 
 def shown_on(backend):
     """The lines that each script prints on another backend."""
-    environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg"}
+    environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg", "XLA_FLAGS": QUICK}
     command = [sys.executable, "-c", f"SCRIPTS = {SCRIPTS}{ALL}"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -714,7 +714,7 @@ def test_complex_weights_are_refused_by_every_call_alike(data):
         lambda: ll.evaluate_interpolation(model, other, (x, x)),
         lambda: ll.evaluate_barriers([model, other], x, x),
         lambda: ll.evaluate_trajectory(model, [other] * 4, x, x),
-        lambda: ll.hessian_trace(model, x, x),
+        lambda: ll.Hessian(model, x, x),
         lambda: ll.match_weights(model, other),
     ):
         with pytest.raises(ValueError, match="`model` has complex weights.*turn.*imaginary part"):

@@ -86,7 +86,7 @@ def report(measured, metric="loss", *, expected=None, directions=None, curvature
             compare with the center. `None` (the default) skips this check.
         directions: The two directions of a surface, to check the angle between
             them. `None` (the default) skips this check.
-        curvature: A `Spectrum` from `hessian_spectrum` on the same data, to say
+        curvature: A `Spectrum` from `Hessian.spectrum` on the same data, to say
             what curvature the picture hides. `None` (the default) skips this
             check.
 
@@ -318,15 +318,15 @@ def quadratic_half_widths(curvatures, rise=1.0):
     Example:
 
     >>> directions = random_directions(model, 10, seed=0)
-    >>> curvatures = directional_curvature(model, x, y, directions=directions)
+    >>> curvatures = Hessian(model, x, y).along(directions)
     >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
     >>> line = evaluate_line(model, x, y, 41, directions=directions)
     >>> (half_widths(line, rise=0.1) / forecast).shape
     (10,)
 
     Args:
-        curvatures: One or several numbers dᵀHd, as `directional_curvature` returns;
-            for the typical random direction, the mean that `hessian_trace` returns.
+        curvatures: One or several numbers dᵀHd, as `Hessian.along` returns;
+            for the typical random direction, the mean that `Hessian.trace` returns.
         rise: As in `half_widths`. Defaults to 1.0.
 
     Returns:
@@ -702,7 +702,7 @@ def _find_hidden_saddle(measured, metric, spectrum):
     bends_down = (_at_model(measured, _bends(measured, metric)) == 1).any()
     warning = (
         "The loss curves downwards, but not in this picture: the model is not at a minimum. Draw "
-        'the plane of the directions that `hessian_eigenvalues` returns with `which="both"`.'
+        'the plane of the directions that `Hessian.eigenvalues` returns with `which="both"`.'
     )
     # A smaller part of the largest one may be rounding.
     is_hidden = smallest < -1e-3 * abs(largest) and not bends_down

@@ -2,7 +2,7 @@
 
 from trained import model, train
 
-from losslandscape import layer_curvature, plot_layers
+from losslandscape import Hessian, plot_layers
 
-curvature = layer_curvature(model, *train, number_of_probes=10, normalize="filter", seed=0)
+curvature = Hessian(model, *train, normalize="filter").by_layer(number_of_probes=10, seed=0)
 plot_layers(curvature).get_figure().savefig("layers.png", dpi=200)

@@ -125,7 +125,7 @@ GRID = {
     "tolerance": [each for each in SHARES if each is not None],
 }
 OF_MODEL = {"model": (None, "a.keras", 3), "batch_size": GRID["batch_size"]}
-CURVATURE = OF_MODEL | {"tolerance": (*NUMBERS, -1, 1)}
+ACCURACY = {"tolerance": (*NUMBERS, -1, 1)}
 ON_MODELS = {
     "plot_loss": GRID | {"dataset_labels": (3, {"a": 1}), "ax": (3, [], [None])},
     "plot_loss_3D": GRID
@@ -133,14 +133,15 @@ ON_MODELS = {
     | {"levels": LIMITS[:-1], "cmap": COLORMAPS, "figsize": PAIRS, "path": (3, "~nosuchuser/a")},
     "evaluate_line": GRID | {"number_of_directions": (0, "a", 1.5)},
     "evaluate_surface": GRID | {"x": (None,)},
-    "evaluate_convexity": CURVATURE | {"extent": GRID["extent"], "executor": GRID["executor"]},
-    "hessian_eigenvalues": CURVATURE,
-    "hessian_product": OF_MODEL,
-    "layer_curvature": CURVATURE,
+    "evaluate_convexity": OF_MODEL
+    | ACCURACY
+    | {"extent": GRID["extent"], "executor": GRID["executor"]},
+    "Hessian": OF_MODEL,
     "worst_direction": OF_MODEL | {"radius": SIZES},
     "read_history": {"model": (None, "a.keras", 3)},
     "evaluate_trajectory": {"margin": SIZES},
-    "training_curvature": {"rise": SIZES, "tolerance": (*NUMBERS, -1, 1), "measures": (3, [], {})}
+    "training_curvature": {"rise": SIZES, "measures": (3, [], {})}
+    | ACCURACY
     | {"learning_rate": ("a", 1j, 0, -1, np.nan, np.inf, [1.0] * 9)},
     "fit_curve": {"optimizer": (None, 3, "no such optimizer"), "batch_size": (0, "a")},
     "preserved": {"model": (None, "a.keras", 3)},
@@ -202,6 +203,9 @@ def test_calls_on_models_name_the_argument_that_they_refuse(tmp_path, monkeypatc
             accepted["history"] = [other, other, other]
         call = enter_preserved if name == "preserved" else getattr(ll, name)
         found[name] = list(unclear(call, accepted, refused))
+    hessian = ll.Hessian(model, *DATA, verbose=0)
+    for call in (hessian.eigenvalues, hessian.by_layer):
+        found[call] = list(unclear(call, {}, ACCURACY))
     assert not {name: each for name, each in found.items() if each}
     assert not list(tmp_path.iterdir())
 

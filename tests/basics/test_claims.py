@@ -9,9 +9,9 @@ import pytest
 from keras import layers
 
 from losslandscape import (
+    Hessian,
     evaluate_line,
     gradient_direction,
-    hessian_trace,
     preserved,
     random_directions,
 )
@@ -21,7 +21,7 @@ X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 Y = X[:, :1] * X[:, 1:2]
 CALLS = {
     "line": lambda model: evaluate_line(model, X, Y, 3, seed=0, verbose=0),
-    "trace": lambda model: hessian_trace(model, X, Y, 2, seed=0, verbose=0),
+    "trace": lambda model: Hessian(model, X, Y, verbose=0).trace(2, seed=0),
     "gradient": lambda model: gradient_direction(model, X, Y),
     "directions": lambda model: random_directions(model, seed=0),
     "preserved": lambda model: preserved(model).__enter__(),

@@ -11,19 +11,14 @@ from late import late_model
 from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
+    Hessian,
     LayerCurvature,
     confidence_interval,
-    directional_curvature,
     evaluate_convexity,
     evaluate_line,
     evaluate_surface,
     gradient_direction,
     half_widths,
-    hessian_eigenvalues,
-    hessian_product,
-    hessian_spectrum,
-    hessian_trace,
-    layer_curvature,
     plot_loss_3D,
     quadratic_half_widths,
     random_directions,
@@ -37,9 +32,9 @@ Y = GENERATOR.integers(0, 3, 50)
 CURVATURE = ("convexity", "largest", "smallest")
 
 
-@pytest.fixture
-def network():
+def make_network():
     """A network of 51 parameters, with a penalty and smooth activations."""
+    keras.utils.set_random_seed(0)
     model = keras.Sequential(
         [
             keras.Input((4,)),
@@ -49,6 +44,24 @@ def network():
     )
     model.compile("sgd", "sparse_categorical_crossentropy")
     return model
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The network of most tests, which leave it as it was."""
+    return make_network()
+
+
+@pytest.fixture(scope="module")
+def hessian(network):
+    """Its Hessian; tests share the graph, as calls of a user do."""
+    return Hessian(network, X, Y)
+
+
+@pytest.fixture(scope="module")
+def scale_free(network):
+    """Its Hessian relative to the scales of its filters."""
+    return Hessian(network, X, Y, normalize="filter")
 
 
 def whole_hessian(model, x, y):
@@ -85,8 +98,8 @@ def linear_model(x, scale=1.0):
 def test_a_model_that_makes_weights_when_it_is_called_is_refused_once():
     model = late_model()
     with pytest.raises(ValueError, match="2 weights that has 4 now.*same call again"):
-        hessian_trace(model, (X, Y), verbose=0)
-    product = hessian_product(model, (X, Y))
+        Hessian(model, (X, Y), verbose=0).trace()
+    product = Hessian(model, (X, Y)).product
     rows = []
     for position in range(3):
         direction = [np.zeros(weight.shape) for weight in model.trainable_variables]
@@ -103,14 +116,14 @@ def test_products_match_the_whole_hessian(network):
     expected = whole_hessian(network, X, Y) @ flat(direction)
     # Whatever the batch size, even with a smaller last batch.
     for batch_size in (50, 7, None):
-        product = hessian_product(network, X, Y, batch_size=batch_size)
+        product = Hessian(network, X, Y, batch_size=batch_size).product
         np.testing.assert_allclose(flat(product(direction)), expected, rtol=1e-3, atol=1e-6)
 
 
 def test_products_take_sample_weights_into_account():
     x = np.eye(3, dtype="float32")
     model, y = linear_model(x)
-    product = hessian_product(model, (x, y, np.array([1.0, 2.0, 6.0])))
+    product = Hessian(model, (x, y, np.array([1.0, 2.0, 6.0]))).product
     moved = product([np.ones((3, 1), "float32")])
     # Keras divides the weighted sum by the number of samples, as `evaluate` does.
     np.testing.assert_allclose(moved[0][:, 0], np.array([2.0, 4.0, 12.0]) / 3, rtol=1e-6)
@@ -125,7 +138,7 @@ def test_products_pass_through_embeddings_convolutions_and_normalization():
     model.compile("sgd", "sparse_categorical_crossentropy")
     tokens = GENERATOR.integers(0, 5, (20, 6))
     (direction,) = random_directions(model, ignore=None, seed=0)
-    product = flat(hessian_product(model, tokens, Y[:20])(direction))
+    product = flat(Hessian(model, tokens, Y[:20]).product(direction))
     start = model.get_weights()
 
     def gradient_at(coordinate):
@@ -144,25 +157,25 @@ def test_products_pass_through_embeddings_convolutions_and_normalization():
     np.testing.assert_allclose(product, expected, atol=0.02 * np.abs(expected).max())
 
 
-def test_extreme_eigenvalues(network):
+def test_extreme_eigenvalues(network, hessian):
     expected, vectors = np.linalg.eigh(whole_hessian(network, X, Y))
-    values, directions = hessian_eigenvalues(network, X, Y, 3, seed=0)
+    values, directions = hessian.eigenvalues(3, seed=0)
     np.testing.assert_allclose(values, expected[::-1][:3], rtol=1e-3)
     for value, direction in zip(values, directions, strict=True):
         vector = flat(direction)
         assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-        moved = flat(hessian_product(network, X, Y)(direction))
+        moved = flat(hessian.product(direction))
         np.testing.assert_allclose(moved, value * vector, atol=2e-3 * expected[-1])
     assert abs(flat(directions[0]) @ vectors[:, -1]) == pytest.approx(1, abs=1e-3)
-    smallest, _ = hessian_eigenvalues(network, X, Y, 2, "smallest", seed=0)
+    smallest, _ = hessian.eigenvalues(2, "smallest", seed=0)
     np.testing.assert_allclose(smallest, expected[:2], rtol=1e-3, atol=1e-5)
     by_size = sorted(expected, key=abs, reverse=True)
-    greatest, _ = hessian_eigenvalues(network, X, Y, 2, "magnitude", seed=0)
+    greatest, _ = hessian.eigenvalues(2, "magnitude", seed=0)
     np.testing.assert_allclose(greatest, by_size[:2], rtol=1e-3)
 
 
-def test_eigenvectors_can_be_drawn_along(network):
-    values, directions = hessian_eigenvalues(network, X, Y, 2, seed=0)
+def test_eigenvectors_can_be_drawn_along(network, hessian):
+    values, directions = hessian.eigenvalues(2, seed=0)
     display = plot_loss_3D(
         network, "levels", X, Y, 3, directions=directions, extent=(-0.05, 0.05), verbose=0
     )
@@ -171,17 +184,17 @@ def test_eigenvectors_can_be_drawn_along(network):
     assert second == pytest.approx(values[0], rel=0.02)
 
 
-def test_both_ends_of_the_spectrum_span_a_plane_ready_to_draw(network):
-    hessian = whole_hessian(network, X, Y)
-    expected = np.linalg.eigvalsh(hessian)
+def test_both_ends_of_the_spectrum_span_a_plane_ready_to_draw(network, hessian):
+    matrix = whole_hessian(network, X, Y)
+    expected = np.linalg.eigvalsh(matrix)
     assert expected[0] < -0.01
-    values, directions = hessian_eigenvalues(network, X, Y, which="both", seed=0)
+    values, directions = hessian.eigenvalues(which="both", seed=0)
     np.testing.assert_allclose(values, expected[[-1, 0]], rtol=1e-3)
     assert abs(flat(directions[0]) @ flat(directions[1])) < 1e-3
-    four, _ = hessian_eigenvalues(network, X, Y, 2, "both", seed=0)
+    four, _ = hessian.eigenvalues(2, "both", seed=0)
     np.testing.assert_allclose(four, expected[[-1, -2, 0, 1]], rtol=1e-3)
     # What a random plane hides, this one shows.
-    spectrum = hessian_spectrum(network, X, Y, 4, 40, seed=0)
+    spectrum = hessian.spectrum(4, 40, seed=0)
     options = {"number_of_points": 3, "extent": (-0.1, 0.1), "verbose": 0}
     hidden = report(evaluate_surface(network, X, Y, seed=0, **options), curvature=spectrum)[-1]
     assert hidden.value == pytest.approx(expected[0], rel=1e-2)
@@ -189,46 +202,46 @@ def test_both_ends_of_the_spectrum_span_a_plane_ready_to_draw(network):
     surface = evaluate_surface(network, X, Y, directions=directions, **options)
     *_, seen, share = report(surface, curvature=spectrum, directions=directions)
     assert seen.warning is None
-    whole = np.trace(hessian)
+    whole = np.trace(matrix)
     assert share.value == pytest.approx(expected[[0, -1]].sum() / whole, rel=0.1)
 
 
 def test_both_ends_of_a_small_hessian():
     model, y = linear_model(np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32"))
     x = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
-    values, _ = hessian_eigenvalues(model, x, y, 2, "both", seed=0)
+    values, _ = Hessian(model, x, y).eigenvalues(2, "both", seed=0)
     np.testing.assert_allclose(values, [8, 4.5, 0.5, 2], rtol=1e-5)
     with pytest.raises(ValueError, match="at most the 4 parameters.*Received 6, from both ends"):
-        hessian_eigenvalues(model, x, y, 3, "both")
-    _, (first, second) = hessian_eigenvalues(model, 0 * x, y, which="both", seed=0)
+        Hessian(model, x, y).eigenvalues(3, "both")
+    _, (first, second) = Hessian(model, 0 * x, y).eigenvalues(which="both", seed=0)
     assert abs(flat(first) @ flat(second)) < 1e-6
 
 
-def test_more_eigenvalues_than_parameters_are_refused(network):
+def test_more_eigenvalues_than_parameters_are_refused(hessian):
     with pytest.raises(ValueError, match="less than the 51 parameters.*Received 51"):
-        hessian_eigenvalues(network, X, Y, 51)
+        hessian.eigenvalues(51)
     with pytest.raises(ValueError, match="`which` must be one of 'largest', 'smallest'"):
-        hessian_eigenvalues(network, X, Y, which="LA")
+        hessian.eigenvalues(which="LA")
 
 
 def test_the_trace_of_a_diagonal_hessian_is_exact():
     # Vectors of ±1 give the trace of a diagonal matrix without error: 2/4·(1 + 4 + 9 + 16).
     x = np.diag([1.0, 2.0, 3.0, 4.0]).astype("float32")
     model, y = linear_model(x)
-    np.testing.assert_allclose(hessian_trace(model, x, y, 2), [15, 15, 15], rtol=1e-5)
+    np.testing.assert_allclose(Hessian(model, x, y).trace(2), [15, 15, 15], rtol=1e-5)
 
 
-def test_the_interval_contains_the_trace(network):
+def test_the_interval_contains_the_trace(network, hessian):
     expected = np.trace(whole_hessian(network, X, Y))
-    mean, low, high = hessian_trace(network, X, Y, 200, seed=0)
+    mean, low, high = hessian.trace(200, seed=0)
     assert low < expected < high
     assert mean == pytest.approx(expected, rel=0.05)
 
 
-def test_the_spectrum_has_every_eigenvalue(network):
-    hessian = whole_hessian(network, X, Y)
-    expected = np.linalg.eigvalsh(hessian)
-    spectrum = hessian_spectrum(network, X, Y, number_of_probes=2, steps=51, seed=3)
+def test_the_spectrum_has_every_eigenvalue(network, hessian):
+    matrix = whole_hessian(network, X, Y)
+    expected = np.linalg.eigvalsh(matrix)
+    spectrum = hessian.spectrum(number_of_probes=2, steps=51, seed=3)
     for row in spectrum.eigenvalues:
         nearest = np.abs(row[:, np.newaxis] - expected).min(axis=0)
         assert nearest.max() < 1e-3 * expected[-1]
@@ -237,15 +250,14 @@ def test_the_spectrum_has_every_eigenvalue(network):
     vector /= np.linalg.norm(vector)
     for power in (0, 1, 2):
         moment = spectrum.shares[0] @ spectrum.eigenvalues[0] ** power
-        exact = vector @ np.linalg.matrix_power(hessian, power) @ vector
+        exact = vector @ np.linalg.matrix_power(matrix, power) @ vector
         np.testing.assert_allclose(moment, exact, rtol=1e-3)
 
 
-def test_the_spectrum_of_a_few_steps_has_the_right_moments(network):
+def test_the_spectrum_of_a_few_steps_has_the_right_moments(hessian):
     # Lanczos quadrature with m points is exact up to degree 2m - 1.
     all_steps, few = (
-        hessian_spectrum(network, X, Y, number_of_probes=1, steps=steps, seed=0)
-        for steps in (51, 4)
+        hessian.spectrum(number_of_probes=1, steps=steps, seed=0) for steps in (51, 4)
     )
     for power in range(8):
         expected, moment = (
@@ -266,28 +278,28 @@ def filter_scales(model):
     return np.concatenate(scales)
 
 
-def test_scale_free_products_and_eigenvalues_are_those_of_the_scaled_hessian(network):
+def test_scale_free_products_and_eigenvalues_are_those_of_the_scaled_hessian(
+    network, hessian, scale_free
+):
     scales = filter_scales(network)
     scaled = scales[:, np.newaxis] * whole_hessian(network, X, Y) * scales
     (direction,) = random_directions(network, normalize=None, ignore=None, seed=0)
-    moved = hessian_product(network, X, Y, normalize="filter")(direction)
+    moved = scale_free.product(direction)
     np.testing.assert_allclose(flat(moved), scaled @ flat(direction), rtol=1e-3, atol=1e-6)
     moves = scales != 0
     expected = np.linalg.eigvalsh(scaled[np.ix_(moves, moves)])
     for which, those in (("largest", expected[::-1]), ("smallest", expected)):
-        values, directions = hessian_eigenvalues(
-            network, X, Y, 3, which, normalize="filter", seed=0
-        )
+        values, directions = scale_free.eigenvalues(3, which, seed=0)
         np.testing.assert_allclose(values, those[:3], rtol=1e-3, atol=1e-5)
         # The loss curves by the eigenvalue along each direction, in which biases stay put.
-        curvatures = directional_curvature(network, X, Y, directions=directions)
+        curvatures = hessian.along(directions)
         np.testing.assert_allclose(curvatures, values, rtol=1e-3, atol=1e-5)
         assert not flat(directions[0])[~moves].any()
-    spectrum = hessian_spectrum(network, X, Y, 1, normalize="filter", seed=0)
+    spectrum = scale_free.spectrum(1, seed=0)
     assert spectrum.metadata["parameters"] == np.count_nonzero(moves)
     assert (spectrum.metadata["normalize"], spectrum.metadata["ignore"]) == ("filter", "biasbn")
     np.testing.assert_allclose(spectrum.eigenvalues.max(), expected[-1], rtol=1e-3)
-    mean, low, high = hessian_trace(network, X, Y, 100, normalize="filter", seed=0)
+    mean, low, high = scale_free.trace(100, seed=0)
     assert low < np.trace(scaled) < high
     assert mean == pytest.approx(np.trace(scaled), rel=0.1)
 
@@ -296,15 +308,14 @@ def test_scale_free_products_and_eigenvalues_are_those_of_the_scaled_hessian(net
     ("normalize", "ignore"),
     [("filter", "biasbn"), ("filter", None), ("layer", None), ("weight", "biasbn")],
 )
-def test_the_scale_free_trace_is_the_mean_curvature_along_random_directions(
-    network, normalize, ignore
-):
+def test_the_scale_free_trace_is_the_mean_curvature_along_random_directions(normalize, ignore):
+    network = make_network()
     options = {"normalize": normalize, "ignore": ignore, "seed": 0}
     network.layers[0].bias.assign(GENERATOR.normal(size=6))
     directions = np.array([flat(d) for d in random_directions(network, 2000, **options)])
     hessian = whole_hessian(network, X, Y)
     along_each = np.einsum("ki,ij,kj->k", directions, hessian, directions)
-    product = hessian_product(network, X, Y, normalize=normalize, ignore=ignore)
+    product = Hessian(network, X, Y, normalize=normalize, ignore=ignore).product
     shapes = [weight.shape for weight in network.trainable_variables]
     diagonal = [flat(product(unit))[index] for index, unit in enumerate(unit_directions(shapes))]
     _, low, high = confidence_interval(along_each, 0.99)
@@ -312,7 +323,7 @@ def test_the_scale_free_trace_is_the_mean_curvature_along_random_directions(
     assert high - low < 0.1 * np.sum(np.abs(diagonal))
 
 
-def test_second_differences_of_lines_have_the_scale_free_trace_as_their_mean(network):
+def test_second_differences_of_lines_have_the_scale_free_trace_as_their_mean(network, hessian):
     scales = filter_scales(network)
     trace = np.sum(scales**2 * np.diag(whole_hessian(network, X, Y)))
     directions = random_directions(network, 300, seed=1)
@@ -321,7 +332,7 @@ def test_second_differences_of_lines_have_the_scale_free_trace_as_their_mean(net
     differences = np.diff(line.values["loss"], 2)[:, 0] / step**2
     _, low, high = confidence_interval(differences)
     assert low < trace < high
-    curvatures = directional_curvature(network, X, Y, directions=directions[:5])
+    curvatures = hessian.along(directions[:5])
     np.testing.assert_allclose(differences[:5], curvatures, rtol=0.02)
 
 
@@ -338,9 +349,8 @@ def test_the_scale_of_a_layer_before_batchnorm_moves_the_hessian_but_not_the_sca
         # What training on the same data would give.
         norm.moving_mean.assign(factor * outputs.mean(axis=0))
         norm.moving_variance.assign(factor**2 * outputs.var(axis=0))
-        options = {"number_of_probes": 1, "seed": 0}
         return [
-            hessian_spectrum(model, X, Y, normalize=each, **options) for each in (None, "filter")
+            Hessian(model, X, Y, normalize=each).spectrum(1, seed=0) for each in (None, "filter")
         ]
 
     start = dense.get_weights()
@@ -365,7 +375,7 @@ def test_the_forecast_of_a_half_width_is_exact_for_a_quadratic():
     model.trainable_variables[0].assign(minimum[:, np.newaxis])
     ones = np.ones((4, 1), "float32")
     directions = random_directions(model, 4, normalize=None, seed=0)
-    curvatures = directional_curvature(model, ones, ones, directions=directions)
+    curvatures = Hessian(model, ones, ones).along(directions)
     expected = [d[0][:, 0] @ Quadratic.MATRIX @ d[0][:, 0] for d in directions]
     np.testing.assert_allclose(curvatures, expected, rtol=1e-4)
     forecast = quadratic_half_widths(curvatures, rise=0.1)
@@ -375,26 +385,26 @@ def test_the_forecast_of_a_half_width_is_exact_for_a_quadratic():
     np.testing.assert_allclose(half_widths(line, rise=0.1), forecast, rtol=1e-3)
 
 
-def test_unknown_normalizations_are_refused_before_anything_is_computed(network):
+def test_unknown_normalizations_are_refused_before_anything_is_computed(network, hessian):
     with pytest.raises(ValueError, match="`normalize` must be one of 'filter'.*'filters'"):
-        hessian_trace(network, X, Y, normalize="filters")
+        Hessian(network, X, Y, normalize="filters").trace()
     with pytest.raises(ValueError, match="`ignore` must be one of 'auto', 'biasbn', None.*'bn'"):
-        hessian_eigenvalues(network, X, Y, normalize="filter", ignore="bn")
+        Hessian(network, X, Y, normalize="filter", ignore="bn").eigenvalues()
     with pytest.raises(ValueError, match="`directions` must be a list of directions"):
-        directional_curvature(network, X, Y, directions=None)
+        hessian.along(None)
     with pytest.raises(ValueError, match="`direction` must be a list of arrays.*Received str"):
-        hessian_product(network, X, Y)("steep")
+        hessian.product("steep")
     with pytest.raises(TypeError, match="`direction` must hold real numbers.*complex64"):
-        hessian_product(network, X, Y)([1j * w.numpy() for w in network.trainable_variables])
+        hessian.product([1j * w.numpy() for w in network.trainable_variables])
 
 
-def test_each_layer_has_the_curvature_of_its_own_block(network):
-    hessian, scales = whole_hessian(network, X, Y), filter_scales(network)
+def test_each_layer_has_the_curvature_of_its_own_block(network, hessian, scale_free):
+    matrix, scales = whole_hessian(network, X, Y), filter_scales(network)
     # Kernel and bias of 24 + 6 and of 18 + 3 parameters.
     spans = slice(0, 30), slice(30, 51)
-    blocks = [hessian[span, span] for span in spans]
+    blocks = [matrix[span, span] for span in spans]
     first, second = (layer.name for layer in network.layers)
-    plain = layer_curvature(network, X, Y, 100, seed=1)
+    plain = hessian.by_layer(100, seed=1)
     assert plain.metadata["layers"] == [first, second]
     assert plain.metadata["parameters"] == [30, 21]
     expected = [np.linalg.eigvalsh(block)[-1] for block in blocks]
@@ -402,11 +412,11 @@ def test_each_layer_has_the_curvature_of_its_own_block(network):
     for (mean, low, high), block in zip(plain.traces, blocks, strict=True):
         assert low < np.trace(block) < high
         assert mean == pytest.approx(np.trace(block), rel=0.1)
-    whole = hessian_trace(network, X, Y, 100, seed=1)
+    whole = hessian.trace(100, seed=1)
     np.testing.assert_allclose(plain.traces[:, 0].sum(), whole.mean, rtol=1e-6)
-    free = layer_curvature(network, X, Y, 2, normalize="filter", seed=0)
+    free = scale_free.by_layer(2, seed=0)
     assert free.metadata["parameters"] == [24, 18]
-    scaled = scales[:, np.newaxis] * hessian * scales
+    scaled = scales[:, np.newaxis] * matrix * scales
     expected = [np.linalg.eigvalsh(scaled[span, span])[-1] for span in spans]
     np.testing.assert_allclose(free.largest, expected, rtol=2e-3)
 
@@ -415,32 +425,33 @@ def test_all_curvature_can_be_that_of_some_layers(network):
     block = whole_hessian(network, X, Y)[30:, 30:]
     expected = np.linalg.eigvalsh(block)
     layer = network.layers[1].name
-    values, (direction,) = hessian_eigenvalues(network, X, Y, layers=layer, seed=0)
+    hessian = Hessian(network, X, Y, layers=layer)
+    values, (direction,) = hessian.eigenvalues(seed=0)
     np.testing.assert_allclose(values, expected[-1:], rtol=1e-3)
     assert not flat(direction)[:30].any()
-    smallest, _ = hessian_eigenvalues(network, X, Y, which="smallest", layers=layer, seed=0)
+    smallest, _ = hessian.eigenvalues(which="smallest", seed=0)
     np.testing.assert_allclose(smallest, expected[:1], rtol=1e-3, atol=1e-5)
-    spectrum = hessian_spectrum(network, X, Y, 1, layers=[layer], seed=0)
+    spectrum = hessian.spectrum(1, seed=0)
     assert (spectrum.metadata["parameters"], spectrum.metadata["layers"]) == (21, [layer])
     np.testing.assert_allclose(spectrum.eigenvalues.max(), expected[-1], rtol=1e-3)
-    _, low, high = hessian_trace(network, X, Y, 100, layers=layer, seed=0)
+    _, low, high = hessian.trace(100, seed=0)
     assert low < np.trace(block) < high
     ones = [np.ones(weight.shape, "float32") for weight in network.trainable_variables]
-    moved = flat(hessian_product(network, X, Y, layers=layer)(ones))
+    moved = flat(hessian.product(ones))
     np.testing.assert_allclose(moved[30:], block.sum(axis=1), rtol=1e-3, atol=1e-6)
     assert not moved[:30].any()
     with pytest.raises(ValueError, match="Received 'conv'"):
-        hessian_trace(network, X, Y, layers="conv")
+        Hessian(network, X, Y, layers="conv")
 
 
 def test_biases_can_be_left_out_of_the_plain_hessian(network):
-    hessian = whole_hessian(network, X, Y)
+    matrix = whole_hessian(network, X, Y)
     kernels = [*range(24), *range(30, 48)]
-    block = np.linalg.eigvalsh(hessian[np.ix_(kernels, kernels)])
-    for ignore, expected in (("biasbn", block), ("auto", np.linalg.eigvalsh(hessian))):
-        values, _ = hessian_eigenvalues(network, X, Y, which="both", ignore=ignore, seed=0)
+    block = np.linalg.eigvalsh(matrix[np.ix_(kernels, kernels)])
+    for ignore, expected in (("biasbn", block), ("auto", np.linalg.eigvalsh(matrix))):
+        values, _ = Hessian(network, X, Y, ignore=ignore).eigenvalues(which="both", seed=0)
         np.testing.assert_allclose(values, expected[[-1, 0]], rtol=1e-3, atol=1e-5)
-    spectrum = hessian_spectrum(network, X, Y, 1, 2, ignore="biasbn", seed=0)
+    spectrum = Hessian(network, X, Y, ignore="biasbn").spectrum(1, 2, seed=0)
     assert (spectrum.metadata["parameters"], spectrum.metadata["ignore"]) == (42, "biasbn")
     # The center of a map, whose random directions are 0 there.
     zeros = [[np.zeros(weight.shape, "float32") for weight in network.trainable_variables]] * 2
@@ -455,7 +466,7 @@ def test_layers_of_the_same_name_keep_their_own_curvature(tmp_path):
     inner = keras.Sequential([keras.Input((4,)), layers.Dense(3, "tanh", name="twin")], name="a")
     model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(3, "softmax", name="twin")])
     model.compile("sgd", "sparse_categorical_crossentropy")
-    curvature = layer_curvature(model, X, Y, 2, seed=0)
+    curvature = Hessian(model, X, Y).by_layer(2, seed=0)
     assert len(set(curvature.metadata["layers"])) == len(curvature.largest) == 2
     curvature.save(tmp_path / "layers.h5")
     again = LayerCurvature.load(tmp_path / "layers.h5")
@@ -466,7 +477,7 @@ def test_layers_of_the_same_name_keep_their_own_curvature(tmp_path):
 def test_the_spectrum_of_equal_eigenvalues_ends_early():
     x = np.eye(6, dtype="float32")
     model, y = linear_model(x, scale=9.0)
-    spectrum = hessian_spectrum(model, x, y, number_of_probes=3, steps=6, seed=0)
+    spectrum = Hessian(model, x, y).spectrum(number_of_probes=3, steps=6, seed=0)
     np.testing.assert_allclose(spectrum.eigenvalues, 3.0, rtol=1e-5)
     np.testing.assert_allclose(spectrum.shares.sum(axis=1), 1, rtol=1e-6)
 
@@ -541,17 +552,17 @@ def test_a_convexity_map_has_no_automatic_extent(network):
 
 def test_the_model_is_left_alone(model, data):
     before = [np.array(v) for v in (*model.variables, *model.metrics_variables)]
-    hessian_eigenvalues(model, *data)
-    hessian_trace(model, *data, number_of_probes=2)
+    Hessian(model, *data).eigenvalues()
+    Hessian(model, *data).trace(number_of_probes=2)
     evaluate_convexity(model, *data, number_of_points=2, verbose=0)
     for now, then in zip((*model.variables, *model.metrics_variables), before, strict=True):
         np.testing.assert_array_equal(np.array(now), then)
 
 
-def test_other_backends_are_refused(network, monkeypatch):
+def test_other_backends_are_refused(monkeypatch, network):
     monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
     with pytest.raises(ValueError, match="needs a backend.*'jax', .*Received 'openvino'"):
-        hessian_product(network, X, Y)
+        Hessian(network, X, Y)
 
 
 def hessian_by_differences(model, loss, step=2e-3):
@@ -582,7 +593,7 @@ def hessian_by_differences(model, loss, step=2e-3):
 
 
 def hessian_by_products(model, *data, **options):
-    product = hessian_product(model, *data, **options)
+    product = Hessian(model, *data, **options).product
     shapes = [weight.shape for weight in model.trainable_variables]
     return np.array([flat(product(unit)) for unit in unit_directions(shapes)])
 
@@ -649,7 +660,7 @@ def test_lost_second_derivatives_are_refused(last, activation):
     # With no weights after it, the Hessian is symmetric, but wrong.
     model = regression(keras.Input((4,)), layers.Dense(20, activation), layers.Dense(4), last)
     with pytest.raises(ValueError, match="Hessian of this model is not.*loses a part"):
-        hessian_trace(model, FEATURES, FEATURES, 2)
+        Hessian(model, FEATURES, FEATURES).trace(2)
 
 
 STOP = keras.ops.stop_gradient
@@ -688,7 +699,7 @@ def test_asymmetric_hessians_are_refused():
     model = keras.Model(inputs, [layers.Dense(8)(detached), layers.Dense(1)(inputs)])
     model.compile("sgd", ["mse", saw])
     with pytest.raises(ValueError, match="Hessian of this model is not symmetric"):
-        hessian_trace(model, FEATURES, [np.zeros((24, 8), "float32"), TARGETS], 2)
+        Hessian(model, FEATURES, [np.zeros((24, 8), "float32"), TARGETS]).trace(2)
 
 
 class TwoParts(keras.Model):
@@ -735,10 +746,14 @@ def other_gradient(activation, kind=keras.Model, loss=squares, middle=None, pena
     return model
 
 
+def measure_trace(model, x, y):
+    return Hessian(model, x, y).trace()
+
+
 @pytest.mark.parametrize("name", OTHER_GRADIENTS)
 def test_gradients_of_another_function_than_the_reported_loss_are_refused(name):
     # Without kinks, and with them.
-    for activation, measure in (("tanh", hessian_trace), ("relu", gradient_direction)):
+    for activation, measure in (("tanh", measure_trace), ("relu", gradient_direction)):
         model = other_gradient(activation, **OTHER_GRADIENTS[name])
         with pytest.raises(ValueError, match="gradient of this model is not that of the loss"):
             measure(model, FEATURES, TARGETS)
@@ -814,8 +829,8 @@ def test_sparse_and_ragged_batches_of_one_size(make):
         )
         dense = x[..., np.newaxis]
     data = tf.data.Dataset.from_tensor_slices((given, TARGETS)).batch(8)
-    found = hessian_trace(model, data, number_of_probes=2, seed=0)
-    expected = hessian_trace(model, dense, TARGETS, 2, seed=0)
+    found = Hessian(model, data).trace(number_of_probes=2, seed=0)
+    expected = Hessian(model, dense, TARGETS).trace(2, seed=0)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
@@ -848,7 +863,7 @@ def test_rematerialized_layers_have_the_curvature_of_plain_ones():
         keras.utils.set_random_seed(0)
         with keras.RematScope(mode=mode):
             model = regression(keras.Input((4,)), layers.Dense(5, "tanh"), layers.Dense(1))
-        traces.append(hessian_trace(model, FEATURES, TARGETS, 2, seed=0))
+        traces.append(Hessian(model, FEATURES, TARGETS).trace(2, seed=0))
     np.testing.assert_allclose(*traces, rtol=1e-5)
 
 
@@ -856,7 +871,7 @@ def test_what_was_rematerialized_beforehand_and_ctc_are_refused_with_a_way_out()
     recomputed = layers.Lambda(keras.remat(keras.ops.tanh))
     model = regression(keras.Input((4,)), layers.Dense(5), recomputed, layers.Dense(1))
     with pytest.raises(ValueError, match="cannot differentiate.*twice.*without `keras.remat`"):
-        hessian_trace(model, FEATURES, TARGETS, 2)
+        Hessian(model, FEATURES, TARGETS).trace(2)
     model = regression(keras.Input((6, 4)), layers.Dense(5), loss=keras.losses.CTC())
     x = GENERATOR.normal(size=(4, 6, 4)).astype("float32")
     with pytest.raises(ValueError, match="cannot differentiate.*twice.*`KERAS_BACKEND=jax`"):
@@ -873,14 +888,36 @@ def test_losses_that_are_python_numbers_are_refused():
     model = Number(inputs, layers.Dense(1)(inputs))
     model.compile("sgd", run_eagerly=True)
     with pytest.raises(ValueError, match="'loss' .* must be a tensor.*Received float .*`float"):
-        hessian_trace(model, FEATURES, TARGETS, 2)
+        Hessian(model, FEATURES, TARGETS).trace(2)
 
 
-@pytest.mark.parametrize("measure", [hessian_trace, hessian_product, gradient_direction])
+@pytest.mark.parametrize("measure", [Hessian, gradient_direction])
 def test_missing_targets_are_named(measure):
     model = regression(keras.Input((4,)), layers.Dense(1))
     with pytest.raises(ValueError, match="`y` must be the targets.*Received inputs alone"):
         measure(model, FEATURES)
+
+
+def test_a_hessian_is_that_of_the_weights_and_the_loss_that_the_model_has_now():
+    model = regression(keras.Input((4,)), layers.Dense(3, "tanh"), layers.Dense(1))
+    hessian = Hessian(model, FEATURES, TARGETS)
+    hessian.trace(2)
+    model.set_weights([2 * weight for weight in model.get_weights()])
+    expected = Hessian(model, FEATURES, TARGETS).trace(2, seed=0)
+    np.testing.assert_array_equal(hessian.trace(2, seed=0), expected)
+    # What neither weights nor `compile` show.
+    model.layers[0].activation = keras.ops.sin
+    with pytest.raises(ValueError, match="reports a loss of") as error:
+        hessian.trace(2)
+    assert "They agreed before" in error.value.__notes__[0]
+    model.compile("sgd", "mae")
+    for call in (hessian.trace, lambda: hessian.product(model.get_weights())):
+        with pytest.raises(ValueError, match="was compiled again.*Make a new one"):
+            call()
+    model.compile("sgd", "mse")
+    model.layers[0].trainable = False
+    with pytest.raises(ValueError, match="trains other weights.*Make a new one"):
+        hessian.trace()
 
 
 def test_a_hessian_that_is_not_finite_is_refused_after_one_product(monkeypatch):
@@ -891,21 +928,22 @@ def test_a_hessian_that_is_not_finite_is_refused_after_one_product(monkeypatch):
         "losslandscape.curvature.hessian.reported_loss", lambda *_: checked.append(1) or np.nan
     )
     directions = [[np.ones(weight.shape) for weight in model.trainable_variables]] * 3
-    for measure, options in (
-        (hessian_spectrum, {"steps": 9}),
-        (hessian_trace, {}),
-        (directional_curvature, {"directions": directions}),
+    hessian = Hessian(model, FEATURES, TARGETS)
+    for measure in (
+        lambda: hessian.spectrum(steps=9),
+        hessian.trace,
+        lambda: hessian.along(directions),
     ):
         checked.clear()
         with pytest.raises(ValueError, match="Hessian is not finite"):
-            measure(model, FEATURES, TARGETS, **options)
+            measure()
         assert len(checked) == 1
 
 
 def test_operations_without_a_second_derivative_are_named():
     model = regression(keras.Input((4,)), layers.Dense(3, "softsign"), layers.Dense(1))
     with pytest.raises(ValueError, match="no second derivative.*SoftsignGrad"):
-        hessian_eigenvalues(model, FEATURES, TARGETS)
+        Hessian(model, FEATURES, TARGETS).eigenvalues()
 
 
 @pytest.mark.parametrize("loss", ["mae", "hinge"])
@@ -914,9 +952,9 @@ def test_kinks_are_not_mistaken_for_lost_derivatives(loss):
     x, y = GENERATOR.normal(size=(2, 4, 24, 24, 3)).astype("float32")
     convolutions = [layers.Conv2D(8, 3, activation="relu"), layers.MaxPooling2D(2)]
     model = regression(keras.Input((24, 24, 3)), *convolutions, layers.Conv2D(3, 3), loss=loss)
-    assert np.isfinite(hessian_trace(model, x, np.sign(y[:, :9, :9]), 2, seed=0)).all()
+    assert np.isfinite(Hessian(model, x, np.sign(y[:, :9, :9])).trace(2, seed=0)).all()
     linear = regression(keras.Input((24, 24, 3)), layers.Conv2D(3, 1), loss=loss)
-    assert hessian_trace(linear, x, np.sign(y), 2) == (0, 0, 0)
+    assert Hessian(linear, x, np.sign(y)).trace(2) == (0, 0, 0)
 
 
 class Physics(keras.Model):
@@ -975,10 +1013,10 @@ def test_a_loss_that_is_not_what_evaluate_reports_is_refused():
     model = LastBatch()
     model(TARGETS)
     model.compile("sgd")
-    whole = hessian_trace(model, TARGETS, FEATURES[:, :1], 2, seed=0, batch_size=24)
+    whole = Hessian(model, TARGETS, FEATURES[:, :1], batch_size=24).trace(2, seed=0)
     assert np.isfinite(whole).all()
     with pytest.raises(ValueError, match="reports a loss of .* but .* Override `compute_loss`"):
-        hessian_trace(model, TARGETS, FEATURES[:, :1], 2, batch_size=8)
+        Hessian(model, TARGETS, FEATURES[:, :1], batch_size=8).trace(2)
 
 
 def test_random_losses_are_differentiated_with_the_same_numbers():
@@ -1001,7 +1039,7 @@ def test_random_losses_are_differentiated_with_the_same_numbers():
     second = (line[0] - 2 * line[1] + line[2]) / 0.1**2
     model.set_weights(start)
     model.layers[1].generator.state.assign([1, 0])
-    product = flat(hessian_product(model, FEATURES, TARGETS, batch_size=8)(direction))
+    product = flat(Hessian(model, FEATURES, TARGETS, batch_size=8).product(direction))
     assert flat(direction) @ product == pytest.approx(second, rel=0.03)
 
 
@@ -1018,14 +1056,14 @@ def test_losses_that_are_not_means_are_refused():
     ):
         for batch_size in (7, None):
             with pytest.raises(ValueError, match="is not a mean over samples"):
-                hessian_trace(model, FEATURES, TARGETS, 2, batch_size=batch_size)
+                Hessian(model, FEATURES, TARGETS, batch_size=batch_size).trace(2)
 
 
 def test_state_that_passes_between_batches_is_refused():
     parts = layers.GRU(3, stateful=True), layers.Dense(1)
     model = regression(keras.Input(batch_shape=(8, 4, 1)), *parts)
     with pytest.raises(ValueError, match="passes from batch to batch.*stateful=False"):
-        hessian_trace(model, FEATURES[..., np.newaxis], TARGETS, 2, batch_size=8)
+        Hessian(model, FEATURES[..., np.newaxis], TARGETS, batch_size=8).trace(2)
 
 
 def test_weights_that_the_loss_does_not_reach_have_no_curvature():
@@ -1047,18 +1085,18 @@ def test_weights_that_the_loss_does_not_reach_have_no_curvature():
 )
 def test_all_eigenvalues_of_a_few_parameters_in_any_precision(dtype, tolerance):
     model = regression(keras.Input((4,)), layers.Dense(1, use_bias=False, dtype=dtype))
-    values, directions = hessian_eigenvalues(model, FEATURES, TARGETS, 4)
+    values, directions = Hessian(model, FEATURES, TARGETS).eigenvalues(4)
     expected = np.linalg.eigvalsh(2 / 24 * FEATURES.T @ FEATURES)[::-1]
     np.testing.assert_allclose(values, expected, rtol=tolerance)
     assert [direction[0].shape for direction in directions] == [(4, 1)] * 4
     with pytest.raises(ValueError, match="at most the 4 parameters.*Received 5"):
-        hessian_eigenvalues(model, FEATURES, TARGETS, 5)
+        Hessian(model, FEATURES, TARGETS).eigenvalues(5)
 
 
 def test_a_hessian_of_zeros_has_eigenvalues_of_zero():
     dead = layers.Dense(9, "relu", bias_initializer=keras.initializers.Constant(-50))
     model = regression(keras.Input((4,)), dead, layers.Dense(1), loss="mae")
-    values, directions = hessian_eigenvalues(model, FEATURES, TARGETS, 2)
+    values, directions = Hessian(model, FEATURES, TARGETS).eigenvalues(2)
     np.testing.assert_array_equal(values, [0, 0])
     np.testing.assert_allclose([np.linalg.norm(flat(each)) for each in directions], 1)
     surface = evaluate_convexity(model, FEATURES, TARGETS, 2, seed=0, verbose=0)
@@ -1078,6 +1116,7 @@ def test_non_finite_hessians_are_nan_in_a_map_and_refused_elsewhere():
         missing = np.isnan(surface.values[name])
         np.testing.assert_array_equal(missing, [[True, True], [True, False]])
     model.layers[0].kernel.assign(400 * alpha[0])
-    for measure in (hessian_eigenvalues, hessian_trace, hessian_spectrum):
+    hessian = Hessian(model, FEATURES, TARGETS)
+    for measure in (hessian.eigenvalues, hessian.trace, hessian.spectrum):
         with pytest.raises(ValueError, match="Hessian is not finite"):
-            measure(model, FEATURES, TARGETS)
+            measure()

@@ -13,13 +13,12 @@ from keras import layers, optimizers
 from matplotlib import pyplot as plt
 
 from losslandscape import (
+    Hessian,
     LandscapeLogger,
     TrainingCurvature,
     WeightHistory,
     evaluate_line,
     half_widths,
-    hessian_eigenvalues,
-    hessian_trace,
     random_directions,
     read_history,
     training_curvature,
@@ -245,7 +244,7 @@ def train(data, callbacks, epochs=4):
 
 
 def sharpness(data):
-    return lambda model: hessian_eigenvalues(model, *data, seed=0)[0][0]
+    return lambda model: Hessian(model, *data).eigenvalues(seed=0)[0][0]
 
 
 def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tmp_path):
@@ -274,8 +273,8 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
     _, records = read_history(model, history)
     for row, epoch in enumerate((1, 2, 4)):
         model.set_weights(records[epoch])
-        (free,), _ = hessian_eigenvalues(model, *data, normalize="filter", seed=0)
-        trace = hessian_trace(model, *data, 2, seed=0)
+        (free,), _ = Hessian(model, *data, normalize="filter").eigenvalues(seed=0)
+        trace = Hessian(model, *data).trace(2, seed=0)
         assert logs["largest_eigenvalue"][epoch - 1] == pytest.approx(sharpness(data)(model), 0.01)
         assert logs["scale_free_eigenvalue"][epoch - 1] == pytest.approx(free, rel=0.01)
         assert logs["trace"][epoch - 1] == pytest.approx(trace.mean, rel=1e-3)

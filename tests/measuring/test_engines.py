@@ -14,10 +14,10 @@ import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape import (
+    Hessian,
     evaluate_line,
     evaluate_lines,
     evaluate_surface,
-    hessian_trace,
     random_directions,
 )
 from losslandscape.evaluation import Progress
@@ -456,5 +456,5 @@ def test_many_calls_cause_no_retracing_warnings(caplog):
         for _ in range(6):
             evaluate_line(model, X, Y, 2, engine="evaluate", verbose=0)
             evaluate_line(model, X, Y, 2, engine="compiled", verbose=0)
-            hessian_trace(model, X, Y, 2)
+            Hessian(model, X, Y).trace(2)
     assert not [record for record in caplog.records if "retracing" in record.getMessage()]

@@ -4,14 +4,17 @@ import io
 import re
 import sys
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
 from quadratic import quadratic_model
 
-import losslandscape as ll
-from losslandscape import evaluate_line, evaluate_surface, hessian_eigenvalues, hessian_trace
+from losslandscape import (
+    Hessian,
+    evaluate_line,
+    evaluate_surface,
+    worst_direction,
+)
 from losslandscape.basics.checks import warn
 
 DATA = np.zeros((10, 1)), np.zeros((10, 1))
@@ -19,12 +22,11 @@ STEP = [np.ones((3, 1), "float32")]
 # What the bars of a call count, and how many there are. The eigenvalues take one product for each
 # parameter, after one that shows whether the Hessian is finite.
 COUNTS = {
-    "directional_curvature": ({"directions": [STEP, STEP]}, ["2/2 direction"]),
-    "hessian_eigenvalues": ({}, ["4/4 product"]),
-    "hessian_spectrum": ({"number_of_probes": 2}, ["6/6 product"]),
-    "hessian_trace": ({"number_of_probes": 4}, ["4/4 vector"]),
-    "layer_curvature": ({"number_of_probes": 4}, ["4/4 vector", "1/1 layer"]),
-    "worst_direction": ({"steps": 3, "normalize": None}, ["3/3 step"]),
+    "along": ({"directions": [STEP, STEP]}, ["2/2 direction"]),
+    "eigenvalues": ({}, ["4/4 product"]),
+    "spectrum": ({"number_of_probes": 2}, ["6/6 product"]),
+    "trace": ({"number_of_probes": 4}, ["4/4 vector"]),
+    "by_layer": ({"number_of_probes": 4}, ["4/4 vector", "1/1 layer"]),
 }
 
 
@@ -60,18 +62,29 @@ def test_the_bar_is_that_of_keras(model, data, capsys):
 @pytest.mark.parametrize("name", COUNTS)
 def test_calls_that_differentiate_count_what_they_do(name, quadratic, capsys):
     options, counts = COUNTS[name]
-    call = partial(getattr(ll, name), quadratic, *DATA, **options)
-    call(verbose=2)
-    lines = capsys.readouterr().out.splitlines()
-    found = [re.sub(r" - \d+s - .*/(\w+).*", r" \1", line) for line in lines]
-    assert found == counts
+    getattr(Hessian(quadratic, *DATA, verbose=2), name)(**options)
+    assert_counts(capsys.readouterr().out, counts)
+
+
+def test_steps_towards_the_worst_direction_are_counted(quadratic, capsys):
+    worst_direction(quadratic, *DATA, steps=3, normalize=None, verbose=2)
+    assert_counts(capsys.readouterr().out, ["3/3 step"])
+
+
+def assert_counts(printed, counts):
+    lines = printed.splitlines()
+    assert [re.sub(r" - \d+s - .*/(\w+).*", r" \1", line) for line in lines] == counts
+
+
+@pytest.mark.parametrize("call", [Hessian, worst_direction])
+def test_what_is_shown_is_checked(call, quadratic):
     with pytest.raises(ValueError, match="`verbose` must be one of 'auto', 0, 1, 2.*Received 3"):
-        call(verbose=3)
+        call(quadratic, *DATA, verbose=3)
 
 
 @pytest.mark.usefixtures("notebook")
 def test_a_word_comes_before_what_takes_long(quadratic, capsys):
-    hessian_trace(quadratic, *DATA, 3)
+    Hessian(quadratic, *DATA).trace(3)
     printed = capsys.readouterr().out
     assert printed.startswith("Preparing the Hessian …\r")
     assert re.search(r"3/3.*/vector\s*\n$", printed)
@@ -90,7 +103,7 @@ def test_a_call_with_nothing_left_to_do_says_so(quadratic, tmp_path, capsys):
 
 @pytest.mark.usefixtures("notebook")
 def test_a_bar_without_a_known_end_ends(quadratic, capsys):
-    hessian_eigenvalues(quadratic, *DATA)
+    Hessian(quadratic, *DATA).eigenvalues()
     printed = capsys.readouterr().out
     # Keras draws no more often than every twentieth of a second.
     assert re.search(r"[1-3]/Unknown", printed)
@@ -100,7 +113,7 @@ def test_a_bar_without_a_known_end_ends(quadratic, capsys):
 @pytest.mark.usefixtures("file")
 def test_progress_in_a_file_is_plain_lines(quadratic, capsys):
     evaluate_line(quadratic, *DATA, 5)
-    hessian_eigenvalues(quadratic, *DATA)
+    Hessian(quadratic, *DATA).eigenvalues()
     printed = capsys.readouterr().out
     assert not set(printed) & set("\r\b\x1b━")
     *_, line, first, second, third, fourth, last = printed.splitlines()
@@ -142,7 +155,7 @@ def test_a_bar_that_cannot_be_written_costs_nothing(stream, verbose, quadratic, 
         monkeypatch.setattr(sys, name, stream())
     line = evaluate_line(quadratic, *DATA, 3, seed=0, verbose=verbose)
     np.testing.assert_array_equal(line.values["loss"], expected.values["loss"])
-    assert hessian_eigenvalues(quadratic, *DATA, verbose=verbose)[0].size == 1
+    assert Hessian(quadratic, *DATA, verbose=verbose).eigenvalues()[0].size == 1
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         monkeypatch.setattr(warnings, "showwarning", print_to_stderr)
