@@ -20,6 +20,7 @@ from losslandscape.basics.checks import (
     check_metric,
     warn,
 )
+from losslandscape.basics.types import Data, Points
 from losslandscape.directions import (
     RandomDirections,
     check_directions,
@@ -40,7 +41,7 @@ from losslandscape.measuring.engines import (
 )
 from losslandscape.measuring.grids import Grid, check_points, coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
-from losslandscape.measuring.options import Measuring, evaluating
+from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
 from losslandscape.measuring.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
 from losslandscape.measuring.state import evaluated
@@ -56,45 +57,62 @@ EXPONENTS = (-10, 4)
 CENTER_TOLERANCE = 1e-5
 
 
-def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
+@evaluating(**AROUND)
+def evaluate_line(
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    number_of_points: int = 21,
+    *,
+    number_of_directions: int = 1,
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
+) -> LossLine:
     """Measures the loss of a model along random directions, on one dataset.
-
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        number_of_points: Points along the line. Defaults to 21.
-        **options: The keyword arguments of `evaluate_lines`.
-
-    Returns:
-        A `LossLine`.
-
-    Raises:
-        TypeError: As in `evaluate_lines`.
-        ValueError: As in `evaluate_lines`.
 
     Example:
 
     >>> line = evaluate_line(model, x_test, y_test, number_of_directions=5, seed=0)
     >>> line.values["loss"].shape
     (5, 21)
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points along the line, at least 2. Defaults to 21.
+        number_of_directions: How many random directions. Defaults to 1.
+        tolerance: As in `evaluate_lines`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
+
+    Returns:
+        A `LossLine`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
     """
-    return evaluate_lines(model, [one_dataset(x, y)], number_of_points, **options)[0]
+    (measured,) = evaluate_lines(
+        model,
+        [one_dataset(x, y)],
+        number_of_points,
+        number_of_directions=number_of_directions,
+        tolerance=tolerance,
+        **options,
+    )
+    return measured
 
 
-@evaluating
+@evaluating(**AROUND)
 def evaluate_lines(
-    model,
-    datasets,
-    number_of_points=21,
+    model: keras.Model,
+    datasets: Data,
+    number_of_points: int = 21,
     *,
-    directions=None,
-    number_of_directions=1,
-    layers=None,
-    extent=(-1.0, 1.0),
-    seed=None,
-    tolerance=None,
-    **options: Unpack[Measuring],
+    number_of_directions: int = 1,
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
 ) -> list[LossLine]:
     """Measures the loss along the same directions on one or several datasets.
 
@@ -110,18 +128,7 @@ def evaluate_lines(
             or dataset is one `(x, y)`; several inputs of a model must be a list
             or dict. The data stay in memory during the call.
         number_of_points: Points along the line, at least 2. Defaults to 21.
-        directions: List of directions to follow. `None` (the default) draws
-            `number_of_directions` with `random_directions`.
         number_of_directions: How many random directions. Defaults to 1.
-        layers: The layers that random directions move, while all others stay put;
-            see `random_directions`. Defaults to `None`, all of them.
-        extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
-            filter-normalized direction is as long as the weights themselves.
-            `"auto"` goes as far to both sides as the loss on the first dataset
-            stays below ten times that of the model, along all directions; `metric`
-            if the model reports no loss.
-        seed: Integer seed for the random directions. `None` (the default) draws
-            one from NumPy's global random state; it is in the metadata.
         tolerance: Interpolate points where cubic splines through coarser ones are
             as exact as this share of the range of `metric`, such as 0.01, and of
             its logarithms if it is positive. The metadata list these points under
@@ -129,7 +136,7 @@ def evaluate_lines(
             measured as a check; if it fails twice, all points are measured. Of a smooth
             line of 101 points about a fifth is measured. Needs the extra `analysis`.
             Defaults to `None`, where all points are measured.
-        **options: How it is measured; see `Measuring`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset.
@@ -143,17 +150,17 @@ def evaluate_lines(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
     check_tolerance(tolerance)
-    is_auto = _is_auto(extent)
-    alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
+    is_auto = _is_auto(options["extent"])
+    alphas = coordinates(number_of_points, (-1, 1) if is_auto else options["extent"])
     check_integer("number_of_directions", number_of_directions, minimum=1)
     check_points(int(number_of_directions) * len(alphas), "number_of_directions")
-    if directions is not None and number_of_directions != 1:
+    if options["directions"] is not None and number_of_directions != 1:
         raise ValueError(
             "`number_of_directions` is for random directions, but `directions` were given. "
             f"Received {number_of_directions}. Leave one of them out."
         )
     call = Evaluation(model, datasets, LossLine, options)
-    directions, origin = call.choose(directions, number_of_directions, seed, layers=layers)
+    directions, origin = call.choose(number_of_directions)
     if is_auto:
         alphas *= call.radius(directions)
     call.identify(directions=directions, coordinates=alphas)
@@ -166,21 +173,20 @@ def evaluate_lines(
     return call.along(legs, functools.partial(line, alphas), origin, order=order)
 
 
-@evaluating
+@evaluating(**AROUND)
 def evaluate_surface(
-    model,
-    x,
-    y=None,
-    number_of_points=21,
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    directions=None,
-    layers=None,
-    extent=(-1.0, 1.0),
-    seed=None,
-    tolerance=None,
-    **options: Unpack[Measuring],
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
 ) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
+
+    The grid is measured from coarse to fine, so what `LossSurface.load` reads of an
+    unfinished checkpoint can be drawn as a preview.
 
     Example:
 
@@ -194,17 +200,9 @@ def evaluate_surface(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
-        directions: List of the two directions of alpha and beta. `None` (the
-            default) draws them with `random_directions`.
-        layers: As in `evaluate_lines`.
-        extent: First and last coordinate on both axes, or a pair of such pairs
-            for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` as in
-            `evaluate_lines`.
-        seed: As in `evaluate_lines`.
         tolerance: As in `evaluate_lines`. Of a smooth surface of 49x49 points about
             an eighth is measured.
-        **options: How it is measured; see `Measuring`. The grid is computed from coarse
-            to fine, so what `LossSurface.load` reads of a checkpoint is a preview.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A `LossSurface`.
@@ -217,32 +215,21 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
+    datasets = [one_dataset(x, y)]
     (surface,) = evaluate_surfaces(
-        model,
-        [one_dataset(x, y)],
-        number_of_points,
-        directions=directions,
-        layers=layers,
-        extent=extent,
-        seed=seed,
-        tolerance=tolerance,
-        **options,
+        model, datasets, number_of_points, tolerance=tolerance, **options
     )
     return surface
 
 
-@evaluating
+@evaluating(**AROUND)
 def evaluate_surfaces(
-    model,
-    datasets,
-    number_of_points=21,
+    model: keras.Model,
+    datasets: Data,
+    number_of_points: Points = 21,
     *,
-    directions=None,
-    layers=None,
-    extent=(-1.0, 1.0),
-    seed=None,
-    tolerance=None,
-    **options: Unpack[Measuring],
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
 ) -> list[LossSurface]:
     """Measures the loss over the same plane on one or several datasets.
 
@@ -255,12 +242,8 @@ def evaluate_surfaces(
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
         number_of_points: As in `evaluate_surface`. Defaults to 21.
-        directions: As in `evaluate_surface`.
-        layers: As in `evaluate_lines`.
-        extent: As in `evaluate_surface`; `"auto"` follows the first dataset.
-        seed: As in `evaluate_lines`.
         tolerance: As in `evaluate_surface`.
-        **options: How it is measured; see `Measuring`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A list with one `LossSurface` per dataset.
@@ -271,15 +254,15 @@ def evaluate_surfaces(
             is computed, with the model untouched.
     """
     check_tolerance(tolerance)
-    is_auto = _is_auto(extent)
-    grid = Grid.of(number_of_points, (-1, 1) if is_auto else extent)
+    is_auto = _is_auto(options["extent"])
+    grid = Grid.of(number_of_points, (-1, 1) if is_auto else options["extent"])
     call = Evaluation(model, datasets, LossSurface, options)
-    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
+    directions, origin = call.choose(2, exactly=True)
     if is_auto:
         grid = grid.scaled(call.radius(directions))
     call.identify(directions=directions, coordinates=grid.axes)
     # One by one, since large ones should not be on the host and the device together.
-    if call.options["executor"] is None:
+    if options["executor"] is None:
         directions = [to_tensors([direction])[0] for direction in directions]
     order = grid.order
     if tolerance is not None:
@@ -345,23 +328,19 @@ class Evaluation:
         number = len(split_datasets(self.datasets))
         return Checkpoint(self.options["checkpoint"], self.kind, number)
 
-    def choose(self, directions, number, seed, *, exactly=False, layers=None):
-        """Checks the given directions, or draws random ones.
+    def choose(self, number, *, exactly=False):
+        """Checks the given directions, or draws random ones, as `MeasuringAround` says.
 
         Args:
-            directions: List of directions, or `None` for random ones.
             number: How many random directions to draw.
-            seed: Integer seed for random directions. `None` takes that of the
-                checkpoint, or else draws one.
             exactly: Whether there must also be `number` given directions. Defaults to
                 `False`.
-            layers: The layers that random directions move, as in `random_directions`.
-                Defaults to `None`, all of them.
 
         Returns:
             A list of directions, and a dict for the metadata that says where they come
             from.
         """
+        directions, layers, seed = map(self.options.get, ("directions", "layers", "seed"))
         if directions is None:
             seed = self.seed(seed)
             origin = {

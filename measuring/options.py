@@ -1,14 +1,16 @@
-"""Options: how a call measures, said once for every call that evaluates a model at points."""
+"""Options: where and how a call measures, said once for all that evaluate a model at points."""
 
 import functools
 import inspect
-from collections.abc import Sequence
+import re
+import typing
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from os import PathLike
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from losslandscape.basics.checks import check_options
-from losslandscape.basics.claims import claiming
+from losslandscape.basics.claims import Call, claiming
+from losslandscape.basics.types import Directions, Engine, Extent, FilePath, Layers, Verbose
 
 
 class Measuring(TypedDict, total=False):
@@ -38,13 +40,36 @@ class Measuring(TypedDict, total=False):
 
     metric: str | Sequence[str]
     batch_size: int | None
-    engine: Literal["auto", "evaluate", "compiled"]
+    engine: Engine
     executor: Executor | None
-    checkpoint: str | PathLike[str] | None
-    verbose: Literal["auto", 0, 1, 2]
+    checkpoint: FilePath | None
+    verbose: Verbose
 
 
-DEFAULTS: Measuring = {
+class MeasuringAround(Measuring, total=False):
+    """Where a call measures: the options of lines and planes around a model.
+
+    Attributes:
+        directions: List of directions to follow, two for a plane. `None` (the default) draws
+            them with `random_directions`.
+        layers: The layers that random directions move, while all others stay put; see
+            `random_directions`. Defaults to `None`, all of them.
+        extent: First and last coordinate; for a plane also a pair of such pairs, for alpha
+            and beta. Defaults to `(-1.0, 1.0)`, where a filter-normalized direction is as
+            long as the weights themselves. `"auto"` goes as far to both sides as the loss on
+            the first dataset stays below ten times that of the model, along all directions;
+            `metric` if the model reports no loss.
+        seed: Integer seed for the random directions. `None` (the default) draws one from
+            NumPy's global random state; it is in the metadata.
+    """
+
+    directions: Directions | None
+    layers: Layers | None
+    extent: Extent | Literal["auto"]
+    seed: int | None
+
+
+DEFAULTS = {
     "metric": "loss",
     "batch_size": None,
     "engine": "auto",
@@ -52,38 +77,54 @@ DEFAULTS: Measuring = {
     "checkpoint": None,
     "verbose": "auto",
 }
+AROUND = {"directions": None, "layers": None, "extent": (-1.0, 1.0), "seed": None}
 
 
-def evaluating(function, **defaults):
+def evaluating(**defaults: Any) -> Callable[[Call], Call]:
     """Makes a function an evaluating call, whose `**options` are those of `Measuring`.
 
     It refuses other options before anything else, fills in those that are left out, and
-    claims the models among its arguments. `help` shows the options and their defaults.
+    claims the models among its arguments. In `help` the options are written out.
 
     Args:
-        function: A function that takes `**options`.
-        **defaults: Those that differ from `DEFAULTS`.
+        **defaults: Those that are not in `DEFAULTS`, or differ.
 
     Returns:
-        A function with the same arguments.
+        A decorator of a function whose annotation of `**options` is `Measuring`, or a
+        dictionary that extends it.
     """
-    defaults = DEFAULTS | defaults
-    claimed = claiming(function)
-    own = [
-        each
-        for each in inspect.signature(function).parameters.values()
-        if each.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
-        for name, default in defaults.items()
-    ]
-    signature = inspect.signature(function).replace(parameters=[*own, *shared])
+    complete = defaults | {name: each for name, each in DEFAULTS.items() if name not in defaults}
 
-    @functools.wraps(function)
-    def call(*args, **options):
-        check_options(function.__name__, options, signature.parameters)
-        return claimed(*args, **(defaults | options))
+    def decorate(function):
+        signature, claimed = _signature(function, complete), claiming(function)
 
-    call.__signature__ = signature
-    return call
+        @functools.wraps(function)
+        def call(*args, **options):
+            check_options(function.__name__, options, signature.parameters)
+            return claimed(*args, **(complete | options))
+
+        call.__signature__ = signature
+        call.__doc__ = _written_out(function)
+        return call
+
+    return decorate
+
+
+def _signature(function, defaults):
+    """The signature of a function, with all options in place of `**options`."""
+    signature = inspect.signature(function)
+    parameters = list(signature.parameters.values())[:-1]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    shared = [inspect.Parameter(name, kind, default=each) for name, each in defaults.items()]
+    return signature.replace(parameters=parameters + shared)
+
+
+def _written_out(function):
+    """The docstring of a function, with all options in place of `**options`."""
+    (kind,) = typing.get_args(function.__annotations__["options"])
+    descriptions = [
+        each.__doc__.partition("    Attributes:\n")[2].rstrip()
+        for each in dict.fromkeys((kind, Measuring))
+    ]
+    entry = re.compile(r"^        \*\*options: .*(\n            .*)*", re.MULTILINE)
+    return entry.sub(lambda _: "\n".join(descriptions), function.__doc__ or "")

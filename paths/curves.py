@@ -19,6 +19,7 @@ from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.checks import check_backend, check_compiled, check_integer
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
+from losslandscape.basics.types import Data, Statistics, Verbose
 from losslandscape.directions import resolve_seed
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import map_arrays, one_dataset, read_dataset
@@ -47,16 +48,16 @@ OFFSET = 0.01
 
 @claiming
 def fit_curve(
-    model,
-    other,
-    x,
-    y=None,
+    model: keras.Model,
+    other: keras.Model,
+    x: Data,
+    y: Data = None,
     *,
-    optimizer="adam",
-    epochs=20,
-    batch_size=None,
-    seed=None,
-    verbose="auto",
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    epochs: int = 20,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    verbose: Verbose = "auto",
 ) -> keras.Model:
     """Trains the control point of a curve of low loss from one model to another.
 
@@ -134,15 +135,15 @@ def fit_curve(
     return control
 
 
-@evaluating
+@evaluating()
 def evaluate_curve(
-    model,
-    other,
-    control,
-    datasets,
-    number_of_points=21,
+    model: keras.Model,
+    other: keras.Model,
+    control: keras.Model,
+    datasets: Data,
+    number_of_points: int = 21,
     *,
-    statistics="estimate",
+    statistics: Statistics = "estimate",
     **options: Unpack[Measuring],
 ) -> list[LossLine]:
     """Measures the loss on the curve from one model to another.

@@ -10,6 +10,7 @@ otherwise any line would seem to cross a barrier.
 import collections
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import Unpack
 
 import keras
@@ -20,6 +21,7 @@ from keras import layers, ops
 from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.checks import check_choice, check_integer
 from losslandscape.basics.internals import flatten_layers
+from losslandscape.basics.types import Data, Extent, Pair, Points, Statistics
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import batch_size_of, one_dataset
 from losslandscape.measuring.engines import evaluate_engine
@@ -33,15 +35,15 @@ STATISTICS = ("interpolate", "estimate")
 ROUNDING = 1e-6
 
 
-@evaluating
+@evaluating()
 def evaluate_interpolation(
-    model,
-    other,
-    datasets,
-    number_of_points=41,
+    model: keras.Model,
+    other: keras.Model,
+    datasets: Data,
+    number_of_points: int = 41,
     *,
-    extent=(-0.5, 1.5),
-    statistics="interpolate",
+    extent: Pair = (-0.5, 1.5),
+    statistics: Statistics = "interpolate",
     **options: Unpack[Measuring],
 ) -> list[LossLine]:
     """Measures the loss on the line from one model to another.
@@ -94,15 +96,15 @@ def evaluate_interpolation(
     return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
-@evaluating
+@evaluating()
 def evaluate_plane(
-    models,
-    x,
-    y=None,
-    number_of_points=21,
+    models: Sequence[keras.Model],
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    extent=(-0.5, 1.5),
-    statistics="interpolate",
+    extent: Extent = (-0.5, 1.5),
+    statistics: Statistics = "interpolate",
     **options: Unpack[Measuring],
 ) -> LossSurface:
     """Measures the loss on the plane through three models.
@@ -147,14 +149,14 @@ def evaluate_plane(
     return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
-@evaluating
+@evaluating()
 def evaluate_barriers(
-    models,
-    x,
-    y=None,
-    number_of_points=11,
+    models: Sequence[keras.Model],
+    x: Data,
+    y: Data = None,
+    number_of_points: int = 11,
     *,
-    statistics="interpolate",
+    statistics: Statistics = "interpolate",
     **options: Unpack[Measuring],
 ) -> LossBarriers:
     """Measures the loss on the straight lines between every two of several models.

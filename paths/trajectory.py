@@ -9,8 +9,9 @@ paths of several runs may share a plane.
 import hashlib
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, TypeAlias, Unpack
 
 import keras
 import numpy as np
@@ -28,6 +29,7 @@ from losslandscape.basics.checks import (
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
+from losslandscape.basics.types import Array, Data, Direction, FilePath, Ignore, Points
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset
@@ -84,7 +86,9 @@ class WeightHistory(keras.callbacks.Callback):
             and `every` counts steps, or vice versa.
     """
 
-    def __init__(self, folder, every="epoch", append=False):
+    def __init__(
+        self, folder: FilePath, every: Literal["epoch"] | int = "epoch", append: bool = False
+    ) -> None:
         super().__init__()
         if not (isinstance(every, str) and every == "epoch"):
             check_integer("every", every, minimum=1)
@@ -172,16 +176,20 @@ class WeightHistory(keras.callbacks.Callback):
         self._last = _digest(arrays)
 
 
-@evaluating
+# What `read_history` reads.
+History: TypeAlias = WeightHistory | FilePath | Sequence[FilePath | keras.Model]
+
+
+@evaluating()
 def evaluate_trajectory(
-    model,
-    history,
-    x,
-    y=None,
-    number_of_points=21,
+    model: keras.Model,
+    history: History | Mapping[str, History],
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    ignore=None,
-    margin=0.2,
+    ignore: Ignore = None,
+    margin: float = 0.2,
     **options: Unpack[Measuring],
 ) -> LossTrajectory:
     """Measures the loss on the plane that holds most of the path of training.
@@ -290,7 +298,7 @@ def evaluate_trajectory(
 
 
 @claiming
-def last_step(model, history):
+def last_step(model: keras.Model, history: History) -> Direction:
     """Returns the direction of the last step of training.
 
     Args:
@@ -401,7 +409,7 @@ def times_of(names):
     return np.array([float(match[2]) for match in found]), units.pop()
 
 
-def read_history(model, history):
+def read_history(model: keras.Model, history: History) -> tuple[list[str], list[list[Array]]]:
     """Reads recorded weights in the order of training.
 
     Args:

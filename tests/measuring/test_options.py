@@ -1,6 +1,7 @@
 """Options: the same in every call that evaluates, and refused where they are none."""
 
 import inspect
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -22,8 +23,8 @@ def test_each_option_has_one_type_one_default_and_one_description():
 
 
 def test_help_shows_the_options_and_their_defaults():
-    @evaluating
-    def evaluate_something(model, *, margin=0.2, **options):
+    @evaluating()
+    def evaluate_something(model, *, margin=0.2, **options: Unpack[Measuring]):
         return model, margin, options
 
     expected = (
@@ -44,6 +45,7 @@ def test_an_unknown_option_is_refused_by_the_name_of_the_call(name):
 
 def test_all_calls_that_measure_points_take_the_options():
     assert {
+        "evaluate_line",
         "evaluate_lines",
         "evaluate_surface",
         "evaluate_surfaces",
