@@ -12,6 +12,7 @@ import copy
 import fnmatch
 import functools
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -29,6 +30,7 @@ from losslandscape.basics.checks import (
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
+from losslandscape.basics.types import Direction, Ignore, Layers, Normalize
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
 IGNORE_RULES = ("biasbn", None)
@@ -54,8 +56,14 @@ class Filters(NamedTuple):
 
 @claiming
 def random_directions(
-    model, number=1, *, normalize="filter", ignore="biasbn", layers=None, seed=None
-):
+    model: keras.Model,
+    number: int = 1,
+    *,
+    normalize: Normalize = "filter",
+    ignore: Ignore = "biasbn",
+    layers: Layers | None = None,
+    seed: int | None = None,
+) -> list[Direction]:
     """Draws random directions scaled to the weights of a model.
 
     Every entry is drawn from a standard normal distribution; then each filter
@@ -169,7 +177,7 @@ class RandomDirections(collections.abc.Sequence):
 
 
 @claiming
-def direction_between(model, other):
+def direction_between(model: keras.Model, other: keras.Model) -> Direction:
     """Returns the direction that leads from one model to another.
 
     Args:
@@ -259,7 +267,7 @@ def check_direction(model, direction, name="direction"):
     return arrays
 
 
-def filters(model):
+def filters(model: keras.Model) -> list[Filters]:
     """Returns how each trainable weight of a model splits into filters.
 
     A filter is what produces one feature map or one neuron: a column of a
@@ -287,7 +295,7 @@ def filters(model):
     return [_filters_of(weight, owner) for weight, owner in pairs]
 
 
-def print_filters(model, print_fn=print):
+def print_filters(model: keras.Model, print_fn: Callable[[str], object] = print) -> None:
     """Prints which axes make up a filter, for each trainable weight of a model.
 
     Args:
@@ -319,7 +327,9 @@ def print_filters(model, print_fn=print):
         print_fn(f"{path:<{widths[0]}}  {shape:<{widths[1]}}  {number:>{widths[2]}}  {axes}")
 
 
-def register_filters(layer_class, **weights):
+def register_filters(
+    layer_class: type[keras.layers.Layer], **weights: int | tuple[int, ...] | None
+) -> None:
     """Registers which axes of a custom layer's weights number its filters.
 
     Without this, a weight of an unknown layer counts as a bias if it has at most

@@ -6,6 +6,7 @@ is restored to the last bit.
 
 import dataclasses
 import functools
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from losslandscape.basics.checks import (
     check_metric,
     warn,
 )
-from losslandscape.basics.claims import claiming
+from losslandscape.basics.types import Data, Points
 from losslandscape.directions import (
     RandomDirections,
     check_directions,
@@ -40,6 +41,7 @@ from losslandscape.measuring.engines import (
 )
 from losslandscape.measuring.grids import Grid, check_points, coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
+from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
 from losslandscape.measuring.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
 from losslandscape.measuring.state import evaluated
@@ -55,50 +57,62 @@ EXPONENTS = (-10, 4)
 CENTER_TOLERANCE = 1e-5
 
 
-def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
+@evaluating(**AROUND)
+def evaluate_line(
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    number_of_points: int = 21,
+    *,
+    number_of_directions: int = 1,
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
+) -> LossLine:
     """Measures the loss of a model along random directions, on one dataset.
-
-    Args:
-        model: A compiled and built `keras.Model`. It is left as it was.
-        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
-        y: Targets. Defaults to `None`.
-        number_of_points: Points along the line. Defaults to 21.
-        **options: The keyword arguments of `evaluate_lines`.
-
-    Returns:
-        A `LossLine`.
-
-    Raises:
-        TypeError: As in `evaluate_lines`.
-        ValueError: As in `evaluate_lines`.
 
     Example:
 
     >>> line = evaluate_line(model, x_test, y_test, number_of_directions=5, seed=0)
     >>> line.values["loss"].shape
     (5, 21)
+
+    Args:
+        model: A compiled and built `keras.Model`. It is left as it was.
+        x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points along the line, at least 2. Defaults to 21.
+        number_of_directions: How many random directions. Defaults to 1.
+        tolerance: As in `evaluate_lines`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
+
+    Returns:
+        A `LossLine`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has an unusable value; raised before any point
+            is computed, with the model untouched.
     """
-    return evaluate_lines(model, [one_dataset(x, y)], number_of_points, **options)[0]
+    (measured,) = evaluate_lines(
+        model,
+        [one_dataset(x, y)],
+        number_of_points,
+        number_of_directions=number_of_directions,
+        tolerance=tolerance,
+        **options,
+    )
+    return measured
 
 
-@claiming
+@evaluating(**AROUND)
 def evaluate_lines(
-    model,
-    datasets,
-    number_of_points=21,
+    model: keras.Model,
+    datasets: Data,
+    number_of_points: int = 21,
     *,
-    directions=None,
-    number_of_directions=1,
-    layers=None,
-    extent=(-1.0, 1.0),
-    metric="loss",
-    seed=None,
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    tolerance=None,
-    verbose="auto",
+    number_of_directions: int = 1,
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
 ) -> list[LossLine]:
     """Measures the loss along the same directions on one or several datasets.
 
@@ -114,33 +128,7 @@ def evaluate_lines(
             or dataset is one `(x, y)`; several inputs of a model must be a list
             or dict. The data stay in memory during the call.
         number_of_points: Points along the line, at least 2. Defaults to 21.
-        directions: List of directions to follow. `None` (the default) draws
-            `number_of_directions` with `random_directions`.
         number_of_directions: How many random directions. Defaults to 1.
-        layers: The layers that random directions move, while all others stay put;
-            see `random_directions`. Defaults to `None`, all of them.
-        extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
-            filter-normalized direction is as long as the weights themselves.
-            `"auto"` goes as far to both sides as the loss on the first dataset
-            stays below ten times that of the model, along all directions; `metric`
-            if the model reports no loss.
-        metric: The metric that the progress bar shows, one that the model
-            reports. All of them are measured. Defaults to `"loss"`.
-        seed: Integer seed for the random directions. `None` (the default) draws
-            one from NumPy's global random state; it is in the metadata.
-        batch_size: Samples per batch, for arrays. `None` (the default) makes
-            batches as large as the model's activations allow, which is fastest.
-        engine: `"evaluate"` measures each point with `model.evaluate`;
-            `"compiled"` puts the model's own `test_step` and many points into
-            one TensorFlow or JAX graph, or one loop on Torch. `"auto"` (the default) takes
-            the compiled one where it applies and pays off.
-        executor: A `concurrent.futures.Executor` whose workers do the measuring;
-            processes must be spawned, not forked. Each worker gets a copy of
-            the model and the data. Defaults to `None`, this process.
-        checkpoint: Path of an HDF5 file that keeps points as they are measured;
-            the same call resumes from it after a crash. `LossLine.load` reads
-            it at any time. For several datasets, `line.h5` becomes `line-1.h5`,
-            `line-2.h5`, … Defaults to `None`.
         tolerance: Interpolate points where cubic splines through coarser ones are
             as exact as this share of the range of `metric`, such as 0.01, and of
             its logarithms if it is positive. The metadata list these points under
@@ -148,8 +136,7 @@ def evaluate_lines(
             measured as a check; if it fails twice, all points are measured. Of a smooth
             line of 101 points about a fifth is measured. Needs the extra `analysis`.
             Defaults to `None`, where all points are measured.
-        verbose: `"auto"` or 1 shows a progress bar with the time left, 2 one
-            line at the end, 0 nothing.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset.
@@ -163,27 +150,17 @@ def evaluate_lines(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
     check_tolerance(tolerance)
-    is_auto = _is_auto(extent)
-    alphas = coordinates(number_of_points, (-1, 1) if is_auto else extent)
+    is_auto = _is_auto(options["extent"])
+    alphas = coordinates(number_of_points, (-1, 1) if is_auto else options["extent"])
     check_integer("number_of_directions", number_of_directions, minimum=1)
     check_points(int(number_of_directions) * len(alphas), "number_of_directions")
-    if directions is not None and number_of_directions != 1:
+    if options["directions"] is not None and number_of_directions != 1:
         raise ValueError(
             "`number_of_directions` is for random directions, but `directions` were given. "
             f"Received {number_of_directions}. Leave one of them out."
         )
-    call = Evaluation(
-        model,
-        datasets,
-        LossLine,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
-    directions, origin = call.choose(directions, number_of_directions, seed, layers=layers)
+    call = Evaluation(model, datasets, LossLine, options)
+    directions, origin = call.choose(number_of_directions)
     if is_auto:
         alphas *= call.radius(directions)
     call.identify(directions=directions, coordinates=alphas)
@@ -196,25 +173,20 @@ def evaluate_lines(
     return call.along(legs, functools.partial(line, alphas), origin, order=order)
 
 
+@evaluating(**AROUND)
 def evaluate_surface(
-    model,
-    x,
-    y=None,
-    number_of_points=21,
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    directions=None,
-    layers=None,
-    extent=(-1.0, 1.0),
-    metric="loss",
-    seed=None,
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    tolerance=None,
-    verbose="auto",
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
 ) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
+
+    The grid is measured from coarse to fine, so what `LossSurface.load` reads of an
+    unfinished checkpoint can be drawn as a preview.
 
     Example:
 
@@ -228,22 +200,9 @@ def evaluate_surface(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
-        directions: List of the two directions of alpha and beta. `None` (the
-            default) draws them with `random_directions`.
-        layers: As in `evaluate_lines`.
-        extent: First and last coordinate on both axes, or a pair of such pairs
-            for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` as in
-            `evaluate_lines`.
-        metric: As in `evaluate_lines`.
-        seed: As in `evaluate_lines`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_lines`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`. The grid is computed from coarse to
-            fine, so what `LossSurface.load` reads can be drawn as a preview.
         tolerance: As in `evaluate_lines`. Of a smooth surface of 49x49 points about
             an eighth is measured.
-        verbose: As in `evaluate_lines`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A `LossSurface`.
@@ -256,39 +215,21 @@ def evaluate_surface(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    options = {
-        "directions": directions,
-        "layers": layers,
-        "extent": extent,
-        "metric": metric,
-        "seed": seed,
-        "batch_size": batch_size,
-        "engine": engine,
-        "executor": executor,
-        "checkpoint": checkpoint,
-        "tolerance": tolerance,
-        "verbose": verbose,
-    }
-    return evaluate_surfaces(model, [one_dataset(x, y)], number_of_points, **options)[0]
+    datasets = [one_dataset(x, y)]
+    (surface,) = evaluate_surfaces(
+        model, datasets, number_of_points, tolerance=tolerance, **options
+    )
+    return surface
 
 
-@claiming
+@evaluating(**AROUND)
 def evaluate_surfaces(
-    model,
-    datasets,
-    number_of_points=21,
+    model: keras.Model,
+    datasets: Data,
+    number_of_points: Points = 21,
     *,
-    directions=None,
-    layers=None,
-    extent=(-1.0, 1.0),
-    metric="loss",
-    seed=None,
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    tolerance=None,
-    verbose="auto",
+    tolerance: float | None = None,
+    **options: Unpack[MeasuringAround],
 ) -> list[LossSurface]:
     """Measures the loss over the same plane on one or several datasets.
 
@@ -301,17 +242,8 @@ def evaluate_surfaces(
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
         number_of_points: As in `evaluate_surface`. Defaults to 21.
-        directions: As in `evaluate_surface`.
-        layers: As in `evaluate_lines`.
-        extent: As in `evaluate_surface`; `"auto"` follows the first dataset.
-        metric: As in `evaluate_lines`.
-        seed: As in `evaluate_lines`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_lines`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`; `LossSurface.load` reads it.
         tolerance: As in `evaluate_surface`.
-        verbose: As in `evaluate_lines`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A list with one `LossSurface` per dataset.
@@ -322,25 +254,15 @@ def evaluate_surfaces(
             is computed, with the model untouched.
     """
     check_tolerance(tolerance)
-    is_auto = _is_auto(extent)
-    grid = Grid.of(number_of_points, (-1, 1) if is_auto else extent)
-    call = Evaluation(
-        model,
-        datasets,
-        LossSurface,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
-    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
+    is_auto = _is_auto(options["extent"])
+    grid = Grid.of(number_of_points, (-1, 1) if is_auto else options["extent"])
+    call = Evaluation(model, datasets, LossSurface, options)
+    directions, origin = call.choose(2, exactly=True)
     if is_auto:
         grid = grid.scaled(call.radius(directions))
     call.identify(directions=directions, coordinates=grid.axes)
     # One by one, since large ones should not be on the host and the device together.
-    if executor is None:
+    if options["executor"] is None:
         directions = [to_tensors([direction])[0] for direction in directions]
     order = grid.order
     if tolerance is not None:
@@ -360,17 +282,7 @@ class Evaluation:
         model: A compiled and built `keras.Model`. It is left as it was.
         datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
         kind: The class of what is measured, such as `LossSurface`.
-        metric: The metric that the progress bar shows, or a list, of which it shows
-            the first; they must be among those that are measured. Defaults to
-            `"loss"`.
-        batch_size: Samples per batch, for arrays. `None` (the default) chooses one.
-        engine: `"auto"` (the default) or one of `ENGINES`.
-        executor: A `concurrent.futures.Executor` whose workers do the measuring.
-            Defaults to `None`, this process.
-        checkpoint: Path of an HDF5 file that keeps points as they are measured.
-            Defaults to `None`.
-        verbose: `"auto"` (the default) or 1 for a progress bar, 2 for one line at the
-            end, 0 for nothing.
+        options: How it is measured, as `evaluating` completes it.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -380,32 +292,28 @@ class Evaluation:
     model: keras.Model
     datasets: object
     kind: type
-    metric: str | list = "loss"
-    batch_size: int | None = None
-    engine: str = "auto"
-    executor: object = None
-    checkpoint: object = None
-    verbose: object = "auto"
+    options: Measuring
 
     def __post_init__(self):
         check_compiled(self.model)
-        check_metric(self.metric)
-        if self.executor is not None:
-            check_executor(self.executor)
-        check_choice("engine", self.engine, ("auto", *ENGINES))
-        check_verbose(self.verbose)
+        check_metric(self.options["metric"])
+        if self.options["executor"] is not None:
+            check_executor(self.options["executor"])
+        check_choice("engine", self.options["engine"], ("auto", *ENGINES))
+        check_verbose(self.options["verbose"])
         # Looked up now, before directions are chosen.
         _ = self._number_of_weights
 
     @functools.cached_property
     def data(self):
         """List of `Dataset`, read once."""
-        return read_datasets(self.model, self.datasets, self.batch_size)
+        return read_datasets(self.model, self.datasets, self.options["batch_size"])
 
     @property
     def metrics(self):
         """Tuple of the names of the metrics that are asked for."""
-        return (self.metric,) if isinstance(self.metric, str) else tuple(self.metric)
+        metric = self.options["metric"]
+        return (metric,) if isinstance(metric, str) else tuple(metric)
 
     @functools.cached_property
     def _number_of_weights(self):
@@ -413,29 +321,26 @@ class Evaluation:
 
     @functools.cached_property
     def _status(self):
-        return Status(self.verbose)
+        return Status(self.options["verbose"])
 
     @functools.cached_property
     def _saved(self):
-        return Checkpoint(self.checkpoint, self.kind, len(split_datasets(self.datasets)))
+        number = len(split_datasets(self.datasets))
+        return Checkpoint(self.options["checkpoint"], self.kind, number)
 
-    def choose(self, directions, number, seed, *, exactly=False, layers=None):
-        """Checks the given directions, or draws random ones.
+    def choose(self, number, *, exactly=False):
+        """Checks the given directions, or draws random ones, as `MeasuringAround` says.
 
         Args:
-            directions: List of directions, or `None` for random ones.
             number: How many random directions to draw.
-            seed: Integer seed for random directions. `None` takes that of the
-                checkpoint, or else draws one.
             exactly: Whether there must also be `number` given directions. Defaults to
                 `False`.
-            layers: The layers that random directions move, as in `random_directions`.
-                Defaults to `None`, all of them.
 
         Returns:
             A list of directions, and a dict for the metadata that says where they come
             from.
         """
+        directions, layers, seed = map(self.options.get, ("directions", "layers", "seed"))
         if directions is None:
             seed = self.seed(seed)
             origin = {
@@ -527,20 +432,21 @@ class Evaluation:
         Returns:
             A list of what `assemble` returned, one per dataset.
         """
+        self._check_engine(engines)
         number = sum(len(points) for _, points in legs)
         with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
             directions, _ = legs[0]
             if engines is None:
                 self._check_metrics(state, interrupt)
-                engines = candidates(self.engine, self.model, number)
+                engines = candidates(self.options["engine"], self.model, number)
             self._status.announce(f"Preparing {number} points")
             options = {"directions": directions, "interrupt": interrupt}
-            if self.executor is None:
+            if self.options["executor"] is None:
                 measure, centers, how = start(engines, state, self.data, **options)
             else:
                 parts = (engines, state, self.data)
                 options["compared"] = compared
-                measure, centers, how = distribute(self.executor, *parts, **options)
+                measure, centers, how = distribute(self.options["executor"], *parts, **options)
             check_complete(self.model, self._number_of_weights)
 
             def measure_some(indices):
@@ -555,6 +461,14 @@ class Evaluation:
             )
             _check_state(measure_center(measure, directions), centers, compared)
             return values
+
+    def _check_engine(self, engines):
+        """Refuses an engine that is not among those of this measurement."""
+        if engines is not None and self.options["engine"] not in ("auto", *engines):
+            raise ValueError(
+                f"`engine` must be 'auto' here: only the engine of its own, {', '.join(engines)}, "
+                f"measures this. Received {self.options['engine']!r}. Omit it."
+            )
 
     def _check_metrics(self, state, interrupt):
         """Refuses a metric that is not measured, on one batch instead of all data."""

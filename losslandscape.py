@@ -104,18 +104,24 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
 import inspect
 import io
 import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar, Unpack
 
 # The modules next to this file are its submodules, imported as `losslandscape.plotting`
 # and so on, even from a plain checkout and next to a user's own `plotting.py`.
 __path__ = [str(Path(__file__).parent)]
 
+import keras
 import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from losslandscape.basics.checks import (
     check_choice,
@@ -125,6 +131,21 @@ from losslandscape.basics.checks import (
     check_path,
     numbered,
     warn,
+)
+from losslandscape.basics.types import (
+    Data,
+    Directions,
+    Engine,
+    Extent,
+    FilePath,
+    Ignore,
+    Layers,
+    Pair,
+    PlotType,
+    Points,
+    Scale,
+    Statistics,
+    Verbose,
 )
 from losslandscape.curvature.gradients import gradient_direction, worst_direction
 from losslandscape.curvature.hessian import Hessian, evaluate_convexity
@@ -145,6 +166,7 @@ from losslandscape.evaluation import (
     evaluate_surfaces,
 )
 from losslandscape.measuring.datasets import split_datasets
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import preserved
 from losslandscape.paths.alignment import match_weights
 from losslandscape.paths.curves import evaluate_curve, fit_curve
@@ -154,6 +176,7 @@ from losslandscape.paths.interpolation import (
     evaluate_plane,
 )
 from losslandscape.paths.trajectory import (
+    History,
     WeightHistory,
     evaluate_trajectory,
     last_step,
@@ -221,8 +244,12 @@ DPI = 300
 EMBEDDED_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
 
 
+# What the surfaces in a display are.
+Kind = TypeVar("Kind", bound=LossSurface)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class LossDisplay:
+class LossDisplay(Generic[Kind]):
     """What was measured, and where it was drawn.
 
     A figure that cannot be drawn or saved causes a warning, but never loses the
@@ -244,24 +271,25 @@ class LossDisplay:
             `"3d"`: those that could be drawn. A list of axes for several datasets.
     """
 
-    lines: list = field(default_factory=list)
-    surfaces: list = field(default_factory=list)
-    axes: dict = field(default_factory=dict)
+    lines: list[LossLine] = field(default_factory=list)
+    surfaces: list[Kind] = field(default_factory=list)
+    axes: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def surface(self):
+    def surface(self) -> Kind:
         """The first of the surfaces, or `None`."""
-        return self.surfaces[0] if self.surfaces else None
+        # A type with `None` would have to be narrowed at each use.
+        return self.surfaces[0] if self.surfaces else None  # type: ignore[return-value]
 
     @property
-    def figures(self):
+    def figures(self) -> dict[str, Figure]:
         """Dict of Matplotlib figures by plot type."""
         return {
             plot_type: np.ravel(axes)[0].get_figure(root=True)
             for plot_type, axes in self.axes.items()
         }
 
-    def save(self, path):
+    def save(self, path: FilePath) -> None:
         """Saves the values, or the figures.
 
         Args:
@@ -303,28 +331,28 @@ class LossDisplay:
 
 
 def plot_loss(
-    model,
-    datasets,
-    dataset_labels=None,
-    number_of_points=21,
+    model: keras.Model,
+    datasets: Data,
+    dataset_labels: str | Sequence[str] | None = None,
+    number_of_points: int = 21,
     *,
-    directions=None,
-    number_of_directions=1,
-    layers=None,
-    extent=(-1.0, 1.0),
-    metric="loss",
-    scale="linear",
-    seed=None,
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    tolerance=None,
-    ax=None,
-    path=None,
-    show=False,
-    verbose="auto",
-):
+    directions: Directions | None = None,
+    number_of_directions: int = 1,
+    layers: Layers | None = None,
+    extent: Pair | Literal["auto"] = (-1.0, 1.0),
+    metric: str = "loss",
+    scale: Scale = "linear",
+    seed: int | None = None,
+    batch_size: int | None = None,
+    engine: Engine = "auto",
+    executor: Executor | None = None,
+    checkpoint: FilePath | None = None,
+    tolerance: float | None = None,
+    ax: Axes | None = None,
+    path: FilePath | None = None,
+    show: bool = False,
+    verbose: Verbose = "auto",
+) -> LossDisplay[LossSurface]:
     """Plots the loss of a model along random directions around its weights.
 
     The directions are filter-normalized, which makes the curves of different
@@ -432,30 +460,30 @@ def plot_loss(
 
 
 def plot_loss_3D(  # noqa: N802, the name is the interface's
-    model,
-    plot_types,
-    x,
-    y=None,
-    number_of_points=21,
+    model: keras.Model,
+    plot_types: PlotType | Sequence[PlotType],
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    dataset_labels=None,
-    directions=None,
-    layers=None,
-    extent=(-1.0, 1.0),
-    metric="loss",
-    scale="linear",
-    seed=None,
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    tolerance=None,
-    ax=None,
-    path=None,
-    show=False,
-    verbose="auto",
-    **style,
-):
+    dataset_labels: str | Sequence[str] | None = None,
+    directions: Directions | None = None,
+    layers: Layers | None = None,
+    extent: Extent | Literal["auto"] = (-1.0, 1.0),
+    metric: str | Sequence[str] = "loss",
+    scale: Scale = "linear",
+    seed: int | None = None,
+    batch_size: int | None = None,
+    engine: Engine = "auto",
+    executor: Executor | None = None,
+    checkpoint: FilePath | None = None,
+    tolerance: float | None = None,
+    ax: Axes | Sequence[Axes] | Mapping[str, Axes | Sequence[Axes]] | None = None,
+    path: FilePath | None = None,
+    show: bool = False,
+    verbose: Verbose = "auto",
+    **style: Any,
+) -> LossDisplay[LossSurface]:
     """Plots the loss of a model over a random plane through its weights.
 
     The two directions of the plane are filter-normalized, which makes the
@@ -566,25 +594,21 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
 
 
+@evaluating()
 def plot_interpolation(
-    model,
-    other,
-    datasets,
-    dataset_labels=None,
-    number_of_points=41,
+    model: keras.Model,
+    other: keras.Model,
+    datasets: Data,
+    dataset_labels: str | Sequence[str] | None = None,
+    number_of_points: int = 41,
     *,
-    extent=(-0.5, 1.5),
-    statistics="interpolate",
-    metric="loss",
-    scale="linear",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    path=None,
-    show=False,
-    verbose="auto",
-):
+    extent: Pair = (-0.5, 1.5),
+    statistics: Statistics = "interpolate",
+    scale: Scale = "linear",
+    path: FilePath | None = None,
+    show: bool = False,
+    **options: Unpack[Measuring],
+) -> LossDisplay[LossSurface]:
     """Plots the loss and the metrics on the line from one model to another.
 
     Both models are marked. They are left as they were.
@@ -604,17 +628,11 @@ def plot_interpolation(
         statistics: How to set the moving statistics of normalization layers:
             `"interpolate"` (the default) or `"estimate"`; see
             `evaluate_interpolation`.
-        metric: The metric that the progress bar shows, one that the model reports. All
-            of them are drawn. Defaults to `"loss"`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
-        batch_size: As in `plot_loss`.
-        engine: As in `evaluate_interpolation`.
-        executor: As in `evaluate_interpolation`.
-        checkpoint: As in `plot_loss`.
         path: Where to save the figure; the suffix sets the format. `None` (the
             default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`.
-        verbose: As in `plot_loss`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossDisplay` with the lines, and the axes by metric: `"loss"` and
@@ -631,7 +649,6 @@ def plot_interpolation(
     """
     datasets = split_datasets(datasets)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
-    check_metric(metric, single=True)
     check_choice("scale", scale, SCALES)
     check_backend()
     paths = _figure_paths(path, ("loss",))
@@ -642,35 +659,26 @@ def plot_interpolation(
         number_of_points,
         extent=extent,
         statistics=statistics,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
+        **options,
     )
     draw = partial(plot_metrics, lines, labels=labels, scale=scale)
     return _finish(LossDisplay(lines=lines), {"loss": draw}, paths, show)
 
 
+@evaluating()
 def plot_trajectory(
-    model,
-    history,
-    x,
-    y=None,
-    number_of_points=21,
+    model: keras.Model,
+    history: History | Mapping[str, History],
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    ignore=None,
-    metric="loss",
-    scale="linear",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    path=None,
-    show=False,
-    verbose="auto",
-):
+    ignore: Ignore = None,
+    scale: Scale = "linear",
+    path: FilePath | None = None,
+    show: bool = False,
+    **options: Unpack[Measuring],
+) -> LossDisplay[LossTrajectory]:
     """Plots the path of training on the loss of the plane that holds most of it.
 
     A second figure shows how faithful the first one is: the loss at each record
@@ -696,17 +704,12 @@ def plot_trajectory(
         ignore: `None` (the default) includes all trainable weights in the plane,
             `"biasbn"` leaves biases and normalization parameters at their final
             values.
-        metric: What to draw, as in `plot_loss_3D`. Defaults to `"loss"`.
         scale: `"linear"` (the default) or `"log"`, for the values.
-        batch_size: As in `plot_loss_3D`.
-        engine: As in `plot_loss_3D`.
-        executor: As in `plot_loss_3D`.
-        checkpoint: As in `evaluate_trajectory`.
         path: Where to save the figures: `training.png` becomes
             `training-trajectory.png` and `training-fidelity.png`. `None` (the
             default) does not save them.
         show: Whether to call `plt.show()`. Defaults to `False`.
-        verbose: As in `plot_loss_3D`.
+        **options: How it is measured; see `Measuring`. `metric` is what is drawn.
 
     Returns:
         A `LossDisplay` with a `LossTrajectory` as its surface, and the axes
@@ -731,14 +734,9 @@ def plot_trajectory(
         y,
         number_of_points,
         ignore=ignore,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
+        **options,
     )
-    style = {"metric": metric, "scale": scale}
+    style = {"metric": options["metric"], "scale": scale}
     drawings = {
         "trajectory": partial(plot_path, trajectory, **style),
         "fidelity": partial(plot_path_fidelity, trajectory, **style),
@@ -778,7 +776,7 @@ def _warning_of_failure(what, advice):
         with np.errstate(all="ignore"):
             yield
     except Exception as error:
-        warn(f"{what}: {type(error).__name__}: {error}. {advice}", stacklevel=6)
+        warn(f"{what}: {type(error).__name__}: {error}. {advice}")
 
 
 def _how_to_draw(draw):

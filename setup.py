@@ -53,7 +53,7 @@ TEST = [
 
 
 class BuildFlatPackage(build_py):
-    """Puts the flat modules into one package, with the types of its public names."""
+    """Puts the flat modules into one package."""
 
     def find_modules(self):
         """Lists (package, module, file) for everything in the wheel."""
@@ -69,13 +69,10 @@ class BuildFlatPackage(build_py):
         ]
 
     def run(self):
-        """Adds the types, of which setuptools knows nothing outside of package folders."""
+        """Adds the file that says that the types in the code are to be used."""
         super().run()
         if not self.editable_mode:
-            folder = Path(self.build_lib, "losslandscape")
-            shutil.copy(ROOT / "losslandscape.pyi", folder / "__init__.pyi")
-            # Says that the types are to be used.
-            (folder / "py.typed").touch()
+            Path(self.build_lib, PACKAGE, "py.typed").touch()
 
 
 class LinkForEditors(BuildFlatPackage):

@@ -136,6 +136,15 @@ def check_not_data(name, value):
         )
 
 
+def check_options(name, options, accepted):
+    """Refuses keyword arguments that a call does not take; `name` is that of the call."""
+    unknown = [each for each in options if each not in accepted]
+    if unknown:
+        raise TypeError(
+            f"`{name}` takes no argument {unknown[0]!r}. Accepted are {', '.join(accepted)}."
+        )
+
+
 def check_integer(name, value, minimum=None):
     """Refuses anything but an integer, and integers below the minimum."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -281,8 +290,9 @@ def import_extra(module, extra):
         ) from error
 
 
-def warn(message, stacklevel=3):
+def warn(message):
     """Warns even where warnings are errors or cannot be shown: raising would lose the values."""
+    stacklevel = _level_of_caller()
     try:
         warnings.warn(message, stacklevel=stacklevel)
     except UserWarning:
@@ -293,3 +303,12 @@ def warn(message, stacklevel=3):
     except Exception:
         # Standard error is closed.
         return
+
+
+def _level_of_caller():
+    """How many frames above `warn` the first one outside of this library is."""
+    frame, level = sys._getframe(1), 1
+    inside = (__name__.partition(".")[0], "contextlib")
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+        frame, level = frame.f_back, level + 1
+    return level

@@ -8,8 +8,12 @@ import contextlib
 import functools
 import threading
 import weakref
+from collections.abc import Callable
+from typing import TypeVar
 
 import keras
+
+Call = TypeVar("Call", bound=Callable)
 
 LOCK = threading.RLock()
 # What is measured now. Each call holds its own claim, so none outlives its call.
@@ -55,7 +59,7 @@ def claimed(*models):
         CLAIMS.discard(claim)
 
 
-def claiming(function):
+def claiming(function: Call) -> Call:
     """Makes a function claim the models among its arguments, from its first line to its last."""
 
     @functools.wraps(function)

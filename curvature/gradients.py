@@ -4,12 +4,16 @@ Random directions nearly always miss these. Which ones they are depends on which
 as equally long; here, they are as long as random directions of the same normalization.
 """
 
+from typing import Literal
+
+import keras
 import numpy as np
 
 from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.arrays import dot, times
 from losslandscape.basics.checks import check_compiled, check_integer, check_number
 from losslandscape.basics.claims import claiming
+from losslandscape.basics.types import Data, Direction, Ignore, Normalize, Verbose
 from losslandscape.curvature.derivatives import (
     check_derivatives,
     check_loss,
@@ -24,7 +28,15 @@ from losslandscape.measuring.state import evaluated
 
 
 @claiming
-def gradient_direction(model, x, y=None, *, normalize="filter", ignore="auto", batch_size=None):
+def gradient_direction(
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    *,
+    normalize: Normalize = "filter",
+    ignore: Ignore | Literal["auto"] = "auto",
+    batch_size: int | None = None,
+) -> Direction:
     """Computes the direction in which the loss of a model rises fastest.
 
     With the gradient g of the mean loss over all data, and the diagonal matrix T of
@@ -90,18 +102,18 @@ def gradient_direction(model, x, y=None, *, normalize="filter", ignore="auto", b
 
 @claiming
 def worst_direction(
-    model,
-    x,
-    y=None,
-    radius=0.1,
-    steps=10,
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    radius: float = 0.1,
+    steps: int = 10,
     *,
-    normalize="filter",
-    ignore="auto",
-    seed=None,
-    batch_size=None,
-    verbose="auto",
-):
+    normalize: Normalize = "filter",
+    ignore: Ignore | Literal["auto"] = "auto",
+    seed: int | None = None,
+    batch_size: int | None = None,
+    verbose: Verbose = "auto",
+) -> Direction:
     """Searches for the direction in which the loss is highest at some distance.
 
     Close to a minimum the gradient says little about the loss farther away. This starts

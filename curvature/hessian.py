@@ -9,8 +9,12 @@ that does is refused.
 import contextlib
 import functools
 import itertools
+from collections.abc import Sequence
+from typing import Literal, Unpack
 
+import keras
 import numpy as np
+from numpy.typing import ArrayLike
 
 from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.arrays import dot, flat, times
@@ -21,7 +25,17 @@ from losslandscape.basics.checks import (
     check_number,
     import_extra,
 )
-from losslandscape.basics.claims import claiming
+from losslandscape.basics.types import (
+    Array,
+    Data,
+    Direction,
+    Directions,
+    Ignore,
+    Layers,
+    Normalize,
+    Points,
+    Verbose,
+)
 from losslandscape.curvature.derivatives import (
     check_derivatives,
     check_loss,
@@ -43,9 +57,10 @@ from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, point_by_point
 from losslandscape.measuring.grids import Grid
+from losslandscape.measuring.options import AROUND, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, tracked
 from losslandscape.measuring.state import evaluated
-from losslandscape.values.measures import confidence_interval
+from losslandscape.values.measures import Estimate, confidence_interval
 from losslandscape.values.surfaces import LayerCurvature, LossSurface, Spectrum
 
 ENDS = {"largest": "LA", "smallest": "SA", "magnitude": "LM", "both": "BE"}
@@ -109,16 +124,16 @@ class Hessian:
 
     def __init__(
         self,
-        model,
-        x,
-        y=None,
+        model: keras.Model,
+        x: Data,
+        y: Data = None,
         *,
-        normalize=None,
-        ignore="auto",
-        layers=None,
-        batch_size=None,
-        verbose="auto",
-    ):
+        normalize: Normalize = None,
+        ignore: Ignore | Literal["auto"] = "auto",
+        layers: Layers | None = None,
+        batch_size: int | None = None,
+        verbose: Verbose = "auto",
+    ) -> None:
         check_compiled(model)
         check_differentiates("Curvature")
         self.model, self._verbose = model, verbose
@@ -129,7 +144,7 @@ class Hessian:
         status.announce("Preparing the Hessian")
         self._products = _Products(model, data)
 
-    def product(self, direction):
+    def product(self, direction: Sequence[ArrayLike]) -> Direction:
         """Multiplies the Hessian by a direction.
 
         Args:
@@ -144,7 +159,7 @@ class Hessian:
         with self._matrix() as matrix:
             return times(matrix.units, matrix.product(times(matrix.units, direction)))
 
-    def along(self, directions):
+    def along(self, directions: Directions) -> Array:
         """Computes the second derivative of the loss along directions, dᵀHd.
 
         It predicts how wide a minimum is; see `quadratic_half_widths`.
@@ -165,7 +180,14 @@ class Hessian:
                 _check_finite(curvatures)
         return np.array(curvatures)
 
-    def eigenvalues(self, number=1, which="largest", *, tolerance=1e-4, seed=None):
+    def eigenvalues(
+        self,
+        number: int = 1,
+        which: Literal["largest", "smallest", "magnitude", "both"] = "largest",
+        *,
+        tolerance: float = 1e-4,
+        seed: int | None = None,
+    ) -> tuple[Array, list[Direction]]:
         """Finds the extreme eigenvalues and their directions.
 
         Args:
@@ -202,7 +224,7 @@ class Hessian:
         _check_finite(values)
         return values, directions
 
-    def trace(self, number_of_probes=30, *, seed=None):
+    def trace(self, number_of_probes: int = 30, *, seed: int | None = None) -> Estimate:
         """Estimates the trace, the sum of all eigenvalues.
 
         With `normalize` it is the mean second derivative of the loss along such random
@@ -228,7 +250,9 @@ class Hessian:
             samples = _trace_samples(matrix, number_of_probes, seed, Status(self._verbose))
         return confidence_interval(samples.sum(axis=1))
 
-    def spectrum(self, number_of_probes=5, steps=80, *, seed=None) -> Spectrum:
+    def spectrum(
+        self, number_of_probes: int = 5, steps: int = 80, *, seed: int | None = None
+    ) -> Spectrum:
         """Estimates the distribution of the eigenvalues.
 
         Stochastic Lanczos quadrature: each random vector gives `steps` eigenvalues
@@ -268,7 +292,9 @@ class Hessian:
         metadata |= _describe(**self._rules)
         return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
 
-    def by_layer(self, number_of_probes=30, *, tolerance=1e-3, seed=None) -> LayerCurvature:
+    def by_layer(
+        self, number_of_probes: int = 30, *, tolerance: float = 1e-3, seed: int | None = None
+    ) -> LayerCurvature:
         """Measures the curvature of the loss in each layer, while all others stay put.
 
         Args:
@@ -376,28 +402,21 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
     }
 
 
-@claiming
+@evaluating(**AROUND, metric="convexity")
 def evaluate_convexity(
-    model,
-    x,
-    y=None,
-    number_of_points=11,
+    model: keras.Model,
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 11,
     *,
-    directions=None,
-    layers=None,
-    ignore=None,
-    extent=(-1.0, 1.0),
-    seed=None,
-    tolerance=1e-2,
-    batch_size=None,
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    ignore: Ignore = None,
+    tolerance: float = 1e-2,
+    **options: Unpack[MeasuringAround],
 ) -> LossSurface:
     """Measures how far the loss is from convex over a plane.
 
     A plane may look convex where the loss is not: this computes the extreme
-    eigenvalues of the Hessian at each point.
+    eigenvalues of the Hessian at each point; with `layers`, of the Hessian of these layers.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -405,20 +424,12 @@ def evaluate_convexity(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis; see `evaluate_surface`. Each takes
             dozens of passes over the data. Defaults to 11.
-        directions: As in `evaluate_surface`.
-        layers: As in `evaluate_surface`; the eigenvalues are then those of the Hessian
-            of these layers.
         ignore: As in `Hessian`, for the eigenvalues. Random directions leave
             biases and normalization parameters where they are anyway. `"biasbn"` is
             what the reference implementation does. Defaults to `None`.
-        extent: As in `evaluate_surface`.
-        seed: As in `evaluate_surface`; also for the starting vectors.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
             than colors show.
-        batch_size: As in `Hessian`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_surface`.
-        verbose: As in `evaluate_lines`.
+        **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
         A `LossSurface` with the values `"largest"` and `"smallest"`, the
@@ -436,27 +447,18 @@ def evaluate_convexity(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
     """
-    grid = Grid.of(number_of_points, extent)
+    grid = Grid.of(number_of_points, options["extent"])
     check_number("tolerance", tolerance, minimum=0, below=1)
-    call = Evaluation(
-        model,
-        [one_dataset(x, y)],
-        LossSurface,
-        metric="convexity",
-        batch_size=batch_size,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, [one_dataset(x, y)], LossSurface, options)
     check_differentiates("Curvature")
     check_choice("ignore", ignore, IGNORE_RULES)
-    directions, origin = call.choose(directions, 2, seed, exactly=True, layers=layers)
+    directions, origin = call.choose(2, exactly=True)
     # Weight by weight, since the layers in a worker are other objects.
-    chosen = [bool(unit.any()) for unit in scales(model, None, ignore, layers)]
+    chosen = [bool(unit.any()) for unit in scales(model, None, ignore, options["layers"])]
     others = {"ignore": np.array(chosen), "tolerance": np.array(tolerance)}
     call.identify(directions=directions, coordinates=grid.axes, **others)
-    options = {"chosen": chosen, "seed": origin.get("seed", 0)}
-    engine = functools.partial(_convexity_engine, tolerance=tolerance, **options)
+    how = {"chosen": chosen, "seed": origin.get("seed", 0), "tolerance": tolerance}
+    engine = functools.partial(_convexity_engine, **how)
     (surface,) = call.along(
         [(directions, grid.points)],
         grid.surface,

@@ -5,7 +5,8 @@ the logs of `fit`. Training itself stays the same, to the last bit.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypedDict, Unpack
 
 import keras
 import numpy as np
@@ -18,18 +19,26 @@ from losslandscape.basics.checks import (
     check_list,
     check_number,
     check_numbers,
+    check_options,
     import_extra,
     warn,
 )
-from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import schedule_of
+from losslandscape.basics.types import Data
 from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import evaluated, preserved
-from losslandscape.paths.trajectory import between_records, legs_of_records, read_history, times_of
+from losslandscape.paths.trajectory import (
+    History,
+    between_records,
+    legs_of_records,
+    read_history,
+    times_of,
+)
 from losslandscape.plotting import plot_training_curvature, show_again
 from losslandscape.values.measures import Estimate, confidence_interval
 from losslandscape.values.surfaces import TrainingCurvature
@@ -40,8 +49,47 @@ MEASURES = ("largest_eigenvalue", "scale_free_eigenvalue", "trace", "half_width"
 NEAR, FAR, PRECISION = 0.125, 16, 0.02
 
 
+class CurvatureSettings(TypedDict, total=False):
+    """What is measured again and again during training, and how exactly.
+
+    Attributes:
+        number_of_probes: For the trace, as in `Hessian.trace`. Defaults to 10.
+        number_of_directions: For the half-width, at least 2. Defaults to 5.
+        rise: For the half-width, as in `half_widths`. Defaults to 1.0. It is infinite if a
+            loss has not risen that far at the coordinate 16.
+        tolerance: For eigenvalues, as in `Hessian.eigenvalues`. Defaults to 1e-2, finer than
+            a plot shows.
+        seed: Integer seed for all random vectors. `None` draws one from NumPy's global random
+            state, and is the default of `training_curvature`. That of a `LandscapeLogger` is
+            0, since it must not change what training draws.
+    """
+
+    number_of_probes: int
+    number_of_directions: int
+    rise: float
+    tolerance: float
+    seed: int | None
+
+
+CURVATURE = {
+    "number_of_probes": 10,
+    "number_of_directions": 5,
+    "rise": 1.0,
+    "tolerance": 1e-2,
+    "seed": None,
+}
+
+
+class MeasuringCurvature(CurvatureSettings, Measuring, total=False):
+    """The settings, and the options of every call."""
+
+
+# `training_curvature` shows in `help` what the options mean.
+MeasuringCurvature.__doc__ = CurvatureSettings.__doc__
+
+
 class Settings(NamedTuple):
-    """What is measured again and again, and how; see `training_curvature`."""
+    """What is measured, and how; see `CurvatureSettings`."""
 
     measures: tuple
     number_of_probes: int
@@ -51,24 +99,16 @@ class Settings(NamedTuple):
     seed: int
 
 
-@claiming
+@evaluating(**CURVATURE)
 def training_curvature(
-    model,
-    history,
-    x,
-    y=None,
-    measures=MEASURES,
+    model: keras.Model,
+    history: History,
+    x: Data,
+    y: Data = None,
+    measures: Sequence[str] = MEASURES,
     *,
-    learning_rate=None,
-    number_of_probes=10,
-    number_of_directions=5,
-    rise=1.0,
-    tolerance=1e-2,
-    seed=None,
-    batch_size=None,
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    learning_rate: float | Callable[[float], float] | None = None,
+    **options: Unpack[MeasuringCurvature],
 ) -> TrainingCurvature:
     """Measures the curvature of the loss at the records of a training run.
 
@@ -107,17 +147,7 @@ def training_curvature(
             (the default) takes that of the model's optimizer if this is `SGD`: its
             schedule at the steps of the records, if it has one, and otherwise its
             current learning rate.
-        number_of_probes: As in `Hessian.trace`. Defaults to 10.
-        number_of_directions: For the half-width, at least 2. Defaults to 5.
-        rise: As in `half_widths`. Defaults to 1.0. The half-width is infinite if a loss
-            has not risen that far at the coordinate 16.
-        tolerance: As in `Hessian.eigenvalues`. Defaults to 1e-2, finer than a plot shows.
-        seed: Integer seed for all random vectors. `None` (the default) draws one
-            from NumPy's global random state.
-        batch_size: As in `Hessian`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`; `TrainingCurvature.load` reads it.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `CurvatureSettings` and `Measuring`.
 
     Returns:
         A `TrainingCurvature`, to be drawn with `plot_training_curvature`. Where the
@@ -133,17 +163,8 @@ def training_curvature(
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065), section 3; for momentum,
         appendix B.
     """
-    call = Evaluation(
-        model,
-        [one_dataset(x, y)],
-        TrainingCurvature,
-        batch_size=batch_size,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
-    numbers = number_of_probes, number_of_directions
-    settings = _settings(measures, *numbers, rise, tolerance, call.seed(seed))
+    call = Evaluation(model, [one_dataset(x, y)], TrainingCurvature, options)
+    settings = _settings(measures, options | {"seed": call.seed(options["seed"])})
     _check_model(model, settings)
     names, records = read_history(model, history)
     times, unit = times_of(names)
@@ -204,13 +225,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         live: Whether to draw the numbers in one figure, redrawn each time: below a
             notebook's cell, in a window, or in memory where there is neither. Defaults
             to `False`.
-        number_of_probes: As in `training_curvature`.
-        number_of_directions: As in `training_curvature`.
-        rise: As in `training_curvature`.
-        tolerance: As in `training_curvature`.
-        seed: As in `training_curvature`. Defaults to 0, since it must not change what
-            training draws.
-        batch_size: As in `training_curvature`.
+        batch_size: As in `Measuring`.
+        **settings: How exactly the measures by name are taken; see `CurvatureSettings`.
 
     Attributes:
         curvature: A `TrainingCurvature` of what was measured so far, with the thresholds
@@ -231,20 +247,18 @@ class LandscapeLogger(keras.callbacks.Callback):
 
     def __init__(
         self,
-        measures=MEASURES,
-        x=None,
-        y=None,
+        measures: Sequence[str] | Mapping[str, Callable[[keras.Model], float]] = MEASURES,
+        x: Data = None,
+        y: Data = None,
         *,
-        every=1,
-        live=False,
-        number_of_probes=10,
-        number_of_directions=5,
-        rise=1.0,
-        tolerance=1e-2,
-        seed=0,
-        batch_size=None,
-    ):
+        every: int = 1,
+        live: bool = False,
+        batch_size: int | None = None,
+        **settings: Unpack[CurvatureSettings],
+    ) -> None:
         super().__init__()
+        accepted = ("measures", "x", "y", "every", "live", "batch_size", *CURVATURE)
+        check_options("LandscapeLogger", settings, accepted)
         check_integer("every", every, minimum=1)
         if batch_size is not None:
             check_integer("batch_size", batch_size, minimum=1)
@@ -256,8 +270,8 @@ class LandscapeLogger(keras.callbacks.Callback):
             self._make_meters = _checked_functions(measures, x)
             self.measures, self._metadata = tuple(measures), {}
             return
-        numbers = number_of_probes, number_of_directions
-        settings = _settings(measures, *numbers, rise, tolerance, resolve_seed(seed))
+        settings = CURVATURE | {"seed": 0} | settings
+        settings = _settings(measures, settings | {"seed": resolve_seed(settings["seed"])})
         if x is None:
             raise ValueError(
                 "`x` must be the data to measure on, as in `LandscapeLogger(measures, x, y)`. "
@@ -267,7 +281,7 @@ class LandscapeLogger(keras.callbacks.Callback):
         self.measures, self._metadata = settings.measures, _described(settings)
 
     @property
-    def curvature(self):
+    def curvature(self) -> TrainingCurvature | None:
         """A `TrainingCurvature` of what was measured so far, or `None`."""
         if not self._found:
             return None
@@ -339,11 +353,11 @@ class LandscapeLogger(keras.callbacks.Callback):
             warn(f"Could not draw what was logged: {type(error).__name__}: {error}")
 
 
-def _settings(measures, *options):
+def _settings(measures, settings):
     """Makes `Settings` of names, or of a single one; refuses what cannot be used."""
     is_single = isinstance(measures, str)
     names = (measures,) if is_single else tuple(check_list("measures", measures))
-    settings = Settings(names, *options)
+    settings = Settings(names, *(settings[name] for name in CURVATURE))
     for name in settings.measures:
         check_choice("measures", name, MEASURES)
     if not settings.measures:

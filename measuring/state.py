@@ -9,6 +9,7 @@ state, and the user gets all of it back.
 
 import contextlib
 import random
+from contextlib import AbstractContextManager
 
 import keras
 import numpy as np
@@ -29,7 +30,7 @@ from losslandscape.measuring.walks import along_directions, locator
 
 
 @contextlib.contextmanager
-def preserved(model):
+def preserved(model: keras.Model) -> AbstractContextManager[None]:
     """Restores a model to the last bit, however the block ends.
 
     Saves the weights, the state of the layers, the optimizer, the metrics and the

@@ -23,13 +23,14 @@ from losslandscape.basics.architecture import check_same_settings
 from losslandscape.basics.checks import check_model, import_extra
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import calls, has_graph
+from losslandscape.basics.types import Array
 
 # What an assignment must gain, relative to the lengths of the weights, to be more than rounding.
 ROUNDING = 1e-10
 
 
 @claiming
-def match_weights(model, other):
+def match_weights(model: keras.Model, other: keras.Model) -> list[Array]:
     """Permutes the channels of a model so that its weights lie close to those of another.
 
     The permuted weights compute the same function. They minimize the distance

@@ -8,6 +8,7 @@ point θ is trained with a Keras optimizer, each step at a random point of the c
 
 import contextlib
 import functools
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -20,12 +21,14 @@ from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.checks import check_compiled, check_integer
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
+from losslandscape.basics.types import Data, Statistics, Verbose
 from losslandscape.directions import resolve_seed
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator
 from losslandscape.measuring.grids import coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.progress import Progress, Status
 from losslandscape.measuring.state import evaluated
 from losslandscape.paths.interpolation import (
@@ -46,16 +49,16 @@ OFFSET = 0.01
 
 @claiming
 def fit_curve(
-    model,
-    other,
-    x,
-    y=None,
+    model: keras.Model,
+    other: keras.Model,
+    x: Data,
+    y: Data = None,
     *,
-    optimizer="adam",
-    epochs=20,
-    batch_size=None,
-    seed=None,
-    verbose="auto",
+    optimizer: str | keras.optimizers.Optimizer = "adam",
+    epochs: int = 20,
+    batch_size: int | None = None,
+    seed: int | None = None,
+    verbose: Verbose = "auto",
 ) -> keras.Model:
     """Trains the control point of a curve of low loss from one model to another.
 
@@ -133,21 +136,16 @@ def fit_curve(
     return control
 
 
-@claiming
+@evaluating()
 def evaluate_curve(
-    model,
-    other,
-    control,
-    datasets,
-    number_of_points=21,
+    model: keras.Model,
+    other: keras.Model,
+    control: keras.Model,
+    datasets: Data,
+    number_of_points: int = 21,
     *,
-    statistics="estimate",
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    statistics: Statistics = "estimate",
+    **options: Unpack[Measuring],
 ) -> list[LossLine]:
     """Measures the loss on the curve from one model to another.
 
@@ -168,12 +166,7 @@ def evaluate_curve(
         statistics: How to set the moving statistics of `BatchNormalization`, as in
             `evaluate_interpolation`. Defaults to `"estimate"`: those of the control
             point belong to no data.
-        metric: As in `evaluate_interpolation`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_interpolation`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset. Its coordinate is t, from 0 to 1, with the
@@ -190,17 +183,7 @@ def evaluate_curve(
     """
     models = [model, other, control]
     times = coordinates(number_of_points, (0, 1))
-    call = Evaluation(
-        model,
-        datasets,
-        LossLine,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, datasets, LossLine, options)
     check_mixtures(models, ["model", "other", "control"], statistics, call)
     shares = np.stack([(1 - times) ** 2, times**2, 2 * times * (1 - times)], axis=1)
     origin = describe_mixtures([model, other], statistics) | {

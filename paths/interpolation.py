@@ -10,6 +10,8 @@ otherwise any line would seem to cross a barrier.
 import collections
 import functools
 import itertools
+from collections.abc import Sequence
+from typing import Unpack
 
 import keras
 import numpy as np
@@ -19,12 +21,13 @@ from keras import layers, ops
 from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import check_choice, check_integer
-from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
+from losslandscape.basics.types import Data, Extent, Pair, Points, Statistics
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import batch_size_of, one_dataset
 from losslandscape.measuring.engines import evaluate_engine
 from losslandscape.measuring.grids import Grid, coordinates, line
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import check_copies
 from losslandscape.values.surfaces import LossBarriers, LossLine, LossSurface
 
@@ -33,21 +36,16 @@ STATISTICS = ("interpolate", "estimate")
 ROUNDING = 1e-6
 
 
-@claiming
+@evaluating()
 def evaluate_interpolation(
-    model,
-    other,
-    datasets,
-    number_of_points=41,
+    model: keras.Model,
+    other: keras.Model,
+    datasets: Data,
+    number_of_points: int = 41,
     *,
-    extent=(-0.5, 1.5),
-    statistics="interpolate",
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    extent: Pair = (-0.5, 1.5),
+    statistics: Statistics = "interpolate",
+    **options: Unpack[Measuring],
 ) -> list[LossLine]:
     """Measures the loss on the line from one model to another.
 
@@ -75,12 +73,7 @@ def evaluate_interpolation(
             training; the ends then have such statistics, too. Layers whose
             statistics training would not change (frozen, called with
             `training=False`, or with a momentum of 1) keep the mixed ones.
-        metric: The metric that the progress bar shows. Defaults to `"loss"`.
-        batch_size: Samples per batch, for arrays; see `evaluate_lines`.
-        engine: As in `evaluate_lines`; only `"evaluate"` can estimate statistics.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset, each with one row. `center` is
@@ -97,38 +90,23 @@ def evaluate_interpolation(
     """
     models = [model, other]
     alphas = coordinates(number_of_points, extent)
-    call = Evaluation(
-        model,
-        datasets,
-        LossLine,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, datasets, LossLine, options)
     check_mixtures(models, ["model", "other"], statistics, call)
     shares = np.stack([1 - alphas, alphas], axis=1)
     origin = describe_mixtures(models, statistics) | {"positions": [0, 1]}
     return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
-@claiming
+@evaluating()
 def evaluate_plane(
-    models,
-    x,
-    y=None,
-    number_of_points=21,
+    models: Sequence[keras.Model],
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    extent=(-0.5, 1.5),
-    statistics="interpolate",
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    extent: Extent = (-0.5, 1.5),
+    statistics: Statistics = "interpolate",
+    **options: Unpack[Measuring],
 ) -> LossSurface:
     """Measures the loss on the plane through three models.
 
@@ -146,12 +124,7 @@ def evaluate_plane(
         extent: First and last coordinate on both axes, or a pair of such pairs.
             Defaults to `(-0.5, 1.5)`.
         statistics: As in `evaluate_interpolation`.
-        metric: As in `evaluate_interpolation`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_interpolation`.
-        executor: As in `evaluate_interpolation`.
-        checkpoint: As in `evaluate_lines`; `LossSurface.load` reads it.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossSurface`. `center` is at (0, 0), the first model.
@@ -167,17 +140,7 @@ def evaluate_plane(
     if not isinstance(models, (list, tuple)) or len(models) != 3:
         raise ValueError(f"`models` must be a list of three models. Received {models!r}.")
     grid = Grid.of(number_of_points, extent)
-    call = Evaluation(
-        models[0],
-        [one_dataset(x, y)],
-        LossSurface,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(models[0], [one_dataset(x, y)], LossSurface, options)
     check_mixtures(models, [f"models[{index}]" for index in range(3)], statistics, call)
     third = _coordinates_of_third(models)
     of_third = grid.points[:, 1] / third[1]
@@ -187,20 +150,15 @@ def evaluate_plane(
     return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
-@claiming
+@evaluating()
 def evaluate_barriers(
-    models,
-    x,
-    y=None,
-    number_of_points=11,
+    models: Sequence[keras.Model],
+    x: Data,
+    y: Data = None,
+    number_of_points: int = 11,
     *,
-    statistics="interpolate",
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    statistics: Statistics = "interpolate",
+    **options: Unpack[Measuring],
 ) -> LossBarriers:
     """Measures the loss on the straight lines between every two of several models.
 
@@ -221,12 +179,7 @@ def evaluate_barriers(
         number_of_points: Points on each line, at least 3, including both models.
             Defaults to 11.
         statistics: As in `evaluate_interpolation`.
-        metric: As in `evaluate_interpolation`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_interpolation`.
-        executor: As in `evaluate_interpolation`.
-        checkpoint: As in `evaluate_lines`; `LossBarriers.load` reads it.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossBarriers`. `center` is the first model.
@@ -243,17 +196,7 @@ def evaluate_barriers(
         raise ValueError(f"`models` must be a list of at least two models. Received {models!r}.")
     check_integer("number_of_points", number_of_points, minimum=3)
     alphas = coordinates(number_of_points, (0, 1))
-    call = Evaluation(
-        models[0],
-        [one_dataset(x, y)],
-        LossBarriers,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(models[0], [one_dataset(x, y)], LossBarriers, options)
     check_mixtures(models, [f"models[{index}]" for index in range(len(models))], statistics, call)
     whole = np.eye(len(models))
     shares = [
@@ -284,7 +227,7 @@ def check_mixtures(models, names, statistics, call):
         check_copies(name, mixed_weights(model))
     if statistics == "estimate":
         _check_no_renorm(models[0], names[0])
-        _check_not_compiled(call.engine)
+        _check_not_compiled(call.options["engine"])
 
 
 def describe_mixtures(models, statistics):

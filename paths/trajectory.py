@@ -8,7 +8,9 @@ paths of several runs may share a plane.
 
 import os
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias, Unpack
 
 import keras
 import numpy as np
@@ -27,10 +29,12 @@ from losslandscape.basics.checks import (
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
+from losslandscape.basics.types import Array, Data, Direction, FilePath, Ignore, Points
 from losslandscape.directions import IGNORE_RULES, filters
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset
 from losslandscape.measuring.grids import Grid
+from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import preserved
 from losslandscape.measuring.walks import straight
 from losslandscape.values.files import no_device, reading_arrays, refusing, writing
@@ -82,7 +86,9 @@ class WeightHistory(keras.callbacks.Callback):
             and `every` counts steps, or vice versa.
     """
 
-    def __init__(self, folder, every="epoch", append=False):
+    def __init__(
+        self, folder: FilePath, every: Literal["epoch"] | int = "epoch", append: bool = False
+    ) -> None:
         super().__init__()
         if not (isinstance(every, str) and every == "epoch"):
             check_integer("every", every, minimum=1)
@@ -170,22 +176,21 @@ class WeightHistory(keras.callbacks.Callback):
         self._last = digest(arrays)
 
 
-@claiming
+# What `read_history` reads.
+History: TypeAlias = WeightHistory | FilePath | Sequence[FilePath | keras.Model]
+
+
+@evaluating()
 def evaluate_trajectory(
-    model,
-    history,
-    x,
-    y=None,
-    number_of_points=21,
+    model: keras.Model,
+    history: History | Mapping[str, History],
+    x: Data,
+    y: Data = None,
+    number_of_points: Points = 21,
     *,
-    ignore=None,
-    margin=0.2,
-    metric="loss",
-    batch_size=None,
-    engine="auto",
-    executor=None,
-    checkpoint=None,
-    verbose="auto",
+    ignore: Ignore = None,
+    margin: float = 0.2,
+    **options: Unpack[Measuring],
 ) -> LossTrajectory:
     """Measures the loss on the plane that holds most of the path of training.
 
@@ -227,12 +232,7 @@ def evaluate_trajectory(
             reference implementation does with this option.
         margin: How far the plane extends beyond the path, as a fraction of the
             longer side of the path itself. Defaults to 0.2.
-        metric: The metric that the progress bar shows. Defaults to `"loss"`.
-        batch_size: As in `evaluate_lines`.
-        engine: As in `evaluate_lines`.
-        executor: As in `evaluate_lines`.
-        checkpoint: As in `evaluate_lines`; `LossTrajectory.load` reads it.
-        verbose: As in `evaluate_lines`.
+        **options: How it is measured; see `Measuring`.
 
     Returns:
         A `LossTrajectory`: the surface, the path on it, and how faithful it is.
@@ -258,17 +258,7 @@ def evaluate_trajectory(
     numbers = Grid.of(number_of_points, (-1, 1)).shape[::-1]
     check_choice("ignore", ignore, IGNORE_RULES)
     check_number("margin", margin, above=0, below=np.inf)
-    call = Evaluation(
-        model,
-        [one_dataset(x, y)],
-        LossTrajectory,
-        metric=metric,
-        batch_size=batch_size,
-        engine=engine,
-        executor=executor,
-        checkpoint=checkpoint,
-        verbose=verbose,
-    )
+    call = Evaluation(model, [one_dataset(x, y)], LossTrajectory, options)
     trained, frozen = _trained_indices(model)
     names, records, runs, times = _read_runs(model, history, [*trained, *frozen])
     center = _arrays(model)
@@ -308,7 +298,7 @@ def evaluate_trajectory(
 
 
 @claiming
-def last_step(model, history):
+def last_step(model: keras.Model, history: History) -> Direction:
     """Returns the direction of the last step of training.
 
     Args:
@@ -419,7 +409,7 @@ def times_of(names):
     return np.array([float(match[2]) for match in found]), units.pop()
 
 
-def read_history(model, history):
+def read_history(model: keras.Model, history: History) -> tuple[list[str], list[list[Array]]]:
     """Reads recorded weights in the order of training.
 
     Args:

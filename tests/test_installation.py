@@ -119,7 +119,7 @@ def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_
     (wheel,), (source,) = (list((tmp_path / "dist").glob(kind)) for kind in ("*.whl", "*.tar.gz"))
     names = zipfile.ZipFile(wheel).namelist()
     # Every module at the root and in the folders, and nothing else.
-    package = {f"losslandscape/{name}" for name in FILES | {"__init__.pyi", "py.typed"}}
+    package = {f"losslandscape/{name}" for name in FILES | {"py.typed"}}
     assert {name for name in names if ".dist-info/" not in name} == package
     assert {name.split("/")[0] for name in names} == {
         "losslandscape",

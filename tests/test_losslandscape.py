@@ -374,6 +374,15 @@ def test_a_figure_that_cannot_be_saved_causes_a_warning(model, data, tmp_path, m
     assert not plt.get_fignums()
 
 
+def test_a_warning_points_at_the_line_of_the_caller(model, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(plt.Figure, "savefig", failing(BROKEN[0]))
+    for plot in (plot_loss, partial(plot_interpolation, model)):
+        with pytest.warns(UserWarning, match="Could not write") as told:
+            plot(model, data, number_of_points=2, path=tmp_path / "line.png")
+        (ours,) = (each for each in told if "Could not write" in str(each.message))
+        assert ours.filename == __file__
+
+
 def test_a_full_disk_leaves_the_figure_that_was_there(model, data, tmp_path):
     path = tmp_path / "line.pdf"
     path.write_bytes(b"of an earlier call")

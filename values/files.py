@@ -12,6 +12,7 @@ import math
 import os
 import re
 import time
+import typing
 from pathlib import Path
 
 import h5py
@@ -195,7 +196,7 @@ def _write(group, name, value):
 def _read(file, field):
     if field.name == "metadata":
         return _metadata(file.attrs["metadata"])
-    if field.type is dict:
+    if typing.get_origin(field.type) is dict:
         return dict(_entries(file[field.name]))
     return read_array(file[field.name])
 

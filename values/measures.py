@@ -5,9 +5,11 @@ minimum is, how convex its surroundings are, and how certain that is.
 """
 
 import collections.abc
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import (
@@ -17,12 +19,14 @@ from losslandscape.basics.checks import (
     check_numbers,
     import_extra,
 )
+from losslandscape.basics.types import Array, Definition, Directions, Display, FloatOrArray, Mode
 from losslandscape.values.surfaces import (
     LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
     Spectrum,
+    Surface,
     complete_values,
     value_of,
 )
@@ -68,7 +72,14 @@ class Finding(NamedTuple):
         return f"{self.check}: {self.value:.4g}" + (f"\n  ! {self.warning}" if self.warning else "")
 
 
-def report(measured, metric="loss", *, expected=None, directions=None, curvature=None):
+def report(
+    measured: LossLine | LossSurface | Display,
+    metric: str = "loss",
+    *,
+    expected: Mapping[str, float] | None = None,
+    directions: Directions | None = None,
+    curvature: Spectrum | None = None,
+) -> list[Finding]:
     """Checks whether a picture of a line or surface would mislead.
 
     Example:
@@ -140,7 +151,7 @@ def exceeds_random_walk(trajectory):
     return bool((np.cumsum(shares[0]) > np.cumsum(shares[1])).any())
 
 
-def half_widths(line, rise=1.0, metric="loss"):
+def half_widths(line: LossLine | Display, rise: float = 1.0, metric: str = "loss") -> Array:
     """Measures the distance within which the loss rises by a given amount.
 
     The larger the distance, the flatter the minimum. With filter-normalized
@@ -172,7 +183,7 @@ def half_widths(line, rise=1.0, metric="loss"):
     return _half_widths_by_side(line, rise, metric).mean(axis=1)
 
 
-def asymmetry(line, rise=1.0, metric="loss"):
+def asymmetry(line: LossLine | Display, rise: float = 1.0, metric: str = "loss") -> Array:
     """Measures how much farther the loss stays low on one side of the model than on the other.
 
     This is `(right − left) / (right + left)` of the two half-widths on each line. The sign
@@ -212,7 +223,7 @@ def asymmetry(line, rise=1.0, metric="loss"):
     return np.where(one_sided, np.where(np.isinf(right), 1.0, -1.0), share)
 
 
-def expected_sigma(line, rise=0.1, metric="loss"):
+def expected_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "loss") -> Estimate:
     """Measures how large random perturbations may be before the loss rises, on average.
 
     This is the largest σ up to which `E[L(θ + σu)] - L(θ) ≤ rise`. The random directions of
@@ -269,7 +280,7 @@ def expected_sigma(line, rise=0.1, metric="loss"):
     return Estimate(*(_crossing(distances, mean + k * reach, rise) for k in (0, 1, -1)))
 
 
-def worst_sigma(line, rise=0.1, metric="loss"):
+def worst_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "loss") -> float:
     """Measures how large a perturbation may be before the loss rises, in the worst direction.
 
     This is the largest coordinate σ up to which the loss has risen no further than `rise`,
@@ -308,7 +319,7 @@ def worst_sigma(line, rise=0.1, metric="loss"):
     return float(min(min(_crossings(alphas, row, rise)) for row in risen))
 
 
-def quadratic_half_widths(curvatures, rise=1.0):
+def quadratic_half_widths(curvatures: ArrayLike, rise: float = 1.0) -> Array:
     """Forecasts half-widths from curvature, as if the loss were quadratic.
 
     Along a direction d, a quadratic loss rises by `½·dᵀHd·α²`, that is, by `rise`
@@ -342,7 +353,7 @@ def quadratic_half_widths(curvatures, rise=1.0):
         return np.where(curvatures <= 0, np.inf, np.sqrt(2 * rise / curvatures))
 
 
-def confidence_interval(values, confidence=0.95):
+def confidence_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate:
     """Computes the mean of independent values and its confidence interval.
 
     Args:
@@ -376,7 +387,9 @@ def confidence_interval(values, confidence=0.95):
     return Estimate(values.mean(), values.mean() - reach, values.mean() + reach)
 
 
-def non_convexity(measured, metric="loss", *, below=None):
+def non_convexity(
+    measured: LossLine | LossSurface | Display, metric: str = "loss", *, below: float | None = None
+) -> FloatOrArray:
     """Measures the share of points at which the loss curves downwards.
 
     Args:
@@ -415,7 +428,7 @@ def non_convexity(measured, metric="loss", *, below=None):
     return float(shares) if shares.ndim == 0 else shares
 
 
-def convex_level(surface, metric="loss"):
+def convex_level(surface: Surface, metric: str = "loss") -> float:
     """Measures the loss up to which the basin around the model is convex.
 
     The basin of a level is the region at or below it that is connected to the
@@ -456,7 +469,9 @@ def convex_level(surface, metric="loss"):
     return reached
 
 
-def epsilon_sharpness(measured, epsilon=0.1, metric="loss"):
+def epsilon_sharpness(
+    measured: LossLine | LossSurface | Display, epsilon: float = 0.1, metric: str = "loss"
+) -> FloatOrArray:
     """Measures the highest relative rise of the loss within a box, in percent.
 
     `100·(max L - L0) / (1 + L0)` over the measured points whose coordinates are
@@ -484,7 +499,9 @@ def epsilon_sharpness(measured, epsilon=0.1, metric="loss"):
     return 100 * rise / (1 + measured.center[metric])
 
 
-def loss_rise(measured, radius=0.1, metric="loss"):
+def loss_rise(
+    measured: LossLine | LossSurface | Display, radius: float = 0.1, metric: str = "loss"
+) -> FloatOrArray:
     """Measures the highest rise of the loss within a radius, as in sharpness-aware training.
 
     Args:
@@ -508,7 +525,13 @@ def loss_rise(measured, radius=0.1, metric="loss"):
     return _highest_rise(measured, _distances(measured), "radius", radius, metric)
 
 
-def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
+def loss_barrier(
+    measured: LossLine | LossBarriers | Display,
+    metric: str = "loss",
+    *,
+    definition: Definition = "chord",
+    mode: Mode = "min",
+) -> FloatOrArray:
     """Measures the barrier between two models, or between every two of several.
 
     With the losses L(0) and L(1) of the models, in between
@@ -564,7 +587,7 @@ def loss_barrier(measured, metric="loss", *, definition="chord", mode="min"):
     return float(_barriers(shares, np.interp(points, measured.alphas, costs[0]), definition))
 
 
-def convex_radius(measured, metric="loss"):
+def convex_radius(measured: LossLine | LossSurface | Display, metric: str = "loss") -> FloatOrArray:
     """Measures the radius around the model within which the loss curves upwards.
 
     Args:

@@ -7,14 +7,22 @@ model or data.
 """
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from losslandscape.basics.checks import check_integer, check_metric, check_number
+from losslandscape.basics.types import Array, Display, FilePath
 from losslandscape.values.files import read_value, write_value
 from losslandscape.values.tables import to_dataset, to_frame
+
+if TYPE_CHECKING:
+    # Optional packages.
+    import pandas as pd
+    import xarray as xr
 
 __version__ = "0.1.0"
 
@@ -22,7 +30,7 @@ __version__ = "0.1.0"
 class _Saved:
     """HDF5 reading and writing, shared by all values."""
 
-    def save(self, path):
+    def save(self, path: FilePath) -> None:
         """Writes everything to an HDF5 file.
 
         The file is laid out like the value itself: `file["values/loss"]`. A name
@@ -42,7 +50,7 @@ class _Saved:
         write_value(path, self, __version__)
 
     @classmethod
-    def load(cls, path):
+    def load(cls, path: FilePath) -> Self:
         """Reads what `save` wrote.
 
         Args:
@@ -61,7 +69,7 @@ class _Saved:
         """
         return read_value(cls, path, "path", f"a file written by `{cls.__name__}.save`")
 
-    def to_pandas(self):
+    def to_pandas(self) -> "pd.DataFrame":
         """Returns a tidy table: a row per point, and a column per coordinate and value.
 
         - `LossLine`: `direction`, `alpha` and the values.
@@ -92,7 +100,7 @@ class _Saved:
         """
         return to_frame(*self._table())
 
-    def to_xarray(self):
+    def to_xarray(self) -> "xr.Dataset":
         """Returns the arrays with the names of their dimensions and their coordinates.
 
         The names are those of `to_pandas`. A trajectory has its surface, and along
@@ -121,7 +129,7 @@ class _Landscape(_Saved):
     measured: ClassVar = ("values",)
 
     @property
-    def missing(self):
+    def missing(self) -> NDArray[np.bool_]:
         """Boolean array shaped like the values: the points of a checkpoint not measured yet."""
         is_missing = np.zeros(next(iter(self.values.values())).shape, bool)
         numbers = np.array(self.missing_numbers, int)
@@ -130,19 +138,19 @@ class _Landscape(_Saved):
         return is_missing
 
     @property
-    def interpolated(self):
+    def interpolated(self) -> NDArray[np.bool_]:
         """Boolean array, shaped as the values: the points that were interpolated, not measured."""
         is_interpolated = np.zeros(next(iter(self.values.values())).shape, bool)
         is_interpolated.flat[self.metadata.get("interpolated", [])] = True
         return is_interpolated
 
     @property
-    def missing_numbers(self):
+    def missing_numbers(self) -> list[int]:
         """List of ints: the missing points, numbered row by row, then a trajectory's others."""
         return self.metadata.get("missing", [])
 
     @property
-    def models(self):
+    def models(self) -> Array:
         """Float array of shape `(k, len(axes))`: where the models lie, by default at the origin."""
         origin = [0.0] * len(self.axes)
         return np.array(self.metadata.get("positions", origin), float).reshape(-1, len(self.axes))
@@ -175,21 +183,21 @@ class LossLine(_Landscape):
             `"missing"`, the numbers of the points not measured yet, row by row.
     """
 
-    alphas: np.ndarray
-    values: dict
-    center: dict
-    metadata: dict
+    alphas: Array
+    values: dict[str, Array]
+    center: dict[str, float]
+    metadata: dict[str, Any]
 
     def __post_init__(self):
         _check_shapes(self.values, (None, len(self.alphas)))
 
     @property
-    def axes(self):
+    def axes(self) -> tuple[Array, ...]:
         """Tuple of the coordinates along each axis: `(alphas,)`."""
         return (self.alphas,)
 
     @property
-    def axis_names(self):
+    def axis_names(self) -> tuple[str]:
         """Tuple of the name of the axis: α, or β for a surface's slice along that."""
         return ("β",) if "alpha" in self.metadata.get("slice", {}) else ("α",)
 
@@ -226,26 +234,26 @@ class LossSurface(_Landscape):
             `"missing"`, the numbers of the points not measured yet, row by row.
     """
 
-    alphas: np.ndarray
-    betas: np.ndarray
-    values: dict
-    center: dict
-    metadata: dict
+    alphas: Array
+    betas: Array
+    values: dict[str, Array]
+    center: dict[str, float]
+    metadata: dict[str, Any]
 
     def __post_init__(self):
         _check_shapes(self.values, (len(self.betas), len(self.alphas)))
 
     @property
-    def axes(self):
+    def axes(self) -> tuple[Array, ...]:
         """Tuple of the coordinates along each axis: alphas, the columns of `values`, then betas."""
         return self.alphas, self.betas
 
     @property
-    def axis_names(self):
+    def axis_names(self) -> tuple[str, str]:
         """Tuple of the names of both axes, as shown in plots."""
         return "α", "β"
 
-    def slice(self, *, alpha=None, beta=None):
+    def slice(self, *, alpha: float | None = None, beta: float | None = None) -> LossLine:
         """Cuts the surface along one axis.
 
         Args:
@@ -325,14 +333,14 @@ class LossTrajectory(LossSurface):
 
     measured: ClassVar = ("values", "plane_values", "true_values")
 
-    path: np.ndarray
-    explained: np.ndarray
-    distances: np.ndarray
-    plane_values: dict
-    true_values: dict
+    path: Array
+    explained: Array
+    distances: Array
+    plane_values: dict[str, Array]
+    true_values: dict[str, Array]
 
     @property
-    def runs(self):
+    def runs(self) -> dict[str, slice]:
         """Dict of slices by name: which of the records belong to which run."""
         numbers = self.metadata.get("runs", {"training": len(self.path)})
         ends = np.cumsum(list(numbers.values())).tolist()
@@ -340,18 +348,18 @@ class LossTrajectory(LossSurface):
         return {name: slice(end - number, end) for (name, number), end in pairs}
 
     @property
-    def unit(self):
+    def unit(self) -> str:
         """What `times` count: `"epoch"`, `"step"` or, where files do not say, `"record"`."""
         return self.metadata.get("unit", "record")
 
     @property
-    def times(self):
+    def times(self) -> Array:
         """Float array of shape `(k,)`, when each record was made, in the unit of `unit`."""
         counted = [np.arange(part.stop - part.start) for part in self.runs.values()]
         return np.array(self.metadata.get("times", np.concatenate(counted)), float)
 
     @property
-    def axis_names(self):
+    def axis_names(self) -> tuple[str, str]:
         """Tuple of the names of both axes, with the share of the path's variance along them."""
         first, second = (
             f"{order} principal component ({share:.1%})"
@@ -362,14 +370,14 @@ class LossTrajectory(LossSurface):
             second = "random direction at right angles"
         return first, second
 
-    def to_pandas(self):
+    def to_pandas(self) -> "pd.DataFrame":
         """Returns a tidy table of the path, a row per record; see `LossLine.to_pandas`.
 
         The surface is in `to_xarray`.
         """
         return to_frame(*self._records(), self._attributes())
 
-    def to_xarray(self):
+    def to_xarray(self) -> "xr.Dataset":
         """Returns the surface and, along `record`, the path; see `LossLine.to_xarray`."""
         coordinates, variables, attributes = self._table()
         records, path = self._records()
@@ -405,30 +413,30 @@ class LossBarriers(_Landscape):
             names of the models.
     """
 
-    alphas: np.ndarray
-    values: dict
-    center: dict
-    metadata: dict
+    alphas: Array
+    values: dict[str, Array]
+    center: dict[str, float]
+    metadata: dict[str, Any]
 
     def __post_init__(self):
         _check_shapes(self.values, (len(self.pairs), len(self.alphas)))
 
     @property
-    def axes(self):
+    def axes(self) -> tuple[Array, ...]:
         """Tuple of the coordinates along each axis: `(alphas,)`."""
         return (self.alphas,)
 
     @property
-    def names(self):
+    def names(self) -> list[str]:
         """List of the names of the models."""
         return self.metadata["models"]
 
     @property
-    def pairs(self):
+    def pairs(self) -> list[tuple[int, int]]:
         """List of the pairs of models, by number: `(0, 1), (0, 2), …, (1, 2), …`."""
         return list(itertools.combinations(range(len(self.names)), 2))
 
-    def line(self, first, second):
+    def line(self, first: int, second: int) -> LossLine:
         """Returns the line from one model to another.
 
         Args:
@@ -491,9 +499,9 @@ class Spectrum(_Saved):
         metadata: Dict of model, number of parameters and seed.
     """
 
-    eigenvalues: np.ndarray
-    shares: np.ndarray
-    metadata: dict
+    eigenvalues: Array
+    shares: Array
+    metadata: dict[str, Any]
 
     def _table(self):
         probes, steps = map(np.arange, self.eigenvalues.shape)
@@ -521,9 +529,9 @@ class LayerCurvature(_Saved):
             each move, model, seed and normalization.
     """
 
-    largest: np.ndarray
-    traces: np.ndarray
-    metadata: dict
+    largest: Array
+    traces: Array
+    metadata: dict[str, Any]
 
     def _table(self):
         coordinates = {"layer": np.array(self.metadata["layers"])}
@@ -556,19 +564,19 @@ class TrainingCurvature(_Landscape):
             `"epoch"`, `"step"` or, if the records have other names, `"record"`.
     """
 
-    times: np.ndarray
-    values: dict
-    thresholds: np.ndarray
-    center: dict
-    metadata: dict
+    times: Array
+    values: dict[str, Array]
+    thresholds: Array
+    center: dict[str, float]
+    metadata: dict[str, Any]
 
     @property
-    def axes(self):
+    def axes(self) -> tuple[Array, ...]:
         """Tuple of the coordinates along each axis: `(times,)`."""
         return (self.times,)
 
     @property
-    def measures(self):
+    def measures(self) -> list[str]:
         """List of the names of what was measured, without the ends of intervals."""
         ends = {f"{name}_{end}" for name in self.values for end in ("low", "high")}
         return [name for name in self.values if name not in ends]
@@ -646,6 +654,11 @@ def _names(kind):
     kinds = kind if isinstance(kind, tuple) else (kind,)
     return " or ".join(f"`{each.__name__}`" for each in kinds)
 
+
+# What functions of several values, or of one, take.
+Lines: TypeAlias = LossLine | Display | Sequence[LossLine]
+Surface: TypeAlias = LossSurface | Display
+Surfaces: TypeAlias = Surface | Sequence[LossSurface]
 
 PLOTS = {
     LossLine: "plot_line",

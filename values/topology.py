@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from losslandscape.basics.checks import check_number
-from losslandscape.values.surfaces import LossSurface, complete_values, value_of
+from losslandscape.values.surfaces import LossSurface, Surface, complete_values, value_of
 
 
 class Basin(NamedTuple):
@@ -32,12 +32,12 @@ class Basin(NamedTuple):
     saddle: float
 
     @property
-    def depth(self):
+    def depth(self) -> float:
         """The persistence, `death - birth`."""
         return self.death - self.birth
 
 
-def persistence(surface, metric="loss"):
+def persistence(surface: Surface, metric: str = "loss") -> list[Basin]:
     """Finds the local minima of a surface and the depth of their basins.
 
     This is the persistence of the sublevel sets in dimension 0. Each point has eight
@@ -69,7 +69,7 @@ def persistence(surface, metric="loss"):
     return sorted(basins, key=lambda basin: (-basin.depth, basin.birth))
 
 
-def number_of_basins(surface, depth=0.0, metric="loss"):
+def number_of_basins(surface: Surface, depth: float = 0.0, metric: str = "loss") -> int:
     """Counts the basins of a surface that are deeper than a threshold.
 
     Args:
@@ -93,7 +93,7 @@ def number_of_basins(surface, depth=0.0, metric="loss"):
     return sum(basin.depth > depth for basin in persistence(surface, metric))
 
 
-def saddle_minimum_distance(surface, metric="loss"):
+def saddle_minimum_distance(surface: Surface, metric: str = "loss") -> float:
     """Measures the Saddle-Minimum Average Distance (SMAD): how rugged a surface is.
 
     It is the mean, over all local minima, of the height from the minimum to the first
