@@ -7,6 +7,14 @@ says which axes of each weight make up a filter. The scales of such directions a
 also the units in which curvature does not depend on the scale of the weights.
 """
 
+__all__ = [  # noqa: RUF022, in the order of the page
+    "random_directions",
+    "direction_between",
+    "filters",
+    "print_filters",
+    "register_filters",
+]
+
 import collections.abc
 import copy
 import fnmatch

@@ -28,7 +28,7 @@ from losslandscape.directions import (
     resolve_seed,
 )
 from losslandscape.measuring.checkpoints import Checkpoint
-from losslandscape.measuring.datasets import one_dataset, read_datasets, split_datasets
+from losslandscape.measuring.datasets import all_datasets, one_dataset, read_datasets
 from losslandscape.measuring.engines import (
     ENGINES,
     as_arrays,
@@ -43,7 +43,7 @@ from losslandscape.measuring.grids import Grid, check_points, coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
-from losslandscape.measuring.refinement import CHECK_MARGIN, MARGINS, Refinement, check_tolerance
+from losslandscape.measuring.refinement import CHECK_MARGIN, MARGINS, Refinement, check_accuracy
 from losslandscape.measuring.state import evaluated
 from losslandscape.measuring.walks import along_directions
 from losslandscape.measuring.workers import check_executor, distribute
@@ -65,7 +65,7 @@ def evaluate_line(
     number_of_points: int = 21,
     *,
     number_of_directions: int = 1,
-    tolerance: float | None = None,
+    accuracy: float | None = None,
     **options: Unpack[MeasuringAround],
 ) -> LossLine:
     """Measures the loss of a model along random directions, on one dataset.
@@ -82,7 +82,7 @@ def evaluate_line(
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
-        tolerance: As in `evaluate_lines`.
+        accuracy: As in `evaluate_lines`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -96,9 +96,9 @@ def evaluate_line(
     (measured,) = evaluate_lines(
         model,
         [one_dataset(x, y)],
-        number_of_points,
+        number_of_points=number_of_points,
         number_of_directions=number_of_directions,
-        tolerance=tolerance,
+        accuracy=accuracy,
         **options,
     )
     return measured
@@ -107,11 +107,12 @@ def evaluate_line(
 @evaluating(**AROUND)
 def evaluate_lines(
     model: keras.Model,
-    datasets: Data,
+    x: Data,
+    y: Data = None,
     number_of_points: int = 21,
     *,
     number_of_directions: int = 1,
-    tolerance: float | None = None,
+    accuracy: float | None = None,
     **options: Unpack[MeasuringAround],
 ) -> list[LossLine]:
     """Measures the loss along the same directions on one or several datasets.
@@ -122,14 +123,15 @@ def evaluate_lines(
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
-        datasets: One dataset or a tuple or list of several: arrays or tensors
-            as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
-            `keras.utils.PyDataset`. A pair whose first element is not a tuple
-            or dataset is one `(x, y)`; several inputs of a model must be a list
-            or dict. The data stay in memory during the call.
+        x: Inputs, or if `y` is `None` one dataset or a tuple or list of several: arrays
+            or tensors as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
+            `keras.utils.PyDataset`. A pair whose first element is not a tuple or
+            dataset is one `(x, y)`; several inputs of a model must be a list or dict.
+            The data stay in memory during the call.
+        y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
-        tolerance: Interpolate points where cubic splines through coarser ones are
+        accuracy: Interpolate points where cubic splines through coarser ones are
             as exact as this share of the range of `metric`, such as 0.01, and of
             its logarithms if it is positive. The metadata list these points under
             `"interpolated"`, and the largest errors at a twelfth of them, which is
@@ -149,7 +151,7 @@ def evaluate_lines(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    check_tolerance(tolerance)
+    check_accuracy(accuracy)
     is_auto = _is_auto(options["extent"])
     alphas = coordinates(number_of_points, (-1, 1) if is_auto else options["extent"])
     check_integer("number_of_directions", number_of_directions, minimum=1)
@@ -159,7 +161,7 @@ def evaluate_lines(
             "`number_of_directions` is for random directions, but `directions` were given. "
             f"Received {number_of_directions}. Leave one of them out."
         )
-    call = Evaluation(model, datasets, LossLine, options)
+    call = Evaluation(model, all_datasets(x, y), LossLine, options)
     directions, origin = call.choose(number_of_directions)
     if is_auto:
         alphas *= call.radius(directions)
@@ -168,8 +170,8 @@ def evaluate_lines(
     points = alphas[:, np.newaxis]
     legs = [(directions[index : index + 1], points) for index in range(len(directions))]
     order = None
-    if tolerance is not None:
-        order = Refinement([alphas], tolerance, call.metrics, len(legs))
+    if accuracy is not None:
+        order = Refinement([alphas], accuracy, call.metrics, len(legs))
     return call.along(legs, functools.partial(line, alphas), origin, order=order)
 
 
@@ -180,7 +182,7 @@ def evaluate_surface(
     y: Data = None,
     number_of_points: Points = 21,
     *,
-    tolerance: float | None = None,
+    accuracy: float | None = None,
     **options: Unpack[MeasuringAround],
 ) -> LossSurface:
     """Measures the loss of a model over the plane of two directions.
@@ -200,7 +202,7 @@ def evaluate_surface(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
-        tolerance: As in `evaluate_lines`. Of a smooth surface of 49x49 points about
+        accuracy: As in `evaluate_lines`. Of a smooth surface of 49x49 points about
             an eighth is measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
@@ -217,7 +219,7 @@ def evaluate_surface(
     """
     datasets = [one_dataset(x, y)]
     (surface,) = evaluate_surfaces(
-        model, datasets, number_of_points, tolerance=tolerance, **options
+        model, datasets, number_of_points=number_of_points, accuracy=accuracy, **options
     )
     return surface
 
@@ -225,10 +227,11 @@ def evaluate_surface(
 @evaluating(**AROUND)
 def evaluate_surfaces(
     model: keras.Model,
-    datasets: Data,
+    x: Data,
+    y: Data = None,
     number_of_points: Points = 21,
     *,
-    tolerance: float | None = None,
+    accuracy: float | None = None,
     **options: Unpack[MeasuringAround],
 ) -> list[LossSurface]:
     """Measures the loss over the same plane on one or several datasets.
@@ -240,9 +243,10 @@ def evaluate_surfaces(
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
-        datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
+        x: Inputs, or if `y` is `None` one dataset or several; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
         number_of_points: As in `evaluate_surface`. Defaults to 21.
-        tolerance: As in `evaluate_surface`.
+        accuracy: As in `evaluate_surface`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -253,10 +257,10 @@ def evaluate_surfaces(
         ValueError: If an argument has an unusable value; raised before any point
             is computed, with the model untouched.
     """
-    check_tolerance(tolerance)
+    check_accuracy(accuracy)
     is_auto = _is_auto(options["extent"])
     grid = Grid.of(number_of_points, (-1, 1) if is_auto else options["extent"])
-    call = Evaluation(model, datasets, LossSurface, options)
+    call = Evaluation(model, all_datasets(x, y), LossSurface, options)
     directions, origin = call.choose(2, exactly=True)
     if is_auto:
         grid = grid.scaled(call.radius(directions))
@@ -265,8 +269,8 @@ def evaluate_surfaces(
     if options["executor"] is None:
         directions = [to_tensors([direction])[0] for direction in directions]
     order = grid.order
-    if tolerance is not None:
-        order = Refinement([grid.betas, grid.alphas], tolerance, call.metrics)
+    if accuracy is not None:
+        order = Refinement([grid.betas, grid.alphas], accuracy, call.metrics)
     return call.along([(directions, grid.points)], grid.surface, origin, order=order)
 
 
@@ -280,7 +284,7 @@ class Evaluation:
 
     Attributes:
         model: A compiled and built `keras.Model`. It is left as it was.
-        datasets: One dataset or a tuple or list of several; see `evaluate_lines`.
+        datasets: List of datasets.
         kind: The class of what is measured, such as `LossSurface`.
         options: How it is measured, as `evaluating` completes it.
 
@@ -290,7 +294,7 @@ class Evaluation:
     """
 
     model: keras.Model
-    datasets: object
+    datasets: list
     kind: type
     options: Measuring
 
@@ -325,7 +329,7 @@ class Evaluation:
 
     @functools.cached_property
     def _saved(self):
-        number = len(split_datasets(self.datasets))
+        number = len(self.datasets)
         return Checkpoint(self.options["checkpoint"], self.kind, number)
 
     def choose(self, number, *, exactly=False):
@@ -557,7 +561,7 @@ def _rounds(order, measured, is_missing, errors):
         found = [order.complete(values, is_missing) for values in measured]
         errors.clear()
         errors.update(order.errors(guesses, found, sample))
-        if max(errors[name] for name in order.metrics) <= CHECK_MARGIN * order.tolerance:
+        if max(errors[name] for name in order.metrics) <= CHECK_MARGIN * order.accuracy:
             return
     # What was predicted cannot be trusted here.
     yield np.flatnonzero(is_missing)

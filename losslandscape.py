@@ -16,15 +16,14 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_loss",
     "plot_loss_3D",
     "LossDisplay",
-    # Training, and several models
+    # Training
     "plot_trajectory",
     "WeightHistory",
+    "evaluate_trajectory",
     "LandscapeLogger",
     "training_curvature",
-    "TrainingCurvature",
     "plot_training_curvature",
-    "read_history",
-    "evaluate_trajectory",
+    # Several models
     "plot_interpolation",
     "evaluate_interpolation",
     "evaluate_plane",
@@ -47,57 +46,13 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_surface",
     "plot_metrics",
     "plot_path",
-    "plot_path_fidelity",
     "animate_path",
     "plot_barriers",
-    "plot_curve",
-    # Directions
+    # Directions, curvature, and a second look
     "random_directions",
     "direction_between",
-    "match_weights",
-    "gradient_direction",
-    "worst_direction",
-    "last_step",
-    "filters",
-    "print_filters",
-    "register_filters",
-    # Curvature
     "Hessian",
-    "Spectrum",
-    "plot_spectrum",
-    "LayerCurvature",
-    "plot_layers",
-    "evaluate_convexity",
-    "plot_convexity",
-    # Basins of a surface
-    "persistence",
-    "Basin",
-    "plot_persistence",
-    "number_of_basins",
-    "saddle_minimum_distance",
-    # Single numbers
     "report",
-    "Finding",
-    "half_widths",
-    "asymmetry",
-    "quadratic_half_widths",
-    "expected_sigma",
-    "worst_sigma",
-    "confidence_interval",
-    "Estimate",
-    "loss_rise",
-    "epsilon_sharpness",
-    "convex_radius",
-    "convex_level",
-    "non_convexity",
-    "loss_barrier",
-    # Files of other tools
-    "write_html",
-    "write_mesh",
-    "write_reference",
-    "read_reference",
-    # State
-    "preserved",
     "__version__",
 ]
 
@@ -127,7 +82,6 @@ from losslandscape.basics.checks import (
     check_choice,
     check_list,
     check_metric,
-    check_not_data,
     check_path,
     numbered,
     warn,
@@ -144,20 +98,14 @@ from losslandscape.basics.types import (
     PlotType,
     Points,
     Scale,
-    Statistics,
     Verbose,
 )
-from losslandscape.curvature.gradients import gradient_direction, worst_direction
-from losslandscape.curvature.hessian import Hessian, evaluate_convexity
+from losslandscape.curvature.hessian import Hessian
 from losslandscape.curvature.monitoring import LandscapeLogger, training_curvature
 from losslandscape.directions import (
     direction_between,
-    filters,
-    print_filters,
     random_directions,
-    register_filters,
 )
-from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
 from losslandscape.drawing.layout import check_axes
 from losslandscape.evaluation import (
     evaluate_line,
@@ -165,10 +113,8 @@ from losslandscape.evaluation import (
     evaluate_surface,
     evaluate_surfaces,
 )
-from losslandscape.measuring.datasets import split_datasets
-from losslandscape.measuring.options import Measuring, evaluating
-from losslandscape.measuring.state import preserved
-from losslandscape.paths.alignment import match_weights
+from losslandscape.measuring.datasets import all_datasets
+from losslandscape.measuring.options import BETWEEN, Measuring, MeasuringBetween, evaluating
 from losslandscape.paths.curves import evaluate_curve, fit_curve
 from losslandscape.paths.interpolation import (
     evaluate_barriers,
@@ -179,8 +125,6 @@ from losslandscape.paths.trajectory import (
     History,
     WeightHistory,
     evaluate_trajectory,
-    last_step,
-    read_history,
 )
 from losslandscape.plotting import (
     SCALES,
@@ -189,52 +133,24 @@ from losslandscape.plotting import (
     check_format,
     check_style,
     plot_barriers,
-    plot_convexity,
-    plot_curve,
-    plot_layers,
     plot_levels,
     plot_line,
     plot_metrics,
     plot_path,
     plot_path_fidelity,
-    plot_persistence,
-    plot_spectrum,
     plot_surface,
     plot_training_curvature,
 )
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import (
-    Estimate,
-    Finding,
-    asymmetry,
-    confidence_interval,
-    convex_level,
-    convex_radius,
-    epsilon_sharpness,
-    expected_sigma,
-    half_widths,
-    loss_barrier,
-    loss_rise,
-    non_convexity,
-    quadratic_half_widths,
     report,
-    worst_sigma,
 )
 from losslandscape.values.surfaces import (
-    LayerCurvature,
     LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
-    Spectrum,
-    TrainingCurvature,
     __version__,
-)
-from losslandscape.values.topology import (
-    Basin,
-    number_of_basins,
-    persistence,
-    saddle_minimum_distance,
 )
 
 PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
@@ -332,10 +248,11 @@ class LossDisplay(Generic[Kind]):
 
 def plot_loss(
     model: keras.Model,
-    datasets: Data,
-    dataset_labels: str | Sequence[str] | None = None,
+    x: Data,
+    y: Data = None,
     number_of_points: int = 21,
     *,
+    dataset_labels: str | Sequence[str] | None = None,
     directions: Directions | None = None,
     number_of_directions: int = 1,
     layers: Layers | None = None,
@@ -347,7 +264,7 @@ def plot_loss(
     engine: Engine = "auto",
     executor: Executor | None = None,
     checkpoint: FilePath | None = None,
-    tolerance: float | None = None,
+    accuracy: float | None = None,
     ax: Axes | None = None,
     path: FilePath | None = None,
     show: bool = False,
@@ -368,14 +285,15 @@ def plot_loss(
 
     Args:
         model: A compiled and built `keras.Model`.
-        datasets: One dataset or a tuple or list of several: arrays or tensors
-            as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
+        x: Inputs, or if `y` is `None` one dataset or a tuple or list of several: arrays
+            or tensors as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. Two elements are one `(x, y)`, unless the
             first is a tuple or dataset; pass several model inputs as a list or
             dict. The data stay in memory during the call.
+        y: Targets. Defaults to `None`.
+        number_of_points: Points along the line, at least 2. Defaults to 21.
         dataset_labels: One name per dataset, for the legend. Defaults to
             `None`: no legend for one dataset, numbers for several.
-        number_of_points: Points along the line, at least 2. Defaults to 21.
         directions: List of directions to follow, for example
             `random_directions(model, 3)` or `[direction_between(model, other)]`.
             `None` (the default) draws `number_of_directions` random ones.
@@ -404,7 +322,7 @@ def plot_loss(
         checkpoint: Path of an HDF5 file that keeps points as they are measured;
             the same call resumes from it after a crash. With several datasets,
             `line.h5` becomes `line-1.h5`, `line-2.h5`, … Defaults to `None`.
-        tolerance: Interpolate what cubic splines predict within this share of the
+        accuracy: Interpolate what cubic splines predict within this share of the
             range of `metric`, such as 0.01, which saves most evaluations of a fine,
             smooth line; a note says how many points were interpolated, see
             `evaluate_lines`. Defaults to `None`: everything that is drawn was
@@ -429,7 +347,7 @@ def plot_loss(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 3 and 4.
     """
-    datasets = split_datasets(datasets)
+    datasets = all_datasets(x, y)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_metric(metric, single=True)
     check_choice("scale", scale, SCALES)
@@ -441,7 +359,7 @@ def plot_loss(
     lines = evaluate_lines(
         model,
         datasets,
-        number_of_points,
+        number_of_points=number_of_points,
         directions=directions,
         number_of_directions=number_of_directions,
         layers=layers,
@@ -452,7 +370,7 @@ def plot_loss(
         engine=engine,
         executor=executor,
         checkpoint=checkpoint,
-        tolerance=tolerance,
+        accuracy=accuracy,
         verbose=verbose,
     )
     draw = partial(plot_line, lines, ax, labels=labels, metric=metric, scale=scale)
@@ -477,7 +395,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     engine: Engine = "auto",
     executor: Executor | None = None,
     checkpoint: FilePath | None = None,
-    tolerance: float | None = None,
+    accuracy: float | None = None,
     ax: Axes | Sequence[Axes] | Mapping[str, Axes | Sequence[Axes]] | None = None,
     path: FilePath | None = None,
     show: bool = False,
@@ -530,7 +448,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             from coarse to fine; the same call resumes from it after a crash, and
             `LossSurface.load` reads it at any time, for a preview. Defaults to
             `None`.
-        tolerance: Interpolate what cubic splines predict within this share of the
+        accuracy: Interpolate what cubic splines predict within this share of the
             range of `metric`, such as 0.01: for smooth landscapes and fine grids this
             saves most evaluations, and a note says how many points were
             interpolated; see `evaluate_surface`. Defaults to `None`: everything
@@ -563,7 +481,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), sections 4 and 6.
     """
     plot_types = _check_plot_types(plot_types)
-    datasets = split_datasets(x) if y is None else [(x, y)]
+    datasets = all_datasets(x, y)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_choice("scale", scale, SCALES)
     drawings = _surface_drawings(plot_types, metric, {"labels": labels, "scale": scale}, style)
@@ -573,7 +491,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     surfaces = evaluate_surfaces(
         model,
         datasets,
-        number_of_points,
+        number_of_points=number_of_points,
         directions=directions,
         layers=layers,
         extent=extent,
@@ -583,7 +501,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         engine=engine,
         executor=executor,
         checkpoint=checkpoint,
-        tolerance=tolerance,
+        accuracy=accuracy,
         verbose=verbose,
     )
     values = surfaces if len(surfaces) > 1 else surfaces[0]
@@ -594,20 +512,20 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
 
 
-@evaluating()
+@evaluating(**BETWEEN)
 def plot_interpolation(
     model: keras.Model,
     other: keras.Model,
-    datasets: Data,
-    dataset_labels: str | Sequence[str] | None = None,
+    x: Data,
+    y: Data = None,
     number_of_points: int = 41,
     *,
+    dataset_labels: str | Sequence[str] | None = None,
     extent: Pair = (-0.5, 1.5),
-    statistics: Statistics = "interpolate",
     scale: Scale = "linear",
     path: FilePath | None = None,
     show: bool = False,
-    **options: Unpack[Measuring],
+    **options: Unpack[MeasuringBetween],
 ) -> LossDisplay[LossSurface]:
     """Plots the loss and the metrics on the line from one model to another.
 
@@ -620,19 +538,17 @@ def plot_interpolation(
     Args:
         model: A compiled and built `keras.Model`, at coordinate 0.
         other: A model of the same architecture, at coordinate 1.
-        datasets: One dataset or several, as in `plot_loss`.
-        dataset_labels: One name per dataset, as in `plot_loss`.
+        x: Inputs, or if `y` is `None` one dataset or several, as in `plot_loss`.
+        y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 41,
             which include both models.
+        dataset_labels: One name per dataset, as in `plot_loss`.
         extent: First and last coordinate. Defaults to `(-0.5, 1.5)`.
-        statistics: How to set the moving statistics of normalization layers:
-            `"interpolate"` (the default) or `"estimate"`; see
-            `evaluate_interpolation`.
         scale: `"linear"` (the default) or `"log"`, for the loss.
         path: Where to save the figure; the suffix sets the format. `None` (the
             default) does not save it.
         show: Whether to call `plt.show()`. Defaults to `False`.
-        **options: How it is measured; see `Measuring`.
+        **options: How it is measured; see `MeasuringBetween` and `Measuring`.
 
     Returns:
         A `LossDisplay` with the lines, and the axes by metric: `"loss"` and
@@ -647,7 +563,7 @@ def plot_interpolation(
     Reference:
         [Goodfellow et al., 2015](https://arxiv.org/abs/1412.6544).
     """
-    datasets = split_datasets(datasets)
+    datasets = all_datasets(x, y)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
     check_choice("scale", scale, SCALES)
     check_backend()
@@ -656,9 +572,8 @@ def plot_interpolation(
         model,
         other,
         datasets,
-        number_of_points,
+        number_of_points=number_of_points,
         extent=extent,
-        statistics=statistics,
         **options,
     )
     draw = partial(plot_metrics, lines, labels=labels, scale=scale)
@@ -796,7 +711,6 @@ def _save(figure, path):
 
 
 def _check_dataset_labels(labels, number):
-    check_not_data("dataset_labels", labels)
     if labels is None:
         return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
     labels = [labels] if isinstance(labels, str) else check_list("dataset_labels", labels)

@@ -6,6 +6,23 @@ none of the caller's Matplotlib settings change. As in seaborn, figures made
 here stay open until they are closed with `plt.close`.
 """
 
+__all__ = [  # noqa: RUF022, in the order of the page
+    "plot_line",
+    "plot_levels",
+    "plot_surface",
+    "plot_metrics",
+    "plot_path",
+    "plot_path_fidelity",
+    "animate_path",
+    "plot_barriers",
+    "plot_curve",
+    "plot_convexity",
+    "plot_spectrum",
+    "plot_layers",
+    "plot_training_curvature",
+    "plot_persistence",
+]
+
 import io
 import tempfile
 from importlib import import_module

@@ -126,13 +126,13 @@ def check_metric(metric, *, single=False):
 
 
 def check_not_data(name, value):
-    """Refuses targets that are apart from their inputs, in the place of another argument."""
+    """Refuses data in the place of another argument."""
     shape = getattr(value, "shape", ())
     if len(shape) and not all(isinstance(each, str) for each in value):
         raise TypeError(
             f"`{name}` cannot be an array. Received {type(value).__name__} of shape "
-            f"{tuple(shape)}. Inputs and targets are one argument, as in "
-            "`plot_loss(model, (x, y))`."
+            f"{tuple(shape)}. The weights of samples are part of the data, as in "
+            "`plot_loss(model, (x, y, sample_weight))`."
         )
 
 

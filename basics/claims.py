@@ -8,12 +8,10 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable
-from typing import TypeVar
 
 import keras
 
-Call = TypeVar("Call", bound=Callable)
+from losslandscape.basics.types import Call
 
 LOCK = threading.RLock()
 # What is measured now. Each call holds its own claim, so none outlives its call.

@@ -1,12 +1,15 @@
 """Types: what several calls take or return, by one name each."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
 import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+# What a decorator takes, and returns as it was.
+Call = TypeVar("Call", bound=Callable)
 
 # What Keras accepts as data: arrays, tensors, `tf.data.Dataset`, `PyDataset`, and tuples of them.
 Data: TypeAlias = Any

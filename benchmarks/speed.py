@@ -227,21 +227,21 @@ def trained_digits():
     return model, x, y
 
 
-def with_tolerance(tolerance, rounds):
+def with_accuracy(accuracy, rounds):
     """49x49 points of the trained digits network: points measured, largest error, speed-up."""
     model, x, y = trained_digits()
 
-    def surface(tolerance):
-        return evaluate_surface(model, x, y, 49, tolerance=tolerance, seed=0, verbose=0)
+    def surface(accuracy):
+        return evaluate_surface(model, x, y, 49, accuracy=accuracy, seed=0, verbose=0)
 
-    whole, some = surface(None), surface(tolerance)
+    whole, some = surface(None), surface(accuracy)
     errors = np.abs(some.values["loss"] - whole.values["loss"]) / np.ptp(whole.values["loss"])
     slow, fast = medians(
         rounds,
-        lambda: [timed(lambda: surface(each)) for each in (None, tolerance)],  # noqa: B023
+        lambda: [timed(lambda: surface(each)) for each in (None, accuracy)],  # noqa: B023
     )
     measured = np.count_nonzero(~some.interpolated)
-    return tolerance, f"{measured} of 2,401", f"{errors.max():.2g}", f"{slow / fast:.1f}"
+    return accuracy, f"{measured} of 2,401", f"{errors.max():.2g}", f"{slow / fast:.1f}"
 
 
 def hessian_product(build):
@@ -371,7 +371,7 @@ def main():
         print(rows[-1], starts[-1], lines[-1], products[-1], sep="\n", flush=True)
     by_points, by_samples = growth(arguments.rounds)
     draw_growth(by_points, by_samples, FOLDER / "growth.png")
-    tolerances = [with_tolerance(each, arguments.rounds) for each in (0.01, 0.001)]
+    accuracies = [with_accuracy(each, arguments.rounds) for each in (0.01, 0.001)]
     recorded = recording(arguments.rounds)
     builds = {name: case[0] for name, case in CASES.items() if name[1] in arguments.cases}
     builds["four layers of 4,096 neurons, 64 samples"] = wide_network
@@ -388,10 +388,8 @@ def main():
         table(START_HEADER, starts),
         '## First calls for few points with `engine="auto"`, everything included, in seconds',
         table(FEW_HEADER, lines),
-        "## 49x49 points of the trained network (a) with `tolerance=`",
-        table(
-            ("tolerance", "measured", "largest error, of the range", "times as fast"), tolerances
-        ),
+        "## 49x49 points of the trained network (a) with `accuracy=`",
+        table(("accuracy", "measured", "largest error, of the range", "times as fast"), accuracies),
         "## One product with the Hessian, in milliseconds",
         table(("case", "product", "gradient", "product / gradient"), products),
         "## Peak memory of a first surface above the loaded model and data, in MiB",

@@ -4,6 +4,8 @@ Random directions nearly always miss these. Which ones they are depends on which
 as equally long; here, they are as long as random directions of the same normalization.
 """
 
+__all__ = ["gradient_direction", "worst_direction"]
+
 from typing import Literal
 
 import keras

@@ -6,6 +6,8 @@ are for the mean loss over a whole dataset, with the weight penalties, as
 that does is refused.
 """
 
+__all__ = ["Hessian", "evaluate_convexity"]
+
 import contextlib
 import functools
 import itertools
@@ -417,6 +419,7 @@ def evaluate_convexity(
 
     A plane may look convex where the loss is not: this computes the extreme
     eigenvalues of the Hessian at each point; with `layers`, of the Hessian of these layers.
+    `extent` must be numbers.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.

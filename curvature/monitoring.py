@@ -4,6 +4,8 @@ They are measured at the records of a finished training run, or while a model tr
 the logs of `fit`. Training itself stays the same, to the last bit.
 """
 
+__all__ = ["CurvatureSettings", "LandscapeLogger", "training_curvature"]
+
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypedDict, Unpack

@@ -10,6 +10,7 @@ import griffe
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = "losslandscape"
 # Files elsewhere that pages link to, or show.
 OUTSIDE = ("readme_files/*.png", "readme_files/*.gif", "benchmarks/*.md", "examples/*")
 
@@ -49,15 +50,32 @@ def pages():
 
 
 def groups():
-    """The public names by the title of their group, as `__all__` lists them."""
+    """The public names, as they are imported, by the title of their page.
+
+    Those at the top as `__all__` groups them; then those of each module that are not.
+    """
     lines = (ROOT / "losslandscape.py").read_text().split("__all__ = [")[1].split("\n]")[0]
-    found = {}
+    found, top = {}, set()
     for title, name in re.findall(r'^    (?:# (.+)|"(\w+)",)$', lines, re.M):
         if title:
             names = found.setdefault(title, [])
         else:
-            names.append(name)
+            names.append(f"{PACKAGE}.{name}")
+            top.add(name)
+    for path in sorted([*ROOT.glob("*.py"), *ROOT.glob("*/*.py")]):
+        names = [name for name in names_of(path) if name not in top]
+        if names:
+            module = ".".join([PACKAGE, *path.relative_to(ROOT).with_suffix("").parts])
+            found[module] = [f"{module}.{name}" for name in names]
     return found
+
+
+def names_of(path):
+    """What a module of the library lists in its `__all__`; none for other files."""
+    if path.stem in (PACKAGE, "setup"):
+        return []
+    found = re.search(r"^__all__ = (?s:(\[.*?\]))", path.read_text(), re.M)
+    return re.findall(r'"(\w+)"', found[1]) if found else []
 
 
 def page_of(title):
@@ -67,14 +85,18 @@ def page_of(title):
 
 def reference(title, names):
     """The page of a group."""
-    return "\n\n".join([f"# {title}", *(f"::: losslandscape.{name}" for name in names)])
+    return "\n\n".join([f"# {title}", *(f"::: {name}" for name in names)])
 
 
 def overview():
     """The page that lists all groups and names."""
-    lines = ["# Reference", "All of these are imported from `losslandscape`."]
+    lines = [
+        "# Reference",
+        "What a user of pictures needs is imported from `losslandscape`, and the rest from the "
+        "modules below: `from losslandscape.values.measures import half_widths`.",
+    ]
     for title, names in groups().items():
-        links = (f"[`{name}`][losslandscape.{name}]" for name in names)
+        links = (f"[`{name.rpartition('.')[2]}`][{name}]" for name in names)
         lines += [f"## {title}", " · ".join(links)]
     return "\n\n".join(lines)
 

@@ -5,6 +5,8 @@ lines and surfaces, and which its plotting scripts draw. Also writes meshes for
 ParaView, and web pages with a surface to rotate.
 """
 
+__all__ = ["read_reference", "write_html", "write_mesh", "write_reference"]
+
 import html
 import math
 import re

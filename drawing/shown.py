@@ -45,8 +45,8 @@ def point_notes(measured, values, scale):
         notes.append(f"preview: {number - missing} of {number} points")
     interpolated = sum(np.count_nonzero(value.interpolated) for value in measured)
     if interpolated:
-        tolerance = max(value.metadata.get("tolerance", 0) for value in measured)
-        notes.append(f"{interpolated} of {number} points interpolated, within {tolerance:.2g}")
+        accuracy = max(value.metadata.get("accuracy", 0) for value in measured)
+        notes.append(f"{interpolated} of {number} points interpolated, within {accuracy:.2g}")
     if holes:
         reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
         holes = "nothing drawn: all points" if holes == number else f"{holes} of {number} points"

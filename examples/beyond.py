@@ -16,18 +16,16 @@ from losslandscape import (
     Hessian,
     WeightHistory,
     animate_path,
-    confidence_interval,
-    evaluate_convexity,
     evaluate_line,
     evaluate_plane,
-    half_widths,
-    plot_convexity,
     plot_interpolation,
     plot_levels,
     plot_loss_3D,
-    plot_spectrum,
     plot_trajectory,
 )
+from losslandscape.curvature.hessian import evaluate_convexity
+from losslandscape.plotting import plot_convexity, plot_spectrum
+from losslandscape.values.measures import confidence_interval, half_widths
 
 DPI = 200
 HEADER = ("network", "test accuracy", "λmax", "λmin", "trace", "half-width")
@@ -102,7 +100,7 @@ def draw_ways(networks, datasets, arguments):
         small,
         large,
         datasets,
-        ("training set", "test set"),
+        dataset_labels=("training set", "test set"),
         scale="log",
         path=arguments.output / "beyond-interpolation.png",
         verbose=2,

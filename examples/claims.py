@@ -26,7 +26,8 @@ from flatness import KINDS, correlation, read
 from networks import FAMILIES
 from paper import Network, choose, measure, parser_of, shares_of
 
-from losslandscape import confidence_interval, evaluate_trajectory
+from losslandscape import evaluate_trajectory
+from losslandscape.values.measures import confidence_interval
 
 HEADER = ("section", "claim of the paper", "measured by", "first", "second", "verdict")
 FLATTER = "flatter minima generalize better"

@@ -16,15 +16,13 @@ from losslandscape import (
     LossLine,
     LossSurface,
     LossTrajectory,
-    Spectrum,
-    plot_convexity,
     plot_levels,
     plot_line,
     plot_path,
-    plot_path_fidelity,
-    plot_spectrum,
     plot_surface,
 )
+from losslandscape.plotting import plot_convexity, plot_path_fidelity, plot_spectrum
+from losslandscape.values.surfaces import Spectrum
 
 FOLDER = Path(__file__).parent.parent / "build" / "contact-sheet"
 

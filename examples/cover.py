@@ -11,7 +11,8 @@ from experiment import flags, prepare
 from matplotlib import pyplot as plt
 from paper import STYLE, Network, measure
 
-from losslandscape import plot_surface, write_html, write_mesh
+from losslandscape import plot_surface
+from losslandscape.drawing.export import write_html, write_mesh
 
 # Where both surfaces are cut.
 HEIGHT = 10

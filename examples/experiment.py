@@ -20,13 +20,8 @@ from images import DATASETS, load_images
 from keras import layers
 from networks import LOSS
 
-from losslandscape import (
-    LossLine,
-    WeightHistory,
-    evaluate_line,
-    half_widths,
-    random_directions,
-)
+from losslandscape import LossLine, WeightHistory, evaluate_line, random_directions
+from losslandscape.values.measures import half_widths
 
 ROOT = Path(__file__).parent.parent
 # How far lines reach for each normalization: raw directions are much longer than the weights.

@@ -35,7 +35,8 @@ from keras import layers
 from matplotlib import pyplot as plt
 from networks import FAMILIES
 
-from losslandscape import confidence_interval, plot_line
+from losslandscape import plot_line
+from losslandscape.values.measures import confidence_interval
 
 DIRECTIONS = {"raw directions": None, "filter-normalized": "filter"}
 BATCHES = (128, 2048)

@@ -32,7 +32,8 @@ from experiment import (
 from matplotlib import pyplot as plt
 from networks import FAMILIES
 
-from losslandscape import confidence_interval, plot_line
+from losslandscape import plot_line
+from losslandscape.values.measures import confidence_interval
 
 CHECKS = {
     "batch size": {"128": Setting(), "2048": Setting(batch_size=2048)},

@@ -21,18 +21,15 @@ from losslandscape import (
     evaluate_surface,
     evaluate_trajectory,
     fit_curve,
-    gradient_direction,
     plot_barriers,
-    plot_curve,
-    plot_layers,
     plot_levels,
     plot_line,
     plot_path,
-    plot_persistence,
     random_directions,
     report,
-    worst_direction,
 )
+from losslandscape.curvature.gradients import gradient_direction, worst_direction
+from losslandscape.plotting import plot_curve, plot_layers, plot_persistence
 
 RUNS = {
     "SGD": keras.optimizers.SGD(0.05),

@@ -43,19 +43,11 @@ from experiment import (
 from matplotlib import pyplot as plt
 from networks import FAMILIES
 
-from losslandscape import (
-    Hessian,
-    LossSurface,
-    confidence_interval,
-    convex_level,
-    evaluate_convexity,
-    evaluate_surface,
-    non_convexity,
-    number_of_basins,
-    plot_convexity,
-    plot_levels,
-    plot_surface,
-)
+from losslandscape import Hessian, LossSurface, evaluate_surface, plot_levels, plot_surface
+from losslandscape.curvature.hessian import evaluate_convexity
+from losslandscape.plotting import plot_convexity
+from losslandscape.values.measures import confidence_interval, convex_level, non_convexity
+from losslandscape.values.topology import number_of_basins
 
 # At the rate of the others the deep networks without shortcuts end up worse than they began; the
 # deepest diverges at any rate unless its gradients are clipped.
@@ -208,7 +200,7 @@ def measure(network, data, arguments):
         curvature = measured_numbers(path, lambda: extremes(trained.load(), x, y))
         found = found._replace(curvature=curvature)
     if network.seed == 0:
-        surface = plane(trained, evaluate_surface, (x, y), arguments.points, tolerance=0.01)
+        surface = plane(trained, evaluate_surface, (x, y), arguments.points, accuracy=0.01)
         found = found._replace(surface=surface)
     if network.seed == 0 and network.depth in arguments.mapped and network.width == 1:
         few, options = (x[:MAP_IMAGES], y[:MAP_IMAGES]), {"extent": MAP_EXTENT, "tolerance": 0.1}
@@ -231,8 +223,8 @@ def plane(trained, evaluate, data, points, **options):
 def extremes(model, x, y):
     """The largest and the smallest eigenvalue, which show whether the minimum is one."""
     # In batches, since second derivatives of large images and deep networks take much memory.
-    options = {"normalize": "filter", "tolerance": 0.01, "batch_size": 250, "seed": 0}
-    eigenvalues, _ = Hessian(model, x, y, **options).eigenvalues(which="both")
+    hessian = Hessian(model, x, y, normalize="filter", batch_size=250)
+    eigenvalues, _ = hessian.eigenvalues(which="both", tolerance=0.01, seed=0)
     return dict(zip(("largest", "smallest"), map(float, eigenvalues), strict=True))
 
 

@@ -168,7 +168,7 @@ def read_datasets(model, datasets, batch_size=None):
 
     Args:
         model: The `keras.Model` that will read the data.
-        datasets: What `split_datasets` takes.
+        datasets: List of datasets.
         batch_size: Samples per batch for arrays, or `None`.
 
     Returns:
@@ -178,11 +178,25 @@ def read_datasets(model, datasets, batch_size=None):
         TypeError: As in `read_dataset`.
         ValueError: As in `read_dataset`.
     """
-    parts = split_datasets(datasets)
-    names = ["dataset"] if len(parts) == 1 else [f"datasets[{i}]" for i in range(len(parts))]
-    return [
-        read_dataset(model, part, batch_size, name) for part, name in zip(parts, names, strict=True)
-    ]
+    number = len(datasets)
+    names = ["dataset"] if number == 1 else [f"datasets[{index}]" for index in range(number)]
+    pairs = zip(datasets, names, strict=True)
+    return [read_dataset(model, dataset, batch_size, name) for dataset, name in pairs]
+
+
+def all_datasets(x, y=None):
+    """Returns a list of the datasets that were given: one, or several in place of `x`.
+
+    Args:
+        x: Inputs, or what `split_datasets` takes if `y` is `None`.
+        y: Targets. Defaults to `None`.
+
+    Raises:
+        TypeError: If `x` is `None`.
+    """
+    if x is None:
+        raise TypeError("`x` must be inputs, or a whole dataset. Received None.")
+    return split_datasets(x) if y is None else [(x, y)]
 
 
 def one_dataset(x, y=None):
@@ -199,11 +213,7 @@ def one_dataset(x, y=None):
         TypeError: If `x` is `None`.
         ValueError: If `x` holds several datasets.
     """
-    if x is None:
-        raise TypeError("`x` must be inputs, or a whole dataset. Received None.")
-    if y is not None:
-        return (x, y)
-    parts = split_datasets(x)
+    parts = all_datasets(x, y)
     if len(parts) != 1:
         raise ValueError(
             f"`x` must be one dataset if `y` is not given. Received {len(parts)} datasets. For "

@@ -1,5 +1,7 @@
 """Options: where and how a call measures, said once for all that evaluate a model at points."""
 
+__all__ = ["Measuring", "MeasuringAround", "MeasuringBetween"]
+
 import functools
 import inspect
 import re
@@ -9,8 +11,17 @@ from concurrent.futures import Executor
 from typing import Any, Literal, TypedDict
 
 from losslandscape.basics.checks import check_options
-from losslandscape.basics.claims import Call, claiming
-from losslandscape.basics.types import Directions, Engine, Extent, FilePath, Layers, Verbose
+from losslandscape.basics.claims import claiming
+from losslandscape.basics.types import (
+    Call,
+    Directions,
+    Engine,
+    Extent,
+    FilePath,
+    Layers,
+    Statistics,
+    Verbose,
+)
 
 
 class Measuring(TypedDict, total=False):
@@ -69,6 +80,25 @@ class MeasuringAround(Measuring, total=False):
     seed: int | None
 
 
+class MeasuringBetween(Measuring, total=False):
+    """How mixtures of models are measured.
+
+    Attributes:
+        statistics: How to set the moving statistics of `BatchNormalization`.
+            `"interpolate"` (the default) mixes them like all other weights,
+            except that it mixes moving variances by their logarithms, since a
+            straight line would go below 0 beyond the models; the ends are then
+            exactly the models. `"estimate"` recomputes them at each point, as the
+            means over the batches of the first dataset of what the layer sees in
+            training; the ends then have such statistics, too. Layers whose
+            statistics training would not change (frozen, called with
+            `training=False`, or with a momentum of 1) keep the mixed ones.
+            Only the engine `"evaluate"` can estimate.
+    """
+
+    statistics: Statistics
+
+
 DEFAULTS = {
     "metric": "loss",
     "batch_size": None,
@@ -77,6 +107,7 @@ DEFAULTS = {
     "checkpoint": None,
     "verbose": "auto",
 }
+BETWEEN = {"statistics": "interpolate"}
 AROUND = {"directions": None, "layers": None, "extent": (-1.0, 1.0), "seed": None}
 
 

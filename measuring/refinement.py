@@ -14,12 +14,12 @@ from losslandscape.basics.checks import check_number, import_extra
 
 # A level with at most this share of all points is measured as a whole, or not at all.
 SMALL = 1 / 8
-# Where the predictions of such a level were as exact as this, times the tolerance, those of finer
+# Where the predictions of such a level were as exact as this, times the accuracy, those of finer
 # ones are trusted: with twice as many points, splines are up to 16 times as exact, at kinks twice.
 # The second margin is for what fails the check after the first.
 MARGINS = 4, 1
 # The part of the interpolated points that is measured as a check, and how exact they must be, as a
-# share of the tolerance: points that are not checked may be a little worse.
+# share of the accuracy: points that are not checked may be a little worse.
 CHECKED, CHECK_MARGIN = 1 / 12, 0.75
 
 
@@ -29,7 +29,7 @@ class Refinement:
 
     Attributes:
         axes: List of the coordinates along the last axes of the values, in this order.
-        tolerance: The largest error, as a share of the range of the values and, if all are
+        accuracy: The largest error, as a share of the range of the values and, if all are
             positive, of their logarithms.
         metrics: Names of the metrics that must meet it.
         number: How many lines or surfaces with these axes there are; each is interpolated on
@@ -37,7 +37,7 @@ class Refinement:
     """
 
     axes: list
-    tolerance: float
+    accuracy: float
     metrics: tuple
     number: int = 1
 
@@ -59,7 +59,7 @@ class Refinement:
         """
         known = ~is_missing.reshape(self.shape)
         for is_new, is_small, doubts, _ in self._levels(measured, known, margin):
-            is_wanted = is_new & ~known & (doubts > self.tolerance)
+            is_wanted = is_new & ~known & (doubts > self.accuracy)
             if is_wanted.any():
                 return np.flatnonzero(is_new & ~known if is_small else is_wanted)
         return np.array([], int)
@@ -96,7 +96,7 @@ class Refinement:
         completed = [self.complete(each, is_missing) for each in measured]
         checked = errors.pop("checked", 0)
         described = {
-            "tolerance": self.tolerance,
+            "accuracy": self.accuracy,
             "interpolated": np.flatnonzero(is_missing).tolist(),
             "interpolation_errors": errors,
             "interpolation_checks": checked,
@@ -125,11 +125,11 @@ class Refinement:
         return _levels(self.axes, fields, known, margin)
 
 
-def check_tolerance(tolerance):
+def check_accuracy(accuracy):
     """Refuses what is not a share of a range."""
-    if tolerance is None:
+    if accuracy is None:
         return
-    check_number("tolerance", tolerance, above=0, below=1)
+    check_number("accuracy", accuracy, above=0, below=1)
 
 
 def _levels(axes, fields, known, margin=1):

@@ -7,6 +7,8 @@ generators of the process. Each point of a landscape has to start from exactly t
 state, and the user gets all of it back.
 """
 
+__all__ = ["preserved"]
+
 import contextlib
 import random
 from contextlib import AbstractContextManager

@@ -11,6 +11,8 @@ tensor is described by the tuple of groups laid end to end along it: flattening 
 such a tuple, and concatenation joins several.
 """
 
+__all__ = ["match_weights"]
+
 import functools
 import itertools
 from typing import NamedTuple

@@ -21,14 +21,14 @@ from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.checks import check_compiled, check_integer
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
-from losslandscape.basics.types import Data, Statistics, Verbose
+from losslandscape.basics.types import Data, Verbose
 from losslandscape.directions import resolve_seed
 from losslandscape.evaluation import Evaluation
-from losslandscape.measuring.datasets import one_dataset, read_dataset
+from losslandscape.measuring.datasets import all_datasets, one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator
 from losslandscape.measuring.grids import coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
-from losslandscape.measuring.options import Measuring, evaluating
+from losslandscape.measuring.options import MeasuringBetween, evaluating
 from losslandscape.measuring.progress import Progress, Status
 from losslandscape.measuring.state import evaluated
 from losslandscape.paths.interpolation import (
@@ -136,18 +136,21 @@ def fit_curve(
     return control
 
 
-@evaluating()
+@evaluating(statistics="estimate")
 def evaluate_curve(
     model: keras.Model,
     other: keras.Model,
     control: keras.Model,
-    datasets: Data,
-    number_of_points: int = 21,
+    x: Data,
+    y: Data = None,
     *,
-    statistics: Statistics = "estimate",
-    **options: Unpack[Measuring],
+    number_of_points: int = 21,
+    **options: Unpack[MeasuringBetween],
 ) -> list[LossLine]:
     """Measures the loss on the curve from one model to another.
+
+    Moving statistics of `BatchNormalization` are estimated, unless `statistics` says
+    otherwise: those of the control point belong to no data.
 
     Example:
 
@@ -160,13 +163,11 @@ def evaluate_curve(
         other: A model of the same architecture, at t = 1.
         control: A model of the same architecture, the control point of the curve, as
             from `fit_curve`.
-        datasets: One dataset or several; see `evaluate_lines`.
+        x: Inputs, or if `y` is `None` one dataset or several; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
         number_of_points: Points along the curve, at least 2, including both models.
             Defaults to 21.
-        statistics: How to set the moving statistics of `BatchNormalization`, as in
-            `evaluate_interpolation`. Defaults to `"estimate"`: those of the control
-            point belong to no data.
-        **options: How it is measured; see `Measuring`.
+        **options: How it is measured; see `MeasuringBetween` and `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset. Its coordinate is t, from 0 to 1, with the
@@ -183,10 +184,10 @@ def evaluate_curve(
     """
     models = [model, other, control]
     times = coordinates(number_of_points, (0, 1))
-    call = Evaluation(model, datasets, LossLine, options)
-    check_mixtures(models, ["model", "other", "control"], statistics, call)
+    call = Evaluation(model, all_datasets(x, y), LossLine, options)
+    check_mixtures(models, ["model", "other", "control"], call)
     shares = np.stack([(1 - times) ** 2, times**2, 2 * times * (1 - times)], axis=1)
-    origin = describe_mixtures([model, other], statistics) | {
+    origin = describe_mixtures([model, other], call) | {
         "directions": "along a curve between models",
         "control": control.name,
         "positions": [0, 1],

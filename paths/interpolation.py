@@ -22,12 +22,12 @@ from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import check_choice, check_integer
 from losslandscape.basics.internals import flatten_layers
-from losslandscape.basics.types import Data, Extent, Pair, Points, Statistics
+from losslandscape.basics.types import Data, Extent, Pair, Points
 from losslandscape.evaluation import Evaluation
-from losslandscape.measuring.datasets import batch_size_of, one_dataset
+from losslandscape.measuring.datasets import all_datasets, batch_size_of, one_dataset
 from losslandscape.measuring.engines import evaluate_engine
 from losslandscape.measuring.grids import Grid, coordinates, line
-from losslandscape.measuring.options import Measuring, evaluating
+from losslandscape.measuring.options import BETWEEN, MeasuringBetween, evaluating
 from losslandscape.measuring.state import check_copies
 from losslandscape.values.surfaces import LossBarriers, LossLine, LossSurface
 
@@ -36,16 +36,16 @@ STATISTICS = ("interpolate", "estimate")
 ROUNDING = 1e-6
 
 
-@evaluating()
+@evaluating(**BETWEEN)
 def evaluate_interpolation(
     model: keras.Model,
     other: keras.Model,
-    datasets: Data,
+    x: Data,
+    y: Data = None,
     number_of_points: int = 41,
     *,
     extent: Pair = (-0.5, 1.5),
-    statistics: Statistics = "interpolate",
-    **options: Unpack[Measuring],
+    **options: Unpack[MeasuringBetween],
 ) -> list[LossLine]:
     """Measures the loss on the line from one model to another.
 
@@ -59,21 +59,13 @@ def evaluate_interpolation(
         other: A model of the same architecture, at coordinate 1: only the values of
             its weights may differ, and names, seeds, initializers, constraints and
             what is trainable. It need not be compiled; the loss is that of `model`.
-        datasets: One dataset or several; see `evaluate_lines`.
+        x: Inputs, or if `y` is `None` one dataset or several; see `evaluate_lines`.
+        y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 41,
             which include both models.
         extent: First and last coordinate. Defaults to `(-0.5, 1.5)`, which goes
             beyond each model by half the distance between them.
-        statistics: How to set the moving statistics of `BatchNormalization`.
-            `"interpolate"` (the default) mixes them like all other weights,
-            except that it mixes moving variances by their logarithms, since a
-            straight line would go below 0 beyond the models; the ends are then
-            exactly the models. `"estimate"` recomputes them at each point, as the
-            means over the batches of the first dataset of what the layer sees in
-            training; the ends then have such statistics, too. Layers whose
-            statistics training would not change (frozen, called with
-            `training=False`, or with a momentum of 1) keep the mixed ones.
-        **options: How it is measured; see `Measuring`.
+        **options: How it is measured; see `MeasuringBetween` and `Measuring`.
 
     Returns:
         A list with one `LossLine` per dataset, each with one row. `center` is
@@ -90,14 +82,14 @@ def evaluate_interpolation(
     """
     models = [model, other]
     alphas = coordinates(number_of_points, extent)
-    call = Evaluation(model, datasets, LossLine, options)
-    check_mixtures(models, ["model", "other"], statistics, call)
+    call = Evaluation(model, all_datasets(x, y), LossLine, options)
+    check_mixtures(models, ["model", "other"], call)
     shares = np.stack([1 - alphas, alphas], axis=1)
-    origin = describe_mixtures(models, statistics) | {"positions": [0, 1]}
+    origin = describe_mixtures(models, call) | {"positions": [0, 1]}
     return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
 
 
-@evaluating()
+@evaluating(**BETWEEN)
 def evaluate_plane(
     models: Sequence[keras.Model],
     x: Data,
@@ -105,8 +97,7 @@ def evaluate_plane(
     number_of_points: Points = 21,
     *,
     extent: Extent = (-0.5, 1.5),
-    statistics: Statistics = "interpolate",
-    **options: Unpack[Measuring],
+    **options: Unpack[MeasuringBetween],
 ) -> LossSurface:
     """Measures the loss on the plane through three models.
 
@@ -123,8 +114,7 @@ def evaluate_plane(
         number_of_points: Points per axis; see `evaluate_surface`. Defaults to 21.
         extent: First and last coordinate on both axes, or a pair of such pairs.
             Defaults to `(-0.5, 1.5)`.
-        statistics: As in `evaluate_interpolation`.
-        **options: How it is measured; see `Measuring`.
+        **options: How it is measured; see `MeasuringBetween` and `Measuring`.
 
     Returns:
         A `LossSurface`. `center` is at (0, 0), the first model.
@@ -141,24 +131,22 @@ def evaluate_plane(
         raise ValueError(f"`models` must be a list of three models. Received {models!r}.")
     grid = Grid.of(number_of_points, extent)
     call = Evaluation(models[0], [one_dataset(x, y)], LossSurface, options)
-    check_mixtures(models, [f"models[{index}]" for index in range(3)], statistics, call)
+    check_mixtures(models, [f"models[{index}]" for index in range(3)], call)
     third = _coordinates_of_third(models)
     of_third = grid.points[:, 1] / third[1]
     of_second = grid.points[:, 0] - of_third * third[0]
     shares = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
-    origin = describe_mixtures(models, statistics) | {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
+    origin = describe_mixtures(models, call) | {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
     return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
 
 
-@evaluating()
+@evaluating(**BETWEEN)
 def evaluate_barriers(
     models: Sequence[keras.Model],
     x: Data,
     y: Data = None,
     number_of_points: int = 11,
-    *,
-    statistics: Statistics = "interpolate",
-    **options: Unpack[Measuring],
+    **options: Unpack[MeasuringBetween],
 ) -> LossBarriers:
     """Measures the loss on the straight lines between every two of several models.
 
@@ -178,8 +166,7 @@ def evaluate_barriers(
         y: Targets. Defaults to `None`.
         number_of_points: Points on each line, at least 3, including both models.
             Defaults to 11.
-        statistics: As in `evaluate_interpolation`.
-        **options: How it is measured; see `Measuring`.
+        **options: How it is measured; see `MeasuringBetween` and `Measuring`.
 
     Returns:
         A `LossBarriers`. `center` is the first model.
@@ -197,7 +184,7 @@ def evaluate_barriers(
     check_integer("number_of_points", number_of_points, minimum=3)
     alphas = coordinates(number_of_points, (0, 1))
     call = Evaluation(models[0], [one_dataset(x, y)], LossBarriers, options)
-    check_mixtures(models, [f"models[{index}]" for index in range(len(models))], statistics, call)
+    check_mixtures(models, [f"models[{index}]" for index in range(len(models))], call)
     whole = np.eye(len(models))
     shares = [
         np.outer(1 - alphas, first) + np.outer(alphas, second)
@@ -208,19 +195,19 @@ def evaluate_barriers(
         values = {name: array.reshape(-1, len(alphas)) for name, array in values.items()}
         return LossBarriers(alphas, values, center, metadata)
 
-    origin = describe_mixtures(models, statistics)
+    origin = describe_mixtures(models, call)
     return measure_mixtures(call, models, np.concatenate(shares), assemble, origin)[0]
 
 
-def check_mixtures(models, names, statistics, call):
+def check_mixtures(models, names, call):
     """Refuses models that cannot be mixed, or whose statistics cannot be set as asked.
 
     Args:
         models: List of models.
         names: The names of the arguments that hold them, for errors.
-        statistics: As in `evaluate_interpolation`.
         call: The `Evaluation` that will measure them.
     """
+    statistics = call.options["statistics"]
     check_choice("statistics", statistics, STATISTICS)
     check_same_architecture(models, names)
     for model, name in zip(models, names, strict=True):
@@ -230,10 +217,14 @@ def check_mixtures(models, names, statistics, call):
         _check_not_compiled(call.options["engine"])
 
 
-def describe_mixtures(models, statistics):
+def describe_mixtures(models, call):
     """Returns what the metadata say about mixtures of models."""
     names = [model.name for model in models]
-    return {"directions": "between models", "models": names, "statistics": statistics}
+    return {
+        "directions": "between models",
+        "models": names,
+        "statistics": call.options["statistics"],
+    }
 
 
 def measure_mixtures(call, models, shares, assemble, origin, *, order=None):

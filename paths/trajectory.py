@@ -6,6 +6,8 @@ drawn on the loss of exactly that plane, and its distance from it is reported. T
 paths of several runs may share a plane.
 """
 
+__all__ = ["WeightHistory", "evaluate_trajectory", "last_step", "read_history"]
+
 import os
 import re
 from collections.abc import Mapping, Sequence

@@ -45,7 +45,7 @@ for now, then in zip(state(), before, strict=True):
 other = keras.models.clone_model(model)
 other.set_weights([weight * 1.5 for weight in model.get_weights()])
 ways = [
-    evaluate_interpolation(model, other, (x, y), 5, statistics=statistics, verbose=0)[0]
+    evaluate_interpolation(model, other, x, y, 5, statistics=statistics, verbose=0)[0]
     for statistics in ("interpolate", "estimate")
 ]
 models = [model]
@@ -186,6 +186,8 @@ CURVATURE_SCRIPT = """
 import keras, numpy as np
 from keras import layers, ops
 import losslandscape as ll
+from losslandscape.curvature.gradients import gradient_direction
+from losslandscape.curvature.hessian import evaluate_convexity
 
 class Halved(keras.Model):
     def test_step(self, *arguments):
@@ -251,9 +253,9 @@ values, vectors = ll.Hessian(model, data, verbose=0).eigenvalues(which="both", s
 show("eigenvalues", values)
 show("eigenvector", flat(vectors[0]) * np.sign(flat(vectors[0])[0]))
 options = {"number_of_points": 2, "extent": (0, 0.5), "directions": directions, "verbose": 0}
-convexity = ll.evaluate_convexity(model, data, **options)
+convexity = evaluate_convexity(model, data, **options)
 show("convexity", [convexity.values[name] for name in ("largest", "smallest", "loss")])
-show("gradient", flat(ll.gradient_direction(model, data, normalize=None)))
+show("gradient", flat(gradient_direction(model, data, normalize=None)))
 for now, then in zip(model.variables, before, strict=True):
     np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
 halved = ll.Hessian(network(Halved), data, batch_size=50)

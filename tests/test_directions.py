@@ -11,11 +11,9 @@ from losslandscape import (
     evaluate_lines,
     evaluate_surface,
     evaluate_surfaces,
-    filters,
-    print_filters,
     random_directions,
 )
-from losslandscape.directions import register_filters
+from losslandscape.directions import filters, print_filters, register_filters
 
 
 def built(layer, *input_shape):
@@ -313,8 +311,8 @@ def test_lines_and_surfaces_can_move_one_layer_at_a_time(model, data):
     top = model.layers[-1]
     options = {"seed": 0, "extent": (-0.1, 0.1), "verbose": 0}
     first, second = random_directions(model, 2, layers=top, seed=0)
-    (line,) = evaluate_lines(model, data, 3, layers=top.name, **options)
-    (surface,) = evaluate_surfaces(model, data, 3, layers=[top], **options)
+    (line,) = evaluate_lines(model, data, number_of_points=3, layers=top.name, **options)
+    (surface,) = evaluate_surfaces(model, data, number_of_points=3, layers=[top], **options)
     start = [weight.numpy() for weight in model.trainable_variables]
     for alpha, on_line, column in zip(
         line.alphas, line.values["loss"][0], surface.values["loss"].T, strict=True

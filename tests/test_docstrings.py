@@ -13,10 +13,9 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from modules import MODULES
+from modules import MODULES, public_names
 from sklearn.datasets import load_iris
 
-import losslandscape
 from losslandscape import (
     LossDisplay,
     WeightHistory,
@@ -56,7 +55,7 @@ def test_example(example, request, tmp_path, monkeypatch):
     for file, value in FILES.items():
         if f'.load("{file}")' in source:
             request.getfixturevalue(value).save(file)
-    public = {name: getattr(losslandscape, name) for name in losslandscape.__all__}
+    public = public_names()
     given = {name: request.getfixturevalue(name) for name in missing_names(source, public)}
     example.globs = public | given
     messages = []
@@ -67,8 +66,8 @@ def test_example(example, request, tmp_path, monkeypatch):
 
 def test_the_first_screen_of_help_ends_after_the_example():
     late = []
-    for name in losslandscape.__all__:
-        lines = (inspect.getdoc(getattr(losslandscape, name)) or "").splitlines()
+    for name, public in public_names().items():
+        lines = (inspect.getdoc(public) or "").splitlines()
         example = [number for number, line in enumerate(lines) if line.startswith((">>>", "..."))]
         if example and example[-1] >= 24:
             late.append(name)

@@ -20,9 +20,10 @@ from losslandscape import (
     evaluate_lines,
     evaluate_surface,
     evaluate_surfaces,
-    preserved,
     random_directions,
 )
+from losslandscape.measuring.state import preserved
+from losslandscape.paths.alignment import match_weights
 
 
 def naive(model, x, y, directions, points):
@@ -169,7 +170,9 @@ def test_rescaled_relu_layers_give_the_same_curve():
 
 def test_datasets_share_their_directions(model, data):
     x, y = data
-    both, half = evaluate_lines(model, ((x, y), (x[:32], y[:32])), 5, seed=0, verbose=0)
+    both, half = evaluate_lines(
+        model, ((x, y), (x[:32], y[:32])), number_of_points=5, seed=0, verbose=0
+    )
     np.testing.assert_array_equal(
         both.values["loss"], evaluate_line(model, x, y, 5, seed=0, verbose=0).values["loss"]
     )
@@ -280,7 +283,7 @@ def test_the_model_is_bit_identical_afterwards_and_trains_as_if_untouched(model,
     before = state_of(model)
     for engine in ("evaluate", "compiled"):
         evaluate_surface(model, *data, 3, engine=engine, verbose=0)
-        evaluate_lines(model, (data, data), 3, engine=engine, verbose=0)
+        evaluate_lines(model, (data, data), number_of_points=3, engine=engine, verbose=0)
         assert_same_state(model, before)
 
     trained = []
@@ -521,7 +524,8 @@ import keras, numpy as np, tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-from losslandscape import evaluate_interpolation, evaluate_line, preserved
+from losslandscape import evaluate_interpolation, evaluate_line
+from losslandscape.measuring.state import preserved
 from keras import layers
 
 def copies(model):
@@ -715,7 +719,7 @@ def test_complex_weights_are_refused_by_every_call_alike(data):
         lambda: ll.evaluate_barriers([model, other], x, x),
         lambda: ll.evaluate_trajectory(model, [other] * 4, x, x),
         lambda: ll.Hessian(model, x, x),
-        lambda: ll.match_weights(model, other),
+        lambda: match_weights(model, other),
     ):
         with pytest.raises(ValueError, match="`model` has complex weights.*turn.*imaginary part"):
             call()
@@ -824,7 +828,7 @@ def test_an_automatic_extent_ends_where_the_loss_is_flat_or_steep(width, extent)
 def test_surfaces_of_several_datasets_lie_on_the_same_plane(model, data):
     x, y = data
     parts = (x[:40], y[:40]), (x[40:], y[40:])
-    surfaces = evaluate_surfaces(model, parts, (4, 3), seed=0, verbose=0)
+    surfaces = evaluate_surfaces(model, parts, number_of_points=(4, 3), seed=0, verbose=0)
     for surface, part in zip(surfaces, parts, strict=True):
         alone = evaluate_surface(model, *part, (4, 3), seed=0, verbose=0)
         np.testing.assert_allclose(surface.values["loss"], alone.values["loss"], rtol=1e-6)

@@ -24,8 +24,6 @@ from losslandscape import (
     evaluate_line,
     evaluate_lines,
     evaluate_surface,
-    half_widths,
-    non_convexity,
     plot_interpolation,
     plot_levels,
     plot_loss,
@@ -33,10 +31,10 @@ from losslandscape import (
     plot_surface,
     plot_trajectory,
     random_directions,
-    read_reference,
     report,
-    write_reference,
 )
+from losslandscape.drawing.export import read_reference, write_reference
+from losslandscape.values.measures import half_widths, non_convexity
 
 
 @pytest.fixture(autouse=True)
@@ -265,14 +263,14 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
             "`ax` must be 3d axes",
         ),
         (
-            lambda m, d: plot_loss(m, *d),
+            lambda m, d: plot_loss(m, d, 5),
             TypeError,
-            r"`dataset_labels`.*ndarray of shape \(64,\).*`plot_loss\(model, \(x, y\)\)`",
+            "'tuple', 'int'.*The first is a whole dataset: pass.*by name.*number_of_points=5",
         ),
         (
-            lambda m, d: evaluate_lines(m, *d),
+            lambda m, d: evaluate_lines(m, *d, np.ones(64)),
             TypeError,
-            r"`number_of_points`.*shape \(64,\).*`plot_loss\(model, \(x, y\)\)`",
+            r"`number_of_points`.*shape \(64,\).*`plot_loss\(model, \(x, y, sample_weight\)\)`",
         ),
         (
             lambda m, d: plot_loss_3D(m, "levels", d, 5),
@@ -598,7 +596,13 @@ def test_plot_interpolation_draws_the_loss_and_every_metric(model, data, tmp_pat
     other = keras.models.clone_model(model)
     labels, options = ("training set", "test set"), {"metric": "accuracy"}
     display = plot_interpolation(
-        model, other, (data, data), labels, 5, path=tmp_path / "line.png", **options
+        model,
+        other,
+        (data, data),
+        dataset_labels=labels,
+        number_of_points=5,
+        path=tmp_path / "line.png",
+        **options,
     )
     assert list(display.axes) == ["loss", "accuracy"]
     loss, accuracy = display.axes.values()
@@ -613,7 +617,7 @@ def test_plot_interpolation_draws_the_loss_and_every_metric(model, data, tmp_pat
     assert accuracy.get_legend() is None
     assert (tmp_path / "line.png").exists()
     with pytest.raises(AssertionError, match="`dataset_labels` must be one per dataset"):
-        plot_interpolation(model, other, data, ("a", "b"))
+        plot_interpolation(model, other, data, dataset_labels=("a", "b"))
     with pytest.raises(ValueError, match="`metric` must be one of 'loss', 'accuracy'.*'d_loss'"):
         plot_interpolation(model, other, data, metric="d_loss", verbose=0)
 

@@ -16,29 +16,29 @@ from PIL import Image
 from scipy.integrate import trapezoid
 
 from losslandscape import (
-    LayerCurvature,
     LossBarriers,
     LossDisplay,
     LossLine,
     LossSurface,
     LossTrajectory,
-    Spectrum,
-    TrainingCurvature,
     animate_path,
-    loss_barrier,
     plot_barriers,
-    plot_convexity,
-    plot_curve,
-    plot_layers,
     plot_levels,
     plot_line,
     plot_path,
-    plot_path_fidelity,
-    plot_persistence,
-    plot_spectrum,
     plot_surface,
     plot_training_curvature,
 )
+from losslandscape.plotting import (
+    plot_convexity,
+    plot_curve,
+    plot_layers,
+    plot_path_fidelity,
+    plot_persistence,
+    plot_spectrum,
+)
+from losslandscape.values.measures import loss_barrier
+from losslandscape.values.surfaces import LayerCurvature, Spectrum, TrainingCurvature
 
 ALPHAS = np.linspace(-1, 1, 21)
 

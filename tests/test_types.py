@@ -5,11 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from modules import FOLDERS, MODULES
+from modules import FOLDERS, MODULES, public_names
 
-import losslandscape
-
-PUBLIC = [getattr(losslandscape, name) for name in losslandscape.__all__ if name[0] != "_"]
+PUBLIC = [each for name, each in public_names().items() if name[0] != "_"]
 UNTYPED = ("losslandscape.plotting", "losslandscape.drawing.export")
 PUBLIC = [each for each in PUBLIC if each.__module__ not in UNTYPED]
 
@@ -46,19 +44,18 @@ from losslandscape import (
     animate_path,
     evaluate_line,
     evaluate_surface,
-    half_widths,
-    loss_rise,
     plot_levels,
     plot_loss,
     plot_loss_3D,
     plot_trajectory,
     report,
 )
+from losslandscape.values.measures import half_widths, loss_rise
 
 x, y = np.zeros((8, 4)), np.zeros(8)
 model = keras.Sequential([keras.layers.Dense(1)])
 
-plot_loss(model, ((x, y), (x, y)), ("training set", "test set"), scale="log", seed=0)
+plot_loss(model, ((x, y), (x, y)), dataset_labels=("training set", "test set"), scale="log", seed=0)
 display = plot_loss_3D(model, ("levels", "3d"), x, y, number_of_points=(5, 7), path=Path("a.png"))
 loss: np.ndarray = display.surface.values["loss"]
 display.save("landscape.pdf")

@@ -4,6 +4,24 @@ In a picture it is easy to see what one hopes for. These numbers say how wide a
 minimum is, how convex its surroundings are, and how certain that is.
 """
 
+__all__ = [  # noqa: RUF022, in the order of the page
+    "report",
+    "Finding",
+    "half_widths",
+    "asymmetry",
+    "quadratic_half_widths",
+    "expected_sigma",
+    "worst_sigma",
+    "confidence_interval",
+    "Estimate",
+    "loss_rise",
+    "epsilon_sharpness",
+    "convex_radius",
+    "convex_level",
+    "non_convexity",
+    "loss_barrier",
+]
+
 import collections.abc
 from collections.abc import Mapping
 from typing import NamedTuple

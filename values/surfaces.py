@@ -6,6 +6,16 @@ unperturbed weights and how they were computed, so they can be drawn again witho
 model or data.
 """
 
+__all__ = [  # noqa: RUF022, in the order of the page
+    "LossLine",
+    "LossSurface",
+    "LossTrajectory",
+    "LossBarriers",
+    "Spectrum",
+    "LayerCurvature",
+    "TrainingCurvature",
+]
+
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,6 +6,8 @@ height in between, its depth, says how much of a surface is more than ripples, h
 the surface is turned, stretched or drawn.
 """
 
+__all__ = ["Basin", "number_of_basins", "persistence", "saddle_minimum_distance"]
+
 from typing import NamedTuple
 
 import numpy as np

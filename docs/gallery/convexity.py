@@ -2,7 +2,8 @@
 
 from trained import model, train
 
-from losslandscape import evaluate_convexity, plot_convexity
+from losslandscape.curvature.hessian import evaluate_convexity
+from losslandscape.plotting import plot_convexity
 
 x, y = train
 surface = evaluate_convexity(model, x[:100], y[:100], number_of_points=4, tolerance=0.1, seed=0)

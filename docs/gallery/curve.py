@@ -2,7 +2,8 @@
 
 from trained import model, other, train
 
-from losslandscape import evaluate_plane, fit_curve, plot_curve
+from losslandscape import evaluate_plane, fit_curve
+from losslandscape.plotting import plot_curve
 
 control = fit_curve(model, other, *train, epochs=5, seed=0)
 plane = evaluate_plane([model, other, control], *train)

@@ -7,7 +7,7 @@ from losslandscape import plot_loss
 plot_loss(
     model,
     (train, test),
-    ("training set", "test set"),
+    dataset_labels=("training set", "test set"),
     number_of_directions=10,
     scale="log",
     seed=0,

@@ -5,5 +5,9 @@ from trained import model, other, test, train
 from losslandscape import plot_interpolation
 
 plot_interpolation(
-    model, other, (train, test), ("training set", "test set"), path="interpolation.png"
+    model,
+    other,
+    (train, test),
+    dataset_labels=("training set", "test set"),
+    path="interpolation.png",
 )

@@ -4,4 +4,6 @@ from trained import model, test, train
 
 from losslandscape import plot_loss
 
-plot_loss(model, (train, test), ("training set", "test set"), seed=0, path="line.png")
+plot_loss(
+    model, (train, test), dataset_labels=("training set", "test set"), seed=0, path="line.png"
+)

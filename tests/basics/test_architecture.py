@@ -18,10 +18,10 @@ from losslandscape import (
     evaluate_interpolation,
     evaluate_plane,
     fit_curve,
-    match_weights,
-    read_history,
 )
 from losslandscape.basics.architecture import check_same_settings
+from losslandscape.paths.alignment import match_weights
+from losslandscape.paths.trajectory import read_history
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 WORDS = np.array([["a"], ["b"]] * 8)

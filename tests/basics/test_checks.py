@@ -6,10 +6,16 @@ import multiprocessing
 import keras
 import numpy as np
 import pytest
+from modules import public_names
 from quadratic import quadratic_model
 
 import losslandscape as ll
 from losslandscape.evaluation import Evaluation
+from losslandscape.measuring.state import preserved
+from losslandscape.values.measures import half_widths
+from losslandscape.values.surfaces import LayerCurvature, Spectrum
+
+PUBLIC = public_names()
 
 AXIS = np.linspace(-1, 1, 5)
 DATA = np.zeros((4, 1), "float32"), np.zeros((4, 1), "float32")
@@ -25,8 +31,8 @@ BARRIERS = ll.LossBarriers(AXIS, {"loss": BOWL[:1]}, {"loss": 1.0}, PAIR)
 PATH = {"path": np.array([[1.0, 0.5], [0, 0.5], [0, 0]]), "distances": np.zeros(3)}
 AT_PATH = {"plane_values": {"loss": np.zeros(3)}, "true_values": {"loss": np.zeros(3)}}
 TRAJECTORY = ll.LossTrajectory(**vars(SURFACE), explained=np.array([0.8, 0.2]), **PATH, **AT_PATH)
-SPECTRUM = ll.Spectrum(np.array([[1.0, 2.0]]), np.array([[0.5, 0.5]]), {"parameters": 3})
-LAYERS = ll.LayerCurvature(np.ones(1), np.ones((1, 3)), {"layers": ["a"], "parameters": [3]})
+SPECTRUM = Spectrum(np.array([[1.0, 2.0]]), np.array([[0.5, 0.5]]), {"parameters": 3})
+LAYERS = LayerCurvature(np.ones(1), np.ones((1, 3)), {"layers": ["a"], "parameters": [3]})
 
 # What cannot be a number, numbers that are none, and those beyond what is accepted.
 NUMBERS = "a", None, [1.0], {"a": 1}, True, 1j, np.ones(2), np.nan
@@ -122,7 +128,7 @@ GRID = {
     "engine": (3, np.ones((2, 2)), ["evaluate"]),
     "verbose": (3, "loud", np.ones((2, 2))),
     "batch_size": (0, -1, 0.5, "a", [1], np.nan),
-    "tolerance": [each for each in SHARES if each is not None],
+    "accuracy": [each for each in SHARES if each is not None],
 }
 OF_MODEL = {"model": (None, "a.keras", 3), "batch_size": GRID["batch_size"]}
 ACCURACY = {"tolerance": (*NUMBERS, -1, 1)}
@@ -147,7 +153,6 @@ ON_MODELS = {
     "preserved": {"model": (None, "a.keras", 3)},
 }
 DATA_OF = {
-    "plot_loss": {"datasets": DATA},
     "plot_loss_3D": {"plot_types": "levels"} | dict(zip("xy", DATA, strict=True)),
     "fit_curve": {"other": None} | dict(zip("xy", DATA, strict=True)),
     "read_history": {"history": []},
@@ -171,16 +176,14 @@ def unclear(call, accepted, refused):
 @pytest.mark.filterwarnings("error")
 def test_calls_on_values_name_the_argument_that_they_refuse(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = {
-        name: list(unclear(getattr(ll, name), *arguments)) for name, arguments in ON_VALUES.items()
-    }
+    found = {name: list(unclear(PUBLIC[name], *arguments)) for name, arguments in ON_VALUES.items()}
     found |= {call: list(unclear(call, {}, refused)) for call, refused in METHODS.items()}
     assert not {name: list(each) for name, each in found.items() if each}
     assert not list(tmp_path.iterdir())
 
 
 def enter_preserved(model):
-    with ll.preserved(model):
+    with preserved(model):
         pass
 
 
@@ -201,7 +204,7 @@ def test_calls_on_models_name_the_argument_that_they_refuse(tmp_path, monkeypatc
             accepted["other"] = other
         if name in ("evaluate_trajectory", "training_curvature"):
             accepted["history"] = [other, other, other]
-        call = enter_preserved if name == "preserved" else getattr(ll, name)
+        call = enter_preserved if name == "preserved" else PUBLIC[name]
         found[name] = list(unclear(call, accepted, refused))
     hessian = ll.Hessian(model, *DATA, verbose=0)
     for call in (hessian.eigenvalues, hessian.by_layer):
@@ -219,5 +222,7 @@ def test_a_display_saves_only_what_it_has(tmp_path):
 def test_numbers_may_be_arrays_and_tensors_of_one_number():
     for rise in (0.1, np.float32(0.1), np.array(0.1), keras.ops.convert_to_tensor(0.1)):
         np.testing.assert_allclose(
-            ll.half_widths(LINE, rise=rise), ll.half_widths(LINE, rise=0.1), rtol=1e-6
+            half_widths(LINE, rise=rise),
+            half_widths(LINE, rise=0.1),
+            rtol=1e-6,
         )

@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from losslandscape import (
-    Hessian,
-    evaluate_line,
-    gradient_direction,
-    preserved,
-    random_directions,
-)
+from losslandscape import Hessian, evaluate_line, random_directions
 from losslandscape.basics.claims import CLAIMS
+from losslandscape.curvature.gradients import gradient_direction
+from losslandscape.measuring.state import preserved
 
 X = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
 Y = X[:, :1] * X[:, 1:2]

@@ -7,7 +7,8 @@ import tensorflow as tf
 from keras import layers
 from quadratic import Quadratic, quadratic_model
 
-from losslandscape import evaluate_line, gradient_direction, random_directions, worst_direction
+from losslandscape import evaluate_line, random_directions
+from losslandscape.curvature.gradients import gradient_direction, worst_direction
 
 DATA = np.zeros((4, 1), "float32"), np.zeros((4, 1), "float32")
 GENERATOR = np.random.default_rng(0)

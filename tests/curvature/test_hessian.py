@@ -12,18 +12,16 @@ from quadratic import Quadratic, quadratic_model
 
 from losslandscape import (
     Hessian,
-    LayerCurvature,
-    confidence_interval,
-    evaluate_convexity,
     evaluate_line,
     evaluate_surface,
-    gradient_direction,
-    half_widths,
     plot_loss_3D,
-    quadratic_half_widths,
     random_directions,
     report,
 )
+from losslandscape.curvature.gradients import gradient_direction
+from losslandscape.curvature.hessian import evaluate_convexity
+from losslandscape.values.measures import confidence_interval, half_widths, quadratic_half_widths
+from losslandscape.values.surfaces import LayerCurvature
 
 GENERATOR = np.random.default_rng(0)
 X = GENERATOR.normal(size=(50, 4)).astype("float32")

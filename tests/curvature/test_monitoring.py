@@ -15,14 +15,14 @@ from matplotlib import pyplot as plt
 from losslandscape import (
     Hessian,
     LandscapeLogger,
-    TrainingCurvature,
     WeightHistory,
     evaluate_line,
-    half_widths,
     random_directions,
-    read_history,
     training_curvature,
 )
+from losslandscape.paths.trajectory import read_history
+from losslandscape.values.measures import half_widths
+from losslandscape.values.surfaces import TrainingCurvature
 
 # Least squares with this Hessian, whatever the weights: orthogonal features of these lengths.
 CURVATURES = np.array([3.0, 1.0, 0.5])

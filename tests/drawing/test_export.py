@@ -12,17 +12,9 @@ import numpy as np
 import pytest
 import pyvista
 
-from losslandscape import (
-    LossLine,
-    LossSurface,
-    LossTrajectory,
-    non_convexity,
-    plot_surface,
-    read_reference,
-    write_html,
-    write_mesh,
-    write_reference,
-)
+from losslandscape import LossLine, LossSurface, LossTrajectory, plot_surface
+from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.values.measures import non_convexity
 
 ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
 NAMES = [

@@ -56,7 +56,7 @@ def same(one, other):
 
 
 def convexity(model, data, **options):
-    return ll.evaluate_convexity(model, *data, 3, seed=0, **options)
+    return ll.curvature.hessian.evaluate_convexity(model, *data, 3, seed=0, **options)
 
 
 def trajectory(model, data, **options):
@@ -70,7 +70,7 @@ def trajectory(model, data, **options):
 def interpolation(model, data, **options):
     other = keras.models.clone_model(model)
     other.set_weights([weight * 1.1 for weight in model.get_weights()])
-    return ll.evaluate_interpolation(model, other, [data], 9, **options)[0]
+    return ll.evaluate_interpolation(model, other, [data], number_of_points=9, **options)[0]
 
 
 def plane(model, data, **options):
@@ -171,14 +171,14 @@ def test_negative_and_nan_losses_count_as_measured(points, tmp_path):
 def test_several_datasets_have_a_file_each(model, data, tmp_path):
     datasets = (data, (data[0][:20], data[1][:20]))
     options = {"seed": 0, "checkpoint": tmp_path / "line.h5", "verbose": 0}
-    lines = ll.evaluate_lines(model, datasets, 5, **options)
+    lines = ll.evaluate_lines(model, datasets, number_of_points=5, **options)
     files = [tmp_path / "line-1.h5", tmp_path / "line-2.h5"]
     for line, file in zip(lines, files, strict=True):
         same(LossLine.load(file), line)
     # A crash may come between the two writes.
     files[1].unlink()
     for again, line, file in zip(
-        ll.evaluate_lines(model, datasets, 5, **options), lines, files, strict=True
+        ll.evaluate_lines(model, datasets, number_of_points=5, **options), lines, files, strict=True
     ):
         same(again, line)
         same(LossLine.load(file), line)

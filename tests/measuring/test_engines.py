@@ -346,7 +346,7 @@ def test_both_engines_agree_on_datasets_of_different_sizes():
     datasets = ((X, Y), (X[:17], Y[:17]), tf.data.Dataset.from_tensor_slices((X, Y)).batch(9))
     for first, second in zip(
         *(
-            evaluate_lines(model, datasets, 5, seed=0, engine=engine, verbose=0)
+            evaluate_lines(model, datasets, number_of_points=5, seed=0, engine=engine, verbose=0)
             for engine in ("evaluate", "compiled")
         ),
         strict=True,

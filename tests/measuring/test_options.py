@@ -6,14 +6,14 @@ from typing import Unpack
 import keras
 import numpy as np
 import pytest
+from modules import public_names
 
-import losslandscape
-from losslandscape import evaluate_convexity, training_curvature
+from losslandscape import training_curvature
+from losslandscape.curvature.hessian import evaluate_convexity
 from losslandscape.measuring.options import DEFAULTS, Measuring, evaluating
 
-PUBLIC = {name: getattr(losslandscape, name) for name in losslandscape.__all__}
 # Those that write out the options are tested where they are defined.
-CALLS = {name: each for name, each in PUBLIC.items() if hasattr(each, "__signature__")}
+CALLS = {name: each for name, each in public_names().items() if hasattr(each, "__signature__")}
 
 
 def test_each_option_has_one_type_one_default_and_one_description():
@@ -41,6 +41,12 @@ def test_an_unknown_option_is_refused_by_the_name_of_the_call(name):
     # Before anything else is looked at.
     with pytest.raises(TypeError, match=message):
         CALLS[name](None, exectuor=None)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_help_describes_every_parameter_once(name):
+    described, parameters = inspect.getdoc(CALLS[name]), inspect.signature(CALLS[name]).parameters
+    assert [described.count(f"\n    {each}: ") for each in parameters] == [1] * len(parameters)
 
 
 def test_all_calls_that_measure_points_take_the_options():

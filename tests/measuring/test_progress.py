@@ -9,13 +9,9 @@ import numpy as np
 import pytest
 from quadratic import quadratic_model
 
-from losslandscape import (
-    Hessian,
-    evaluate_line,
-    evaluate_surface,
-    worst_direction,
-)
+from losslandscape import Hessian, evaluate_line, evaluate_surface
 from losslandscape.basics.checks import warn
+from losslandscape.curvature.gradients import worst_direction
 
 DATA = np.zeros((10, 1)), np.zeros((10, 1))
 STEP = [np.ones((3, 1), "float32")]

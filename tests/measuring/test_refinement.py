@@ -61,13 +61,13 @@ def test_interpolated_points_are_as_exact_as_asked(name):
     model = shaped_model(LANDSCAPES[name])
     options = {"number_of_points": (33, 21), "directions": AXES, "verbose": 0}
     whole = evaluate_surface(model, *ONES, **options).values["loss"]
-    surface = evaluate_surface(model, *ONES, tolerance=0.01, **options)
+    surface = evaluate_surface(model, *ONES, accuracy=0.01, **options)
     values = surface.values["loss"]
     np.testing.assert_array_equal(np.isnan(values), np.isnan(whole))
     assert np.nanmax(np.abs(values - whole)) <= 0.01 * np.ptp(whole[np.isfinite(whole)])
     measured = ~surface.interpolated
     np.testing.assert_allclose(values[measured], whole[measured], rtol=1e-6)
-    assert surface.metadata["tolerance"] == 0.01
+    assert surface.metadata["accuracy"] == 0.01
 
 
 @pytest.mark.parametrize(
@@ -82,13 +82,13 @@ def test_lines_are_as_exact_as_asked(name, share):
     }
     model = shaped_model(LANDSCAPES[name])
     whole = evaluate_line(model, *ONES, **options).values["loss"]
-    line = evaluate_line(model, *ONES, tolerance=0.01, **options)
+    line = evaluate_line(model, *ONES, accuracy=0.01, **options)
     values, measured = line.values["loss"], ~line.interpolated
     np.testing.assert_array_equal(np.isnan(values), np.isnan(whole))
     assert np.nanmax(np.abs(values - whole)) <= 0.01 * np.ptp(whole[np.isfinite(whole)])
     np.testing.assert_allclose(values[measured], whole[measured], rtol=1e-6)
     assert 0 < np.mean(measured) < share
-    assert line.metadata["tolerance"] == 0.01
+    assert line.metadata["accuracy"] == 0.01
     assert line.metadata["interpolation_errors"]["loss"] <= 0.01
     assert line.metadata["interpolation_checks"] > 0
 
@@ -98,16 +98,14 @@ def test_low_losses_are_as_exact_on_a_logarithmic_scale():
     waves = lambda a, b: EXP(8 * a + SIN(20 * a)) + 0 * b  # noqa: E731
     options = {"number_of_points": 129, "directions": AXES[:1], "verbose": 0}
     whole = np.log(evaluate_line(shaped_model(waves), *ONES, **options).values["loss"])
-    line = evaluate_line(shaped_model(waves), *ONES, tolerance=0.01, **options)
+    line = evaluate_line(shaped_model(waves), *ONES, accuracy=0.01, **options)
     assert line.interpolated.any()
     assert np.abs(np.log(line.values["loss"]) - whole).max() <= 0.01 * np.ptp(whole)
 
 
 def test_a_kink_on_one_line_has_no_points_measured_on_another():
     kinked = lambda a, b: 1 + ABS(a - 0.3) + b**2  # noqa: E731
-    line = evaluate_line(
-        shaped_model(kinked), *ONES, 65, directions=AXES, tolerance=0.01, verbose=0
-    )
+    line = evaluate_line(shaped_model(kinked), *ONES, 65, directions=AXES, accuracy=0.01, verbose=0)
     along_kink, along_parabola = np.count_nonzero(~line.interpolated, axis=1)
     # Besides the first nine, only points of the random check.
     assert along_parabola < 9 + 12
@@ -117,7 +115,7 @@ def test_a_kink_on_one_line_has_no_points_measured_on_another():
 
 def test_chaotic_lines_are_measured_everywhere():
     noise = lambda a, b: 2 + SIN(4e3 * a + 7e3 * b)  # noqa: E731
-    line = evaluate_line(shaped_model(noise), *ONES, 33, directions=AXES, tolerance=0.01, verbose=0)
+    line = evaluate_line(shaped_model(noise), *ONES, 33, directions=AXES, accuracy=0.01, verbose=0)
     assert not line.interpolated.any()
 
 
@@ -126,7 +124,7 @@ def test_every_dataset_decides_about_lines(model, data, tmp_path):
     parts = (x[:32], y[:32]), (x[32:], y[32:])
     options = {"number_of_points": 65, "number_of_directions": 2, "seed": 0, "verbose": 0}
     wholes = evaluate_lines(model, parts, **options)
-    lines = evaluate_lines(model, parts, tolerance=0.02, checkpoint=tmp_path / "l.h5", **options)
+    lines = evaluate_lines(model, parts, accuracy=0.02, checkpoint=tmp_path / "l.h5", **options)
     for number, (line, whole) in enumerate(zip(lines, wholes, strict=True), start=1):
         errors = np.abs(line.values["loss"] - whole.values["loss"])
         assert errors.max() <= 0.02 * np.ptp(whole.values["loss"])
@@ -140,7 +138,12 @@ def test_every_dataset_decides_about_lines(model, data, tmp_path):
 def test_interpolated_points_of_a_line_are_counted_in_a_note(tmp_path):
     model = shaped_model(LANDSCAPES["funnel"])
     display = plot_loss(
-        model, [ONES], None, 65, directions=AXES[:1], tolerance=0.01, path=tmp_path / "l.png"
+        model,
+        [ONES],
+        number_of_points=65,
+        directions=AXES[:1],
+        accuracy=0.01,
+        path=tmp_path / "l.png",
     )
     (line,) = display.lines
     number = np.count_nonzero(line.interpolated)
@@ -156,7 +159,7 @@ def test_interpolated_points_of_a_line_are_counted_in_a_note(tmp_path):
 def test_a_quadratic_is_known_from_nine_points_per_axis():
     model = quadratic_model()
     options = {"directions": random_directions(model, 2, seed=0), "verbose": 0}
-    surface = evaluate_surface(model, *ONES, 49, tolerance=0.01, **options)
+    surface = evaluate_surface(model, *ONES, 49, accuracy=0.01, **options)
     # A twelfth of the others is measured as a check.
     assert np.count_nonzero(~surface.interpolated) == 81 + int(np.ceil((2401 - 81) / 12))
     assert surface.metadata["interpolation_errors"]["loss"] < 1e-4
@@ -168,7 +171,7 @@ def test_a_quadratic_is_known_from_nine_points_per_axis():
 def test_chaos_is_measured_everywhere():
     noise = lambda a, b: 2 + SIN(4e3 * a + 7e3 * b)  # noqa: E731
     surface = evaluate_surface(
-        shaped_model(noise), *ONES, 21, directions=AXES, tolerance=0.01, verbose=0
+        shaped_model(noise), *ONES, 21, directions=AXES, accuracy=0.01, verbose=0
     )
     assert not surface.interpolated.any()
 
@@ -177,7 +180,7 @@ def test_a_funnel_takes_a_fifth_of_the_points():
     options = {"number_of_points": 49, "directions": AXES, "verbose": 0}
     model = shaped_model(LANDSCAPES["funnel"])
     whole = evaluate_surface(model, *ONES, **options).values["loss"]
-    surface = evaluate_surface(model, *ONES, tolerance=0.01, **options)
+    surface = evaluate_surface(model, *ONES, accuracy=0.01, **options)
     assert np.mean(~surface.interpolated) <= 0.2
     errors = np.abs(surface.values["loss"] - whole) / np.ptp(whole)
     assert errors.max() <= 0.01
@@ -191,13 +194,13 @@ def test_a_failed_check_has_what_is_around_it_measured(monkeypatch):
     # A plane at the first nine points per axis, with a needle between them.
     needle = lambda a, b: 2 + a + EXP(-3e3 * ((a - 0.3) ** 2 + (b + 0.3) ** 2))  # noqa: E731
     model, top = shaped_model(needle), 7 * 21 + 13
-    options = {"number_of_points": 21, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    options = {"number_of_points": 21, "directions": AXES, "accuracy": 0.01, "verbose": 0}
     missed = evaluate_surface(model, *ONES, **options)
     assert missed.interpolated.flat[top]
     # Had the check hit it, as it does elsewhere.
     monkeypatch.setattr(Refinement, "sample", lambda *_: np.array([top]))
     surface = evaluate_surface(model, *ONES, **options)
-    whole = evaluate_surface(model, *ONES, **options | {"tolerance": None}).values["loss"]
+    whole = evaluate_surface(model, *ONES, **options | {"accuracy": None}).values["loss"]
     assert surface.interpolated.any()
     np.testing.assert_allclose(surface.values["loss"], whole, atol=0.01 * np.ptp(whole))
 
@@ -208,7 +211,7 @@ def test_what_all_levels_miss_is_found_by_the_check():
     options = {"number_of_points": 33, "directions": AXES, "verbose": 0}
     model = shaped_model(waves)
     whole = evaluate_surface(model, *ONES, **options).values["loss"]
-    surface = evaluate_surface(model, *ONES, tolerance=0.01, **options)
+    surface = evaluate_surface(model, *ONES, accuracy=0.01, **options)
     np.testing.assert_allclose(surface.values["loss"], whole, atol=0.01 * np.ptp(whole))
     assert np.mean(~surface.interpolated) > 0.7
 
@@ -216,7 +219,7 @@ def test_what_all_levels_miss_is_found_by_the_check():
 def test_two_failed_checks_have_everything_measured(monkeypatch):
     failed = {"loss": 0.02, "checked": 9}
     monkeypatch.setattr(Refinement, "errors", lambda *_: failed)
-    options = {"number_of_points": 33, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    options = {"number_of_points": 33, "directions": AXES, "accuracy": 0.01, "verbose": 0}
     surface = evaluate_surface(shaped_model(LANDSCAPES["funnel"]), *ONES, **options)
     assert not surface.interpolated.any()
 
@@ -227,7 +230,7 @@ def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
     options = {"number_of_points": 17, "seed": 0, "extent": (-0.2, 0.2), "verbose": 0}
     wholes = evaluate_surfaces(model, parts, **options)
     for metric in ("loss", ["loss", "accuracy"]):
-        surfaces = evaluate_surfaces(model, parts, tolerance=0.02, metric=metric, **options)
+        surfaces = evaluate_surfaces(model, parts, accuracy=0.02, metric=metric, **options)
         for surface, whole in zip(surfaces, wholes, strict=True):
             for name in [metric] if isinstance(metric, str) else metric:
                 errors = np.abs(surface.values[name] - whole.values[name])
@@ -237,7 +240,7 @@ def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
 
 def test_an_interrupted_call_resumes_and_interpolates_the_same(tmp_path, monkeypatch):
     model = shaped_model(LANDSCAPES["funnel"])
-    options = {"number_of_points": 33, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    options = {"number_of_points": 33, "directions": AXES, "accuracy": 0.01, "verbose": 0}
     whole = evaluate_surface(model, *ONES, **options)
     advance, done = evaluation.Progress.advance, []
 
@@ -260,7 +263,7 @@ def test_an_interrupted_call_resumes_and_interpolates_the_same(tmp_path, monkeyp
 
 def test_interpolated_points_are_never_passed_off_as_measured(tmp_path):
     model = shaped_model(LANDSCAPES["funnel"])
-    options = {"number_of_points": 33, "directions": AXES, "tolerance": 0.01, "verbose": 0}
+    options = {"number_of_points": 33, "directions": AXES, "accuracy": 0.01, "verbose": 0}
     display = plot_loss_3D(model, "levels", *ONES, **options)
     number = np.count_nonzero(display.surface.interpolated)
     assert number > 0
@@ -277,10 +280,10 @@ def test_interpolated_points_are_never_passed_off_as_measured(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "error"), [(0, ValueError), (1.5, ValueError), ("1%", TypeError)]
+    ("accuracy", "error"), [(0, ValueError), (1.5, ValueError), ("1%", TypeError)]
 )
-def test_a_tolerance_that_is_no_share_is_refused(tolerance, error):
-    with pytest.raises(error, match="`tolerance` must be"):
-        evaluate_surface(quadratic_model(), *ONES, tolerance=tolerance)
-    with pytest.raises(error, match="`tolerance` must be"):
-        evaluate_line(quadratic_model(), *ONES, tolerance=tolerance)
+def test_an_accuracy_that_is_no_share_is_refused(accuracy, error):
+    with pytest.raises(error, match="`accuracy` must be"):
+        evaluate_surface(quadratic_model(), *ONES, accuracy=accuracy)
+    with pytest.raises(error, match="`accuracy` must be"):
+        evaluate_line(quadratic_model(), *ONES, accuracy=accuracy)

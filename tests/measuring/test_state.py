@@ -14,8 +14,9 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape import evaluate_line, evaluate_surface, preserved, random_directions
+from losslandscape import evaluate_line, evaluate_surface, random_directions
 from losslandscape.measuring.references import variables_of
+from losslandscape.measuring.state import preserved
 
 X = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
 Y = np.random.default_rng(1).normal(size=(16, 1)).astype("float32")

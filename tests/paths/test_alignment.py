@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from losslandscape import match_weights
+from losslandscape.paths.alignment import match_weights
 
 
 def sequential(shape, *stack):

@@ -9,14 +9,9 @@ from matplotlib import pyplot as plt
 from quadratic import Quadratic, quadratic_model
 from scipy.integrate import trapezoid
 
-from losslandscape import (
-    evaluate_curve,
-    evaluate_interpolation,
-    evaluate_plane,
-    fit_curve,
-    loss_barrier,
-    plot_curve,
-)
+from losslandscape import evaluate_curve, evaluate_interpolation, evaluate_plane, fit_curve
+from losslandscape.plotting import plot_curve
+from losslandscape.values.measures import loss_barrier
 
 ONES = np.ones((4, 1), "float32")
 SGD = keras.optimizers.SGD
@@ -53,7 +48,7 @@ def test_the_best_curve_around_a_ring_is_found(across_the_ring):
     # The mean of (‖φ(t)‖² - 1)² = 16(h²s² - s)², where s = t(1 - t), is least for h² = 4.5.
     (w,) = across_the_ring[2].get_weights()
     np.testing.assert_allclose([w[0], abs(w[1])], [0, np.sqrt(4.5)], atol=0.05)
-    (curve,) = evaluate_curve(*across_the_ring, (ONES, ONES), 201, verbose=0)
+    (curve,) = evaluate_curve(*across_the_ring, (ONES, ONES), number_of_points=201, verbose=0)
     mean = trapezoid(curve.values["loss"][0], curve.alphas)
     # No curve can have less, but for the steps between points.
     assert 2 / 105 - 1e-5 < mean < 2 / 105 + 5e-4
@@ -61,9 +56,9 @@ def test_the_best_curve_around_a_ring_is_found(across_the_ring):
 
 def test_the_best_curve_has_hardly_a_barrier_where_the_straight_line_has_one():
     first, second, best = ring_at(1, 0), ring_at(-1, 0), ring_at(0, np.sqrt(4.5))
-    (straight,) = evaluate_interpolation(first, second, (ONES, ONES), 5, verbose=0)
+    (straight,) = evaluate_interpolation(first, second, (ONES, ONES), number_of_points=5, verbose=0)
     assert loss_barrier(straight) == pytest.approx(1)
-    (curve,) = evaluate_curve(first, second, best, (ONES, ONES), 201, verbose=0)
+    (curve,) = evaluate_curve(first, second, best, (ONES, ONES), number_of_points=201, verbose=0)
     assert trapezoid(curve.values["loss"][0], curve.alphas) == pytest.approx(2 / 105, rel=1e-3)
     # The highest point is at s = 1/9.
     assert loss_barrier(curve) == pytest.approx(4 / 81, rel=1e-3)
@@ -71,7 +66,7 @@ def test_the_best_curve_has_hardly_a_barrier_where_the_straight_line_has_one():
 
 def test_the_curve_is_measured_where_it_lies(across_the_ring):
     first, second, control = across_the_ring
-    (curve,) = evaluate_curve(first, second, control, (ONES, ONES), 5, verbose=0)
+    (curve,) = evaluate_curve(first, second, control, (ONES, ONES), number_of_points=5, verbose=0)
     t = curve.alphas[:, np.newaxis]
     start, end, bend = (model.get_weights()[0].astype(float) for model in across_the_ring)
     points = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t**2 * end
@@ -175,7 +170,9 @@ def test_statistics_are_estimated_along_the_curve(model, data):
         return copy
 
     other, control = another(), another()
-    (curve,) = evaluate_curve(model, other, control, data, 4, batch_size=32, verbose=0)
+    (curve,) = evaluate_curve(
+        model, other, control, data, number_of_points=4, batch_size=32, verbose=0
+    )
     mixture = keras.models.clone_model(model)
     mixture.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     for column, t in enumerate(curve.alphas):
@@ -185,7 +182,14 @@ def test_statistics_are_estimated_along_the_curve(model, data):
             [sum(map(np.multiply, shares, parts)) for parts in zip(*weights, strict=True)]
         )
         (there,) = evaluate_interpolation(
-            mixture, other, data, 2, extent=(0, 1), statistics="estimate", batch_size=32, verbose=0
+            mixture,
+            other,
+            data,
+            number_of_points=2,
+            extent=(0, 1),
+            statistics="estimate",
+            batch_size=32,
+            verbose=0,
         )
         for name, values in curve.values.items():
             np.testing.assert_allclose(values[0, column], there.values[name][0, 0], rtol=1e-4)
@@ -232,7 +236,7 @@ def test_adapted_inputs_are_the_same_along_the_curve(data):
     control = fit_curve(*ends, x, y, optimizer=SGD(0.0), epochs=1, seed=0, verbose=0)
     control.set_weights(ends[0].get_weights())
     np.testing.assert_allclose(control(x), ends[0](x), rtol=1e-5)
-    (curve,) = evaluate_curve(*ends, control, (x, y), 2, verbose=0)
+    (curve,) = evaluate_curve(*ends, control, (x, y), number_of_points=2, verbose=0)
     assert curve.values["loss"][0, 1] == pytest.approx(ends[1].evaluate(x, y, verbose=0))
 
 
@@ -265,7 +269,7 @@ def test_subclassed_models_with_their_own_loss_have_curves():
     control = fit_curve(*ends, x, optimizer=SGD(0.5), epochs=10, seed=0, verbose=0)
     start = fit_curve(*ends, x, optimizer=SGD(0.0), epochs=1, seed=0, verbose=0)
     trained, untrained = (
-        evaluate_curve(*ends, middle, x, 5, verbose=0)[0].values["loss"].mean()
+        evaluate_curve(*ends, middle, x, number_of_points=5, verbose=0)[0].values["loss"].mean()
         for middle in (control, start)
     )
     assert trained < untrained

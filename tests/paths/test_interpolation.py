@@ -16,8 +16,8 @@ from losslandscape import (
     evaluate_interpolation,
     evaluate_lines,
     evaluate_plane,
-    loss_barrier,
 )
+from losslandscape.values.measures import loss_barrier
 
 ONES = np.ones((4, 1), "float32")
 
@@ -47,7 +47,7 @@ def loss_at(w):
 
 def test_the_line_through_a_quadratic_matches_the_closed_form():
     (line,) = evaluate_interpolation(
-        quadratic_at(1, 2, 3), quadratic_at(0, -1, 2), (ONES, ONES), 5, verbose=0
+        quadratic_at(1, 2, 3), quadratic_at(0, -1, 2), (ONES, ONES), number_of_points=5, verbose=0
     )
     np.testing.assert_array_equal(line.alphas, [-0.5, 0, 0.5, 1, 1.5])
     start, end = np.array([1.0, 2, 3]), np.array([0.0, -1, 2])
@@ -58,7 +58,7 @@ def test_the_line_through_a_quadratic_matches_the_closed_form():
 def test_the_ends_are_the_models_with_their_own_statistics(model, others, data):
     other = others[0]
     train, test = evaluate_interpolation(
-        model, other, (data, (data[0][:20], data[1][:20])), 5, verbose=0
+        model, other, (data, (data[0][:20], data[1][:20])), number_of_points=5, verbose=0
     )
     for line, (x, y) in ((train, data), (test, (data[0][:20], data[1][:20]))):
         for column, network in ((1, model), (3, other)):
@@ -70,7 +70,9 @@ def test_the_ends_are_the_models_with_their_own_statistics(model, others, data):
 
 def test_statistics_between_models_are_interpolated(model, others, data):
     other = others[0]
-    (line,) = evaluate_interpolation(model, other, data, 3, extent=(0, 1), verbose=0)
+    (line,) = evaluate_interpolation(
+        model, other, data, number_of_points=3, extent=(0, 1), verbose=0
+    )
     half = keras.models.clone_model(model)
     half.compile(loss=model.loss)
     mixed = []
@@ -84,7 +86,9 @@ def test_statistics_between_models_are_interpolated(model, others, data):
 
 
 def test_losses_beyond_the_models_are_finite(model, others, data):
-    (line,) = evaluate_interpolation(model, others[0], data, 21, extent=(-3, 4), verbose=0)
+    (line,) = evaluate_interpolation(
+        model, others[0], data, number_of_points=21, extent=(-3, 4), verbose=0
+    )
     assert np.isfinite(line.values["loss"]).all()
 
 
@@ -99,7 +103,14 @@ def test_statistics_are_estimated_from_the_data(data):
 
     first, second = network(1.0), network(2.0)
     (line,) = evaluate_interpolation(
-        first, second, data, 3, extent=(0, 1), statistics="estimate", batch_size=32, verbose=0
+        first,
+        second,
+        data,
+        number_of_points=3,
+        extent=(0, 1),
+        statistics="estimate",
+        batch_size=32,
+        verbose=0,
     )
     # The means over the two batches of 32 of each batch's own statistics.
     halves = data[0].reshape(2, 32, 4)
@@ -152,7 +163,9 @@ def test_names_of_weights_do_not_matter(name, data):
         return model
 
     first, second = network(0, -1.5, -2), network(1, 0.7, -2)
-    (line,) = evaluate_interpolation(first, second, data, 3, extent=(0, 1), verbose=0)
+    (line,) = evaluate_interpolation(
+        first, second, data, number_of_points=3, extent=(0, 1), verbose=0
+    )
     half = network(0, 0, 0)
     half.set_weights(
         [(a + b) / 2 for a, b in zip(first.get_weights(), second.get_weights(), strict=True)]
@@ -161,7 +174,9 @@ def test_names_of_weights_do_not_matter(name, data):
     np.testing.assert_allclose(line.values["loss"], [expected], rtol=1e-5)
     # Weights that are not statistics lie on the straight line that a direction follows.
     direction = [direction_between(first, second)]
-    (straight,) = evaluate_lines(first, data, 3, directions=direction, extent=(0, 1), verbose=0)
+    (straight,) = evaluate_lines(
+        first, data, number_of_points=3, directions=direction, extent=(0, 1), verbose=0
+    )
     np.testing.assert_allclose(line.values["loss"], straight.values["loss"], rtol=1e-5)
 
 
@@ -171,7 +186,7 @@ def test_epsilon_is_added_to_channels_of_little_variance(data):
         with_statistics(normalizing(seed=0, epsilon=0.01), [0.5] * 4, variance)
         for variance in ([0, 1, 4, 0], [2, 0.005, 1, 0])
     )
-    (line,) = evaluate_interpolation(first, second, (x, y), 5, verbose=0)
+    (line,) = evaluate_interpolation(first, second, (x, y), number_of_points=5, verbose=0)
     for column, share in enumerate(line.alphas):
         logarithms = [np.log([0.01, 1.01, 4, 0.01]), np.log([2.01, 0.015, 1, 0.01])]
         mixed = np.exp((1 - share) * logarithms[0] + share * logarithms[1])
@@ -185,7 +200,7 @@ def test_renormalization_is_mixed_but_not_estimated(data):
     for factor, model in zip((1, 4), models, strict=True):
         model.layers[0].moving_variance.assign(factor * np.ones(4))
     x, y = data[0], data[0][:, :3]
-    (line,) = evaluate_interpolation(*models, (x, y), 3, extent=(0, 1), verbose=0)
+    (line,) = evaluate_interpolation(*models, (x, y), number_of_points=3, extent=(0, 1), verbose=0)
     expected = [model.evaluate(x, y, verbose=0) for model in models]
     np.testing.assert_allclose(line.values["loss"][0, [0, 2]], expected, rtol=1e-5)
     with pytest.raises(ValueError, match="`statistics='estimate'` does not.*renorm.*in `model`"):
@@ -212,7 +227,9 @@ def test_frozen_weights_are_mixed_and_integers_stay(data):
 
     x, y = data[0], data[0][:, :3]
     first, second = network(0, 2), network(1, 7)
-    (line,) = evaluate_interpolation(first, second, (x, y), 3, extent=(0, 1), verbose=0)
+    (line,) = evaluate_interpolation(
+        first, second, (x, y), number_of_points=3, extent=(0, 1), verbose=0
+    )
     expected = [first.evaluate(x, y, verbose=0)]
     second.layers[1].count.assign(2)
     expected.append(second.evaluate(x, y, verbose=0))
@@ -223,7 +240,9 @@ def test_a_model_without_a_share_does_not_show(data):
     x, y = data[0], data[0][:, :3]
     first, second = (normalizing(seed=seed) for seed in (0, 1))
     second.layers[1].bias.assign([np.nan, np.inf, 1])
-    (line,) = evaluate_interpolation(first, second, (x, y), 3, extent=(0, 1), verbose=0)
+    (line,) = evaluate_interpolation(
+        first, second, (x, y), number_of_points=3, extent=(0, 1), verbose=0
+    )
     np.testing.assert_allclose(
         line.values["loss"][0, 0], first.evaluate(x, y, verbose=0), rtol=1e-5
     )
@@ -254,7 +273,7 @@ def test_estimates_are_the_mean_over_batches_of_any_structure(momentum, kind, da
     batches = tf.data.Dataset.from_tensor_slices(pipeline).batch(24)
     first, second = Encoder(0), Encoder(1)
     (line,) = evaluate_interpolation(
-        first, second, batches, 3, extent=(0, 1), statistics="estimate", verbose=0
+        first, second, batches, number_of_points=3, extent=(0, 1), statistics="estimate", verbose=0
     )
     # Two batches of 24 samples, and one of 16.
     parts = x[:24], x[24:48], x[48:]
@@ -290,7 +309,14 @@ def test_a_layer_called_twice_has_the_mean_of_both_calls(data):
 
     first, second = network(0), network(1)
     (line,) = evaluate_interpolation(
-        first, second, (x, y), 2, extent=(0, 1), statistics="estimate", batch_size=64, verbose=0
+        first,
+        second,
+        (x, y),
+        number_of_points=2,
+        extent=(0, 1),
+        statistics="estimate",
+        batch_size=64,
+        verbose=0,
     )
     once = 3 * (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-3) + 1
     normalization = first.layers[1]
@@ -325,9 +351,9 @@ def test_statistics_that_training_would_not_change_are_not_estimated(why, data):
 
     models = network(0, 2), network(1, 5)
     estimated, mixed = (
-        evaluate_interpolation(*models, (x, y), 3, extent=(0, 1), statistics=statistics, verbose=0)[
-            0
-        ].values["loss"]
+        evaluate_interpolation(
+            *models, (x, y), number_of_points=3, extent=(0, 1), statistics=statistics, verbose=0
+        )[0].values["loss"]
         for statistics in ("estimate", "interpolate")
     )
     np.testing.assert_array_equal(estimated, mixed)
@@ -355,7 +381,14 @@ def test_layers_called_in_inference_keep_their_statistics_for_the_layers_after_t
 
     first, second = HalfFrozen(0), HalfFrozen(1)
     (line,) = evaluate_interpolation(
-        first, second, (x, y), 2, extent=(0, 1), statistics="estimate", batch_size=64, verbose=0
+        first,
+        second,
+        (x, y),
+        number_of_points=2,
+        extent=(0, 1),
+        statistics="estimate",
+        batch_size=64,
+        verbose=0,
     )
     kept = (x - [1, -1, 2, 0]) / np.sqrt(np.array([4, 0.5, 1, 2]) + 1e-3)
     for model, loss in zip((first, second), line.values["loss"][0], strict=True):
@@ -370,7 +403,13 @@ def test_statistics_of_other_precisions_are_estimated(policy, data):
     precision = {"float16": 1e-2, "bfloat16": 5e-2, "mixed_float16": 1e-2, "float64": 1e-5}[policy]
     models = [normalizing(seed=seed, dtype=policy) for seed in (0, 1)]
     (line,) = evaluate_interpolation(
-        *models, (x, y), 2, extent=(0, 1), statistics="estimate", batch_size=64, verbose=0
+        *models,
+        (x, y),
+        number_of_points=2,
+        extent=(0, 1),
+        statistics="estimate",
+        batch_size=64,
+        verbose=0,
     )
     for model, loss in zip(models, line.values["loss"][0], strict=True):
         model.layers[0].moving_mean.assign(x.mean(axis=0))
@@ -386,7 +425,9 @@ def test_the_models_are_left_alone(model, others, data):
         for variable in (*network.variables, *network.metrics_variables)
     ]
     before = [np.array(variable) for variable in variables]
-    evaluate_interpolation(model, others[0], data, 3, statistics="estimate", verbose=0)
+    evaluate_interpolation(
+        model, others[0], data, number_of_points=3, statistics="estimate", verbose=0
+    )
     evaluate_plane(networks, *data, number_of_points=2, verbose=0)
     for variable, value in zip(variables, before, strict=True):
         np.testing.assert_array_equal(np.array(variable), value)
@@ -464,7 +505,7 @@ def test_models_that_differ_in_untrained_parts_are_refused(data):
         evaluate_plane([network(0), network(0), network(1)], *data)
     with pytest.raises(ValueError, match=r"the shapes of all its weights must be .*\(1,\).*\(4,\)"):
         evaluate_interpolation(network(0), network(0, size=4), data)
-    (line,) = evaluate_interpolation(network(0), network(0), data, 2, verbose=0)
+    (line,) = evaluate_interpolation(network(0), network(0), data, number_of_points=2, verbose=0)
     assert np.isfinite(line.values["loss"]).all()
 
 
@@ -605,7 +646,7 @@ def test_barriers_are_those_of_each_line_alone(engine, model, others, data):
     np.testing.assert_array_equal(matrix, matrix.T)
     for first, second in barriers.pairs:
         (line,) = evaluate_interpolation(
-            models[first], models[second], data, 5, extent=(0, 1), verbose=0
+            models[first], models[second], data, number_of_points=5, extent=(0, 1), verbose=0
         )
         for name, values in line.values.items():
             found = barriers.line(first, second).values[name]
@@ -619,7 +660,9 @@ def test_barriers_do_not_depend_on_the_other_models(data):
     second.layers[0].moving_variance.assign(np.full(4, 1e-7))
     broken.set_weights([np.full(weight.shape, np.nan) for weight in broken.get_weights()])
     y = np.zeros((64, 3))
-    (line,) = evaluate_interpolation(first, second, (data[0], y), 5, extent=(0, 1), verbose=0)
+    (line,) = evaluate_interpolation(
+        first, second, (data[0], y), number_of_points=5, extent=(0, 1), verbose=0
+    )
     for order in ([first, second, broken], [first, broken, second]):
         barriers = evaluate_barriers(order, data[0], y, 5, verbose=0)
         found = barriers.line(0, order.index(second)).values["loss"]
@@ -633,13 +676,15 @@ def test_barriers_do_not_depend_on_the_other_models(data):
 def test_statistics_are_estimated_for_barriers(model, others, data):
     options = {"statistics": "estimate", "batch_size": 32, "verbose": 0}
     barriers = evaluate_barriers([model, *others], *data, 3, **options)
-    (line,) = evaluate_interpolation(*others, data, 3, extent=(0, 1), **options)
+    (line,) = evaluate_interpolation(*others, data, number_of_points=3, extent=(0, 1), **options)
     np.testing.assert_allclose(barriers.line(1, 2).values["loss"], line.values["loss"], rtol=1e-5)
 
 
 def test_models_without_normalization_have_no_statistics_to_estimate():
     models = [quadratic_at(1, 2, 3), quadratic_at(0, -1, 2)]
-    (line,) = evaluate_interpolation(*models, (ONES, ONES), 25, statistics="estimate", verbose=0)
+    (line,) = evaluate_interpolation(
+        *models, (ONES, ONES), number_of_points=25, statistics="estimate", verbose=0
+    )
     assert line.metadata["engine"] == "compiled"
 
 

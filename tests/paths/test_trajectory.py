@@ -9,14 +9,8 @@ from keras import layers
 from quadratic import Quadratic, quadratic_model
 from sklearn.decomposition import PCA
 
-from losslandscape import (
-    LossTrajectory,
-    WeightHistory,
-    evaluate_trajectory,
-    last_step,
-    read_history,
-)
-from losslandscape.paths.trajectory import random_walk_shares
+from losslandscape import LossTrajectory, WeightHistory, evaluate_trajectory
+from losslandscape.paths.trajectory import last_step, random_walk_shares, read_history
 
 DATA = np.zeros((4, 1), "float32"), np.zeros((4, 1), "float32")
 

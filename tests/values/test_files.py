@@ -23,12 +23,9 @@ from losslandscape import (
     WeightHistory,
     animate_path,
     plot_line,
-    read_history,
-    read_reference,
-    write_html,
-    write_mesh,
-    write_reference,
 )
+from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.paths.trajectory import read_history
 from losslandscape.values.files import read_array, refusing, replace_file, replacing, stand_in
 
 

@@ -11,7 +11,10 @@ from losslandscape import (
     LossLine,
     LossSurface,
     LossTrajectory,
-    Spectrum,
+    random_directions,
+    report,
+)
+from losslandscape.values.measures import (
     asymmetry,
     confidence_interval,
     convex_level,
@@ -23,10 +26,9 @@ from losslandscape import (
     loss_rise,
     non_convexity,
     quadratic_half_widths,
-    random_directions,
-    report,
     worst_sigma,
 )
+from losslandscape.values.surfaces import Spectrum
 
 
 def line_of(*functions, alphas=None):

@@ -6,7 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from losslandscape import LossBarriers, LossLine, LossSurface, LossTrajectory, half_widths
+from losslandscape import LossBarriers, LossLine, LossSurface, LossTrajectory
+from losslandscape.values.measures import half_widths
 
 # Any name a metric may have; some would collide in a format that truncates names.
 NAMES = [

@@ -7,15 +7,8 @@ import numpy as np
 import pytest
 import xarray
 
-from losslandscape import (
-    LayerCurvature,
-    LossBarriers,
-    LossLine,
-    LossSurface,
-    LossTrajectory,
-    Spectrum,
-    TrainingCurvature,
-)
+from losslandscape import LossBarriers, LossLine, LossSurface, LossTrajectory
+from losslandscape.values.surfaces import LayerCurvature, Spectrum, TrainingCurvature
 
 ALPHAS, BETAS = np.array([-1.0, 0.0, 1.0]), np.array([0.0, 0.5])
 LOSS = np.array([[0.1, np.nan, 3], [4, np.inf, -6]])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from losslandscape import LossSurface, number_of_basins, persistence, saddle_minimum_distance
+from losslandscape import LossSurface
+from losslandscape.values.topology import number_of_basins, persistence, saddle_minimum_distance
 
 
 def surface_of(values, alphas=None, betas=None):
