@@ -556,6 +556,11 @@ class Evaluation:
             _check_state(measure_center(measure, directions), centers, compared)
             return values
 
+    def check_metrics(self):
+        """Refuses a metric that is not measured, before anything else is."""
+        with patient_interrupts() as interrupt, evaluated(self.model) as state:
+            self._check_metrics(state, interrupt)
+
     def _check_metrics(self, state, interrupt):
         """Refuses a metric that is not measured, on one batch instead of all data."""
         if self.metrics == ("loss",):

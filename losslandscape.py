@@ -16,6 +16,10 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_loss",
     "plot_loss_3D",
     "LossDisplay",
+    # Compare trainings
+    "compare",
+    "Comparison",
+    "plot_comparison",
     # Training, and several models
     "plot_trajectory",
     "WeightHistory",
@@ -131,6 +135,7 @@ from losslandscape.basics.checks import (
     numbered,
     warn,
 )
+from losslandscape.comparison import compare
 from losslandscape.curvature.gradients import gradient_direction, worst_direction
 from losslandscape.curvature.hessian import (
     directional_curvature,
@@ -179,6 +184,7 @@ from losslandscape.plotting import (
     check_format,
     check_style,
     plot_barriers,
+    plot_comparison,
     plot_convexity,
     plot_curve,
     plot_layers,
@@ -192,6 +198,7 @@ from losslandscape.plotting import (
     plot_surface,
     plot_training_curvature,
 )
+from losslandscape.values.comparisons import Comparison
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import (
     Estimate,
@@ -246,7 +253,8 @@ class LossDisplay:
     pile up over many calls; here they can still be used. In notebooks and
     interactive sessions, and on the caller's own axes, figures stay open.
 
-    Every function that draws, measures or exports values also takes the display.
+    Every function that draws, measures or exports values also takes the display, and
+    a list may hold some: `plot_line([display1, display2])`.
 
     Attributes:
         lines: List of `LossLine`, one per dataset, from `plot_loss` and
@@ -260,6 +268,11 @@ class LossDisplay:
     lines: list = field(default_factory=list)
     surfaces: list = field(default_factory=list)
     axes: dict = field(default_factory=dict)
+
+    @property
+    def line(self):
+        """The first of the lines, or `None`."""
+        return self.lines[0] if self.lines else None
 
     @property
     def surface(self):

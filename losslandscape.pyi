@@ -40,9 +40,11 @@ _Statistics: TypeAlias = Literal["interpolate", "estimate"]
 _Definition: TypeAlias = Literal["chord", "mean"]
 _Mode: TypeAlias = Literal["min", "max"]
 
-_Lines: TypeAlias = LossLine | LossDisplay | Sequence[LossLine]
-_Surface: TypeAlias = LossSurface | LossDisplay
-_Surfaces: TypeAlias = _Surface | Sequence[LossSurface]
+_Line: TypeAlias = LossLine | LossDisplay | Comparison
+_Lines: TypeAlias = _Line | Sequence[_Line]
+_Surface: TypeAlias = LossSurface | LossDisplay | Comparison
+_Surfaces: TypeAlias = _Surface | Sequence[_Surface]
+_Training: TypeAlias = keras.Model | _Path
 
 __all__: list[str]
 __version__: str
@@ -107,6 +109,9 @@ class LossDisplay:
         surfaces: list[LossSurface] = ...,
         axes: dict[str, Any] = ...,
     ) -> None: ...
+    # `None` after `plot_loss_3D`; a `LossLine | None` would have to be narrowed at every use.
+    @property
+    def line(self) -> LossLine: ...
     # `None` after `plot_loss`; a `LossSurface | None` would have to be narrowed at every use.
     @property
     def surface(self) -> LossSurface: ...
@@ -117,6 +122,75 @@ class LossDisplay:
 class _TrajectoryDisplay(LossDisplay):
     @property
     def surface(self) -> LossTrajectory: ...
+
+# Compare trainings
+def compare(
+    models: Mapping[str, _Training | Sequence[_Training]],
+    x: _Data,
+    y: _Data = None,
+    number_of_points: _Points = 21,
+    *,
+    number_of_directions: int | None = None,
+    layers: _Layers | None = None,
+    extent: _Pair = (-1.0, 1.0),
+    metric: str = "loss",
+    rise: float = 1.0,
+    seed: int | None = None,
+    **options: Any,
+) -> Comparison: ...
+
+class _Difference(NamedTuple):
+    first: str
+    second: str
+    width: Estimate
+    metric: Estimate
+    verdict: str
+
+class Comparison(_Saved):
+    alphas: _Array
+    betas: _Array
+    values: dict[str, _Array]
+    centers: dict[str, _Array]
+    metadata: dict[str, Any]
+    def __init__(
+        self,
+        alphas: _Array,
+        betas: _Array,
+        values: dict[str, _Array],
+        centers: dict[str, _Array],
+        metadata: dict[str, Any],
+    ) -> None: ...
+    @classmethod
+    def of(
+        cls,
+        measured: Mapping[str, _Lines | _Surfaces],
+        metric: str = "loss",
+        rise: float = 1.0,
+        *,
+        shared: bool = False,
+    ) -> Comparison: ...
+    @property
+    def labels(self) -> list[str]: ...
+    @property
+    def lines(self) -> list[LossLine]: ...
+    @property
+    def surfaces(self) -> list[LossSurface]: ...
+    @property
+    def half_widths(self) -> dict[str, _Array]: ...
+    @property
+    def curves(self) -> dict[str, LossLine]: ...
+    @property
+    def differences(self) -> list[_Difference]: ...
+    @property
+    def notes(self) -> list[str]: ...
+
+def plot_comparison(
+    comparison: Comparison,
+    ax: Mapping[str, Axes | Sequence[Axes]] | None = None,
+    *,
+    scale: _Scale = "linear",
+    figsize: _Pair | None = None,
+) -> dict[str, Any]: ...
 
 # Training, and several models
 def plot_trajectory(

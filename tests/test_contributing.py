@@ -35,7 +35,7 @@ def test_every_module_is_on_the_list():
 
 
 def test_the_root_holds_the_named_modules_and_every_folder_one_idea():
-    named = {"losslandscape", "directions", "evaluation", "plotting", "cli", "setup"}
+    named = {"losslandscape", "directions", "evaluation", "comparison", "plotting", "cli", "setup"}
     assert {path.stem for path in ROOT.glob("*.py")} == named
     for folder in FOLDERS:
         assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
