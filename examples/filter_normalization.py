@@ -81,7 +81,7 @@ def main(arguments=None):
         f"{arguments.family} network of {arguments.depth} layers, SGD, seed 0; "
         f"{describe(arguments, data)} Half-width: where the loss has "
         f"risen by {RISE:g}, with the 95 % interval over "
-        f"{arguments.directions} directions."
+        f"{arguments.directions} directions through this network."
     )
     write_table(arguments.output / "filter-normalization.md", caption, HEADER, rows)
 

@@ -19,7 +19,13 @@ from scipy import stats
 from losslandscape import LossLine
 
 KINDS = {"filter": "filter-normalized directions", "raw": "raw directions"}
-HEADER = ("half-width along", "networks", "rank correlation with the test error", "95 % interval")
+HEADER = (
+    "half-width along",
+    "networks",
+    "settings",
+    "rank correlation with the test error",
+    "95 % interval over settings",
+)
 RESAMPLES = 2000
 
 
@@ -27,15 +33,18 @@ def main(arguments=None):
     arguments = flags(__doc__).parse_args(arguments)
     networks = read(arguments.measurements / collection(prepare(arguments), arguments))
     draw(networks, arguments.output / "flatness.png")
+    settings = by_setting(networks)
+    found = {name: correlation(settings, kind) for kind, name in KINDS.items()}
+    found["the first minus the second, paired"] = correlation(settings, *KINDS)
     rows = [
-        (name, len(networks), f"{value:.2f}", f"{low:.2f} to {high:.2f}")
-        for kind, name in KINDS.items()
-        for value, low, high in [correlation(networks, kind)]
+        (name, len(networks), len(settings), f"{value:.2f}", f"{low:.2f} to {high:.2f}")
+        for name, (value, low, high) in found.items()
     ]
     caption = (
-        "Spearman's rank correlation over networks, with its interval from "
-        f"{RESAMPLES:,} bootstrap samples. Half-width: where the loss has risen by {RISE:g}, mean "
-        "over directions. Negative: the flatter a minimum, the lower the test error."
+        "Spearman's rank correlation over settings, each of which counts once: as the mean of its "
+        f"trainings, of their mean half-widths over directions. Intervals: {RESAMPLES:,} bootstrap "
+        f"samples of settings. Half-width: where the loss has risen by {RISE:g}. Negative: the "
+        "flatter a minimum, the lower the test error."
     )
     write_table(arguments.output / "flatness.md", caption, HEADER, rows)
 
@@ -53,16 +62,43 @@ def read(folder):
     return networks
 
 
-def correlation(networks, kind):
-    """The rank correlation of flatness and error, and the ends of its interval over networks."""
-    widths, errors = (
-        np.array([network[name] for network in networks.values()]) for name in (kind, "error")
+def by_setting(networks):
+    """The same numbers by setting, as the mean over its trainings."""
+    groups = {}
+    for name, network in networks.items():
+        groups.setdefault(name.rpartition("-seed")[0], []).append(network)
+    return {
+        setting: {key: np.mean([network[key] for network in group]) for key in group[0]}
+        for setting, group in groups.items()
+    }
+
+
+def correlation(settings, kind, other=None):
+    """The rank correlation of flatness and error, and the ends of its interval over settings.
+
+    With another kind of directions, the correlation minus that along the other ones. Both are
+    resampled together, since they are of the same networks.
+    """
+    kinds = [kind] if other is None else [kind, other]
+    *widths, errors = (
+        np.array([setting[name] for setting in settings.values()]) for name in (*kinds, "error")
     )
-    generator = np.random.default_rng(0)
-    samples = generator.integers(0, len(errors), (RESAMPLES, len(errors)))
-    resampled = [stats.spearmanr(widths[few], errors[few]).statistic for few in samples]
-    low, high = np.nanquantile(resampled, (0.025, 0.975))
-    return stats.spearmanr(widths, errors).statistic, low, high
+
+    def difference(*samples):
+        *widths, errors = samples
+        first, *rest = (stats.spearmanr(each, errors).statistic for each in widths)
+        return first - sum(rest)
+
+    found = stats.bootstrap(
+        (*widths, errors),
+        difference,
+        n_resamples=RESAMPLES,
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    )
+    return difference(*widths, errors), *found.confidence_interval
 
 
 def draw(networks, path):

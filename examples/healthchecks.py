@@ -33,6 +33,7 @@ from matplotlib import pyplot as plt
 from networks import FAMILIES
 
 from losslandscape import plot_line
+from losslandscape.values.comparisons import difference
 from losslandscape.values.measures import confidence_interval
 
 CHECKS = {
@@ -67,14 +68,14 @@ def main(arguments=None):
     caption = (
         f"{arguments.family} network of {arguments.depth} layers; {describe(arguments, data)} "
         f"Half-width: where the loss has risen by {RISE:g}, with the 95 % interval over "
-        f"{arguments.directions} directions."
+        f"{arguments.directions} directions through this network."
     )
     rows = [table_row(network) for seeds in networks.values() for network in seeds]
     write_table(arguments.output / "healthchecks.md", caption, HEADER, rows)
     caption = (
-        "Second setting minus first, mean and 95 % interval over "
-        f"{arguments.seeds} seeds; each half-width is the mean over {arguments.directions} "
-        "directions."
+        "Second setting minus first, with the 95 % interval over "
+        f"{arguments.seeds} trainings each, which count once, as their mean over "
+        f"{arguments.directions} directions; each interval by itself."
     )
     verdicts = [verdict(name, pair, networks) for name, pair in CHECKS.items()]
     write_table(arguments.output / "healthchecks-verdict.md", caption, VERDICT_HEADER, verdicts)
@@ -116,15 +117,16 @@ def verdict(name, pair, networks):
     """How the second setting differs from the first, and whether flatter means better."""
     widths, accuracies = [], []
     for seeds in (networks[setting] for setting in pair.values()):
-        widths.append([widths_of(line).mean() for _, _, line in seeds])
-        accuracies.append([results["test_accuracy"] for _, results, _ in seeds])
-    wider, better = np.diff(widths, axis=0)[0], np.diff(accuracies, axis=0)[0]
+        widths.append(np.array([widths_of(line) for _, _, line in seeds]))
+        accuracies.append(np.array([[results["test_accuracy"]] for _, results, _ in seeds]))
+    wider = widths[1].mean(axis=1) - widths[0].mean(axis=1)
+    better = (accuracies[1] - accuracies[0])[:, 0]
     agreeing = np.count_nonzero(wider * better > 0)
     first, second = pair
     return (
         f"{name}: {second} minus {first}",
-        confidence_interval(wider),
-        confidence_interval(better),
+        difference(*widths[::-1], shared=True),
+        difference(*accuracies[::-1], shared=True),
         f"{agreeing} of {len(wider)}",
     )
 

@@ -124,8 +124,8 @@ def explain(arguments, networks):
     yield (
         f"Half-width: where the loss has risen by {RISE:g}; share that curves downwards: of the "
         f"points below the loss of guessing. Both with the 95 % interval over "
-        f"{arguments.directions} directions. Planes of {arguments.points} points per axis from -1 "
-        f"to 1; basins at least {DEPTH:g} deep."
+        f"{arguments.directions} directions through this network. Planes of {arguments.points} "
+        f"points per axis from -1 to 1; basins at least {DEPTH:g} deep."
     )
     if not arguments.no_curvature:
         yield (

@@ -17,6 +17,7 @@ from modules import MODULES, public_names
 from sklearn.datasets import load_iris
 
 from losslandscape import (
+    Comparison,
     LossDisplay,
     WeightHistory,
     evaluate_barriers,
@@ -30,12 +31,14 @@ ROOT = Path(__file__).parent.parent
 IMPORTED = [
     importlib.import_module(f"losslandscape.{name}".removesuffix(".losslandscape"))
     for name in MODULES
+    # Each needs the backend of its name.
+    if not name.startswith("backends.on_")
 ]
 EXAMPLES = [found for module in IMPORTED for found in doctest.DocTestFinder().find(module)]
 EXAMPLES = [found for found in EXAMPLES if found.examples]
 ORDER = np.random.default_rng(0).permutation(150)
 # Files that examples load, and the fixture whose value each holds.
-FILES = {"resnet56.h5": "surface", "training.h5": "trajectory"}
+FILES = {"resnet56.h5": "surface", "training.h5": "trajectory", "batches.h5": "comparison"}
 
 
 class Checker(doctest.OutputChecker):
@@ -191,6 +194,11 @@ def small_batch_line(x_test, y_test):
 @pytest.fixture(scope="module")
 def large_batch_line(x_test, y_test):
     return evaluate_line(trained(100), x_test, y_test, 5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def comparison(small_batch_line, large_batch_line):
+    return Comparison.of({"batch 16": small_batch_line, "batch 100": large_batch_line}, rise=0.1)
 
 
 @pytest.fixture(scope="module")

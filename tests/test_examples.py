@@ -76,11 +76,13 @@ def test_paper_draws_the_networks_side_by_side(run, networks, tmp_path, monkeypa
     without, _, *_ = rows_of(few["few.md"])
     assert [name for name in header if "λ" not in name and "map" not in name] == without
     flatness = rows_of(run("flatness", output=other)["flatness.md"])
-    number = len(list(networks.glob("measured/*/*/lines-raw-*")))
-    assert number >= len(rows)
-    assert [row[:2] for row in flatness[2:]] == [
-        ["filter-normalized directions", str(number)],
-        ["raw directions", str(number)],
+    found = [path.parent.name for path in networks.glob("measured/*/*/lines-raw-*")]
+    assert len(found) >= len(rows)
+    numbers = [str(len(found)), str(len({name.split("-seed")[0] for name in found}))]
+    assert [row[:3] for row in flatness[2:]] == [
+        ["filter-normalized directions", *numbers],
+        ["raw directions", *numbers],
+        ["the first minus the second, paired", *numbers],
     ]
 
 
@@ -118,75 +120,85 @@ def of(*widths):
     return paper.Measured(results={}, line=line, curvature={})
 
 
-def test_claims_are_confirmed_only_by_intervals_apart():
-    network = paper.Network
+def test_claims_are_confirmed_only_by_several_trainings():
+    def trained(family, depth, width, *lines):
+        return {paper.Network(family, depth, width, seed): line for seed, line in enumerate(lines)}
+
     rows = claims.claims_on_architecture(
         {
-            network("ResNet", 20): of(0.5, 0.51),
-            network("VGG-like", 20): of(0.5, 0.52),
-            network("ResNet", 56): of(0.5, 0.51),
-            network("VGG-like", 56): of(0.3, 0.31),
-            network("ResNet", 20, 2): of(0.3, 0.31),
-            network("VGG-like", 20, 2): of(0.5, 0.51),
+            **trained("ResNet", 20, 1, of(0.5, 0.51)),
+            **trained("VGG-like", 20, 1, of(0.5, 0.52)),
+            **trained("ResNet", 56, 1, of(0.5, 0.51), of(0.5, 0.52), of(0.51, 0.52)),
+            **trained("VGG-like", 56, 1, of(0.3, 0.31), of(0.3, 0.31), of(0.31, 0.32)),
+            **trained("ResNet", 20, 2, of(0.3, 0.31)),
+            **trained("VGG-like", 20, 2, of(0.7, 0.71)),
         }
     )
-    verdicts = [(claim, first.split(":")[0], verdict) for _, claim, _, first, _, verdict in rows]
-    assert verdicts == [
-        ("without shortcuts, deeper is less convex", "VGG-like 20", "not confirmed"),
-        ("shortcuts keep the landscape convex", "ResNet 56", "not confirmed"),
-        ("shortcuts keep minima wide", "VGG-like 56", "confirmed"),
-        ("wider layers make minima wider", "ResNet 20", "contradicted"),
-        ("wider layers make minima wider", "VGG-like 20", "not confirmed"),
+    columns = [(row[1], row[3].split(":")[0], row[5], row[7], row[8]) for row in rows]
+    assert columns == [
+        ("without shortcuts, deeper is less convex", "VGG-like 20", "1 and 3", "-", "not settled"),
+        ("shortcuts keep the landscape convex", "ResNet 56", "3 and 3", "trainings", "not settled"),
+        ("shortcuts keep minima wide", "VGG-like 56", "3 and 3", "trainings", "confirmed"),
+        ("wider layers make minima wider", "ResNet 20", "1 and 1", "directions", "not settled"),
+        (
+            "wider layers make minima wider",
+            "VGG-like 20",
+            "1 and 1",
+            "directions",
+            "seen in these networks",
+        ),
     ]
-    assert rows[2][3:5] == (
-        "VGG-like 56: 0.305 [0.241, 0.369]",
-        "ResNet 56: 0.505 [0.441, 0.569]",
-    )
+    # Each training counts once: 0.505, 0.51 and 0.515 minus 0.305, 0.305 and 0.315.
+    assert rows[2][6].mean == pytest.approx(0.51 - 0.925 / 3, abs=1e-3)
 
 
 def test_flatness_and_generalization_are_related_only_beyond_chance(monkeypatch):
-    monkeypatch.setattr("flatness.RESAMPLES", 1000)
+    monkeypatch.setattr("flatness.RESAMPLES", 500)
     generator = np.random.default_rng(0)
     widths = np.linspace(0.1, 1, 20)
 
     def verdicts(filtered, raw):
         pairs = zip(filtered, raw, strict=True)
         networks = {
-            number: {"error": 1 - width, "filter": one, "raw": other}
+            f"{number}-seed{seed}": {"error": 1 - width, "filter": one, "raw": other}
             for number, (width, (one, other)) in enumerate(zip(widths, pairs, strict=True))
+            for seed in range(2)
         }
-        return [row[-1] for row in claims.claims_on_generalization(networks)]
+        rows = claims.claims_on_generalization(networks)
+        assert {row[5] for row in rows} == {"40 of 20 settings"}
+        return [row[-1] for row in rows]
 
     noise = generator.permutation(widths)
     assert verdicts(widths, noise) == ["confirmed", "confirmed"]
-    assert verdicts(widths, widths) == ["confirmed", "not confirmed"]
-    assert verdicts(noise, widths) == ["not confirmed", "not confirmed"]
+    assert verdicts(widths, widths) == ["confirmed", "not settled"]
+    assert verdicts(noise, widths) == ["not settled", "contradicted"]
 
 
-def test_claims_on_curvature_and_paths_are_compared_with_the_papers_numbers():
-    def measured(ratio):
-        return of(0.5)._replace(curvature={"largest": 2.0, "smallest": -2 * ratio})
-
+def test_trainings_of_one_setting_count_once():
     networks = {
-        paper.Network("ResNet", 20): measured(0.004),
-        paper.Network("ResNet", 56): measured(0.009),
-        paper.Network("VGG-like", 56): measured(0.02),
+        "a-seed0": {"error": 0.1, "filter": 1.0},
+        "a-seed1": {"error": 0.3, "filter": 3.0},
+        "b-seed0": {"error": 0.5, "filter": 5.0},
     }
-    *_, with_shortcuts, without, verdict = claims.claim_on_curvature(networks)
-    assert (with_shortcuts, without, verdict) == ("ResNet: 0.009", "VGG-like: 0.02", "confirmed")
-    networks[paper.Network("ResNet", 110)] = measured(0.02)
-    assert claims.claim_on_curvature(networks)[-1] == "not confirmed"
-    assert claims.claim_on_paths({"path": 0.8, "random walk": 0.76})[-1] == "confirmed"
-    assert claims.claim_on_paths({"path": 0.3, "random walk": 0.76})[-1] == "not confirmed"
+    settings = claims.by_setting(networks)
+    assert settings == {
+        "a": {"error": pytest.approx(0.2), "filter": 2.0},
+        "b": {"error": 0.5, "filter": 5.0},
+    }
+
+
+def test_a_claim_on_one_path_is_seen_and_not_confirmed():
+    assert claims.claim_on_paths({"path": 0.8, "random walk": 0.76})[-1] == claims.SEEN
+    assert claims.claim_on_paths({"path": 0.3, "random walk": 0.76})[-1] == claims.NOT_SEEN
 
 
 def test_claims_are_told_of_all_networks(run, monkeypatch):
     monkeypatch.setattr(claims, "SEEDS", 2)
     files = run("claims", "--depths", "2", "--seeds", "1", "--widths")
     header, _, *rows = rows_of(files["claims.md"])
-    assert [row[0] for row in rows] == ["5"] * 4 + ["6", "7"]
+    assert [row[0] for row in rows] == ["5"] * 4 + ["7"]
     assert all(len(row) == len(header) for row in rows)
-    path, walk = (float(row.split(":")[1]) for row in rows[-1][3:5])
+    walk, path = (float(cell.split(":")[1]) for cell in rows[-1][3:5])
     assert 0 < path <= 1
     # Five points before the last: the inverse squared sines of 18, 36, 54 and 72 degrees.
     inverses = 1 / np.sin(np.pi * np.arange(1, 5) / 10) ** 2
