@@ -18,6 +18,7 @@ from sklearn.datasets import load_iris
 
 import losslandscape
 from losslandscape import (
+    Comparison,
     LossDisplay,
     WeightHistory,
     evaluate_barriers,
@@ -36,7 +37,7 @@ EXAMPLES = [found for module in IMPORTED for found in doctest.DocTestFinder().fi
 EXAMPLES = [found for found in EXAMPLES if found.examples]
 ORDER = np.random.default_rng(0).permutation(150)
 # Files that examples load, and the fixture whose value each holds.
-FILES = {"resnet56.h5": "surface", "training.h5": "trajectory"}
+FILES = {"resnet56.h5": "surface", "training.h5": "trajectory", "batches.h5": "comparison"}
 
 
 class Checker(doctest.OutputChecker):
@@ -192,6 +193,11 @@ def small_batch_line(x_test, y_test):
 @pytest.fixture(scope="module")
 def large_batch_line(x_test, y_test):
     return evaluate_line(trained(100), x_test, y_test, 5, seed=0)
+
+
+@pytest.fixture(scope="module")
+def comparison(small_batch_line, large_batch_line):
+    return Comparison.of({"batch 16": small_batch_line, "batch 100": large_batch_line}, rise=0.1)
 
 
 @pytest.fixture(scope="module")
