@@ -44,6 +44,8 @@ class Difference(NamedTuple):
     verdict: str
 
 
+# Half-widths may be infinite, and their differences undefined.
+@np.errstate(invalid="ignore")
 def difference(first, second, *, shared=False, confidence=CONFIDENCE):
     """Estimates how much larger a quantity is around some trainings than around others.
 
@@ -280,7 +282,8 @@ class Comparison(Saved):
         for pair in pairs:
             parts = [widths[label] for label in pair]
             width = difference(*parts, shared=self.metadata["shared"], confidence=confidence)
-            metric = _apart(*(values[self._of(label)] for label in pair), confidence)
+            values_of_pair = (values[self._of(label)][:, np.newaxis] for label in pair)
+            metric = difference(*values_of_pair, shared=True, confidence=confidence)
             verdict = verdict_of(pair, width, list(map(len, parts)))
             found.append(Difference(*pair, width, metric, verdict))
         return found
@@ -416,8 +419,7 @@ def _apart(first, second, confidence):
     """An `Estimate` of the difference of two means, which need not vary alike."""
     stats = import_extra("scipy.stats", "analysis")
     number = min(len(first), len(second))
-    with np.errstate(invalid="ignore"):
-        mean = float(first.mean() - second.mean())
+    mean = float(first.mean() - second.mean())
     if number < 2 or not np.isfinite(mean):
         return Estimate(mean, np.nan, np.nan)
     # Welch's standard error, with the degrees of freedom of the smaller group, which hold however

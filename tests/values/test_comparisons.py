@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from losslandscape import Comparison, LossLine, LossSurface, plot_line
+from losslandscape import Comparison, LossLine, LossSurface, plot_comparison, plot_line
 from losslandscape.values.comparisons import difference, verdict_of
 
 ALPHAS = np.linspace(-1, 1, 201)
@@ -114,6 +114,11 @@ def test_what_cannot_be_settled_is_not():
     assert "“a” was trained once" in once.differences[0].verdict
     far = Comparison.of({"a": line, "b": line_of(0.4, 5)})
     assert "the loss does not rise that far" in far.differences[0].verdict
+    for number in (1, 2):
+        parts = {label: [line_of(5, 0.4)] * number for label in "ab"}
+        far = Comparison.of(parts, shared=True)
+        assert "the loss does not rise that far" in far.differences[0].verdict
+        plot_comparison(far)
     alone = Comparison.of({"a": line_of(0.4), "b": line_of(0.2)}, shared=True)
     assert "one direction does not show" in alone.differences[0].verdict
 
