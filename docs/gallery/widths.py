@@ -2,7 +2,8 @@
 
 from trained import large_batch, model, train
 
-from losslandscape import confidence_interval, evaluate_line, half_widths, plot_line
+from losslandscape import evaluate_line, plot_line
+from losslandscape.values.measures import confidence_interval, half_widths
 
 lines = [
     evaluate_line(network, *train, number_of_directions=10, seed=0)
