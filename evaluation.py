@@ -43,7 +43,7 @@ from losslandscape.measuring.grids import Grid, check_points, coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
-from losslandscape.measuring.refinement import CHECK_MARGIN, MARGINS, Refinement, check_accuracy
+from losslandscape.measuring.refinement import Refinement, check_accuracy
 from losslandscape.measuring.state import evaluated
 from losslandscape.measuring.walks import along_directions
 from losslandscape.measuring.workers import check_executor, distribute
@@ -522,12 +522,16 @@ class Evaluation:
         first, *_ = self.metrics
         progress = Progress(np.count_nonzero(is_missing), self._status, first)
         errors = {}
+        if isinstance(order, Refinement):
+            rounds = order.rounds(measured, is_missing, errors)
+        else:
+            rounds = [order[is_missing[order]]]
 
         def values():
             return [assemble(*parts) for parts in zip(measured, centers, metadata, strict=True)]
 
         try:
-            for wanted in _rounds(order, measured, is_missing, errors):
+            for wanted in rounds:
                 for indices, results in measure(wanted):
                     _store(results, measured, indices)
                     is_missing[indices] = False
@@ -550,26 +554,6 @@ def _store(results, measured, indices):
     for values, arrays in zip(measured, results, strict=True):
         for name, array in arrays.items():
             values[name][indices] = array
-
-
-def _rounds(order, measured, is_missing, errors):
-    """Yields the indices to measure: all at once, or as a `Refinement` asks for them."""
-    if not isinstance(order, Refinement):
-        yield order[is_missing[order]]
-        return
-    for margin in MARGINS:
-        while (wanted := order.wanted(measured, is_missing, margin)).size:
-            yield wanted
-        sample = order.sample(measured, is_missing)
-        guesses = [order.complete(values, is_missing) for values in measured]
-        yield sample
-        found = [order.complete(values, is_missing) for values in measured]
-        errors.clear()
-        errors.update(order.errors(guesses, found, sample))
-        if max(errors[name] for name in order.metrics) <= CHECK_MARGIN * order.accuracy:
-            return
-    # What was predicted cannot be trusted here.
-    yield np.flatnonzero(is_missing)
 
 
 def _describe(model, dataset, origin):

@@ -49,7 +49,43 @@ class Refinement:
         """The shape of the values of all lines or surfaces."""
         return self.number, *map(len, self.axes)
 
-    def wanted(self, measured, is_missing, margin):
+    def rounds(self, measured, is_missing, errors):
+        """Yields the indices to measure next, until the rest can be interpolated.
+
+        Args:
+            measured: List with a dict of arrays per dataset, as far as they are measured. The
+                caller fills in what is asked for before it asks again.
+            is_missing: Boolean array of the points that are not, which the caller updates, too.
+            errors: Dict that gets the largest error by metric of the points that were measured
+                as a check, and how many these are.
+        """
+        for margin in MARGINS:
+            while (wanted := self._wanted(measured, is_missing, margin)).size:
+                yield wanted
+            sample = self._to_check(measured, is_missing)
+            guesses = [self._complete(values, is_missing) for values in measured]
+            yield sample
+            found = [self._complete(values, is_missing) for values in measured]
+            errors.clear()
+            errors.update(self._largest_errors(guesses, found, sample))
+            if max(errors[name] for name in self.metrics) <= CHECK_MARGIN * self.accuracy:
+                return
+        # What was predicted cannot be trusted here.
+        yield np.flatnonzero(is_missing)
+
+    def interpolated(self, measured, metadata, is_missing, errors):
+        """Returns the arrays with all values, and the metadata that say which are interpolated."""
+        completed = [self._complete(each, is_missing) for each in measured]
+        checked = errors.pop("checked", 0)
+        described = {
+            "accuracy": self.accuracy,
+            "interpolated": np.flatnonzero(is_missing).tolist(),
+            "interpolation_errors": errors,
+            "interpolation_checks": checked,
+        }
+        return completed, [each | described for each in metadata]
+
+    def _wanted(self, measured, is_missing, margin):
         """Returns the indices of the points to measure next; none if the rest can be interpolated.
 
         Args:
@@ -64,7 +100,7 @@ class Refinement:
                 return np.flatnonzero(is_new & ~known if is_small else is_wanted)
         return np.array([], int)
 
-    def sample(self, measured, is_missing):
+    def _to_check(self, measured, is_missing):
         """Returns the indices of some of the missing points, at random but always the same.
 
         Half of them are drawn evenly, the others in proportion to how wrong predictions were
@@ -82,7 +118,7 @@ class Refinement:
         number = int(np.ceil(CHECKED * len(missing)))
         return np.sort(np.random.default_rng(0).choice(missing, number, replace=False, p=shares))
 
-    def complete(self, values, is_missing):
+    def _complete(self, values, is_missing):
         """Returns a dict of arrays with the missing values interpolated."""
         known = ~is_missing.reshape(self.shape)
         completed = {}
@@ -91,19 +127,7 @@ class Refinement:
             completed[name] = field.ravel()
         return completed
 
-    def interpolated(self, measured, metadata, is_missing, errors):
-        """Returns the arrays with all values, and the metadata that say which are interpolated."""
-        completed = [self.complete(each, is_missing) for each in measured]
-        checked = errors.pop("checked", 0)
-        described = {
-            "accuracy": self.accuracy,
-            "interpolated": np.flatnonzero(is_missing).tolist(),
-            "interpolation_errors": errors,
-            "interpolation_checks": checked,
-        }
-        return completed, [each | described for each in metadata]
-
-    def errors(self, values, others, checked):
+    def _largest_errors(self, values, others, checked):
         """Returns the largest error by metric, as a share of the range, and how many were checked.
 
         Args:

@@ -210,13 +210,9 @@ def _metadata(text):
 
 def _entries(group):
     for link, entry in group.items():
-        if isinstance(entry, h5py.Group):
-            # Earlier versions wrote a name with a slash as it is, which nested groups.
-            yield from ((f"{link}/{name}", value) for name, value in _entries(entry))
-        else:
-            array = read_array(entry)
-            name = json.loads(entry.attrs["name"]) if "name" in entry.attrs else link
-            yield name, array if array.ndim else float(array)
+        array = read_array(entry)
+        name = json.loads(entry.attrs["name"]) if "name" in entry.attrs else link
+        yield name, array if array.ndim else float(array)
 
 
 def _remove_abandoned(path):

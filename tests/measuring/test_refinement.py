@@ -198,7 +198,7 @@ def test_a_failed_check_has_what_is_around_it_measured(monkeypatch):
     missed = evaluate_surface(model, *ONES, **options)
     assert missed.interpolated.flat[top]
     # Had the check hit it, as it does elsewhere.
-    monkeypatch.setattr(Refinement, "sample", lambda *_: np.array([top]))
+    monkeypatch.setattr(Refinement, "_to_check", lambda *_: np.array([top]))
     surface = evaluate_surface(model, *ONES, **options)
     whole = evaluate_surface(model, *ONES, **options | {"accuracy": None}).values["loss"]
     assert surface.interpolated.any()
@@ -218,7 +218,7 @@ def test_what_all_levels_miss_is_found_by_the_check():
 
 def test_two_failed_checks_have_everything_measured(monkeypatch):
     failed = {"loss": 0.02, "checked": 9}
-    monkeypatch.setattr(Refinement, "errors", lambda *_: failed)
+    monkeypatch.setattr(Refinement, "_largest_errors", lambda *_: failed)
     options = {"number_of_points": 33, "directions": AXES, "accuracy": 0.01, "verbose": 0}
     surface = evaluate_surface(shaped_model(LANDSCAPES["funnel"]), *ONES, **options)
     assert not surface.interpolated.any()

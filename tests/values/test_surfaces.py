@@ -208,30 +208,6 @@ def test_names_stay_readable_in_the_file(tmp_path):
         assert "name" not in file["values/acc (%)"].attrs
 
 
-def write_as_before(path, names=("loss", "acc (%)", "top%2Faccuracy", "top/1/accuracy", "a.b")):
-    """A file of version 0.1.0, which wrote every name unchanged."""
-    with h5py.File(path, "w") as file:
-        file.attrs["kind"] = "LossSurface"
-        file.attrs["losslandscape_version"] = "0.1.0"
-        file.attrs["metadata"] = json.dumps({"seed": 7})
-        file["alphas"], file["betas"] = np.linspace(-1, 1, 3), np.array([0.0, 0.5])
-        for part in ("values", "center"):
-            group = file.create_group(part, track_order=True)
-            for number, name in enumerate(names):
-                group[name] = np.full((2, 3), number) if part == "values" else float(number)
-
-
-def test_files_of_earlier_versions_still_load(tmp_path):
-    names = ["loss", "acc (%)", "top%2Faccuracy", "top/1/accuracy", "a.b"]
-    write_as_before(tmp_path / "surface.h5", names)
-    surface = LossSurface.load(tmp_path / "surface.h5")
-    assert list(surface.values) == names
-    assert surface.center == {name: float(number) for number, name in enumerate(names)}
-    for number, name in enumerate(names):
-        np.testing.assert_array_equal(surface.values[name], np.full((2, 3), number))
-    assert surface.metadata == {"seed": 7}
-
-
 def test_metadata_have_no_size_limit(line, tmp_path):
     # HDF5 limits most attributes to 64 KiB; these are from an unfinished 301 x 301 grid.
     line.metadata["missing"] = list(range(301 * 301))
