@@ -27,6 +27,7 @@ from losslandscape.basics.checks import (
     check_path,
 )
 from losslandscape.drawing.layout import (
+    Settled,
     axes_for,
     check_axes,
     color_bar,
@@ -968,7 +969,7 @@ def _stacked(number):
     """The axes of a new figure, one above the other."""
     width, height = panel_size()
     size = width, height * (1 + 0.75 * (number - 1))
-    layout = {"sharex": True, "squeeze": False, "figsize": size, "layout": "constrained"}
+    layout = {"sharex": True, "squeeze": False, "figsize": size, "layout": Settled()}
     return plt.subplots(number, **layout)[1][:, 0]
 
 

@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox, offset_copy
 
 from losslandscape.basics.checks import check_pair
@@ -64,6 +65,23 @@ TEX = str.maketrans(
         **{character: f"\\{character}" for character in "_%#&${}"},
     }
 )
+
+
+class Settled(ConstrainedLayoutEngine):
+    """Matplotlib's constrained layout, but whole in the first file.
+
+    Axes of a given aspect become smaller than their place, and what stands beside them moves with
+    them: margins that were right before the layout are not right after it.
+    """
+
+    def execute(self, fig):
+        """Lays out a figure until nothing moves any more."""
+        for _ in range(4):
+            before = [ax.get_position(original=True).bounds for ax in fig.axes]
+            super().execute(fig)
+            after = [ax.get_position(original=True).bounds for ax in fig.axes]
+            if np.allclose(before, after, rtol=0, atol=5e-4):
+                return
 
 
 def check_axes(axes, projection="flat"):
@@ -523,7 +541,7 @@ def _panels(number, projection, figsize):
         figure = plt.figure(figsize=size, layout="none")
         figure.subplots_adjust(0.04, 0.12, 0.8, 0.91, wspace=0.3)
     else:
-        figure = plt.figure(figsize=size, layout="constrained")
+        figure = plt.figure(figsize=size, layout=Settled())
     style = {"projection": "3d"} if projection == "3d" else {}
     return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
 

@@ -1,6 +1,7 @@
 """Plotting: what is on the axes, and how it looks."""
 
 import dataclasses
+import io
 import itertools
 from itertools import pairwise
 from unittest import mock
@@ -1262,6 +1263,46 @@ def test_every_model_is_marked_in_space_at_its_height(scale):
     )
     # Those that are beyond the limits would float above or below the surface.
     np.testing.assert_allclose(marks(limits=(0.6, 0.9)), [[0.5, 0, heights[1]]])
+
+
+def inked(figure, dpi):
+    """The borders of a figure, as it is saved for the first time, on which something is drawn."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=dpi, pil_kwargs={"compress_level": 0})
+    pixels = np.asarray(Image.open(content).convert("L"))
+    borders = {"top": pixels[0], "bottom": pixels[-1], "left": pixels[:, 0], "right": pixels[:, -1]}
+    return [name for name, border in borders.items() if (border != 255).any()]
+
+
+@pytest.mark.parametrize(("size", "dpi"), [(7, 300), (10, 150), (18, 100)])
+def test_the_first_file_of_every_plot_is_whole(size, dpi):
+    flat = a_surface(lambda a, b: 0.1 + (a**2 + b**2) / 50)
+    names = ["convolution_of_block_1", "top"]
+    layers = LayerCurvature(np.ones(2), np.array([[9.0, 8, 12], [-1, -3, 1]]), {"layers": names})
+    ratios = {"convexity": 1e-3 * BOWL.values["loss"]}
+    calls = {
+        "line": lambda: plot_line([a_line(STEEP.values["loss"])] * 2, labels=("training set", "b")),
+        "levels": lambda: plot_levels(flat),
+        "several levels": lambda: plot_levels([STEEP, TORN], labels=("a", "b"), scale="log")[0],
+        "surface": lambda: plot_surface(STEEP),
+        "several surfaces": lambda: plot_surface([BOWL, TORN], labels=("a", "b"))[0],
+        "path": lambda: plot_path(RUNS, scale="log"),
+        "fidelity": lambda: plot_path_fidelity(RUNS, scale="log"),
+        "curve": lambda: plot_curve(dataclasses.replace(WAVES, metadata=ENDS)),
+        "spectrum": lambda: plot_spectrum(
+            Spectrum(np.array([[-1.0, 0, 10]]), np.array([[0.1, 0.8, 0.1]]), {"parameters": 100})
+        ),
+        "layers": lambda: plot_layers(layers),
+        "training": lambda: plot_training_curvature(
+            training_curvature_of(3, loss=[3, 2, 1], largest_eigenvalue=[1, 5, 12])
+        )["loss"],
+        "persistence": lambda: plot_persistence(WAVES),
+        "convexity": lambda: plot_convexity(dataclasses.replace(BOWL, values=ratios)),
+        "barriers": lambda: plot_barriers(some_barriers([f"residual_network_{k}" for k in "123"])),
+    }
+    with mpl.rc_context({"font.size": size}):
+        found = {name: inked(call().figure, dpi) for name, call in calls.items()}
+    assert not any(found.values()), found
 
 
 @pytest.mark.mpl_image_compare
