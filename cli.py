@@ -69,7 +69,7 @@ def _parser():
     add("--directions", type=int, default=1, help="random directions of a line (default: 1)")
     add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
     add("--metric", default="loss", help="what to draw (default: loss)")
-    add("--scale", default="linear", choices=ll.SCALES, help="default: linear")
+    add("--scale", default="auto", choices=ll.CONTOUR_SCALES, help="default: suits the values")
     add("--seed", type=int, help="seed for the random directions (default: random)")
     add("--batch-size", type=int, help="default: chosen for speed")
     add("--engine", default="auto", choices=("auto", *ENGINES), help="default: auto")
@@ -118,7 +118,7 @@ def _plot(model, data, options):
     common = {
         "extent": _extent(options.extent),
         "metric": options.metric,
-        "scale": options.scale,
+        "scale": "linear" if LINE in options.plot and options.scale == "auto" else options.scale,
         "seed": options.seed,
         "batch_size": options.batch_size,
         "engine": options.engine,

@@ -173,6 +173,7 @@ from losslandscape.paths.trajectory import (
     read_history,
 )
 from losslandscape.plotting import (
+    CONTOUR_SCALES,
     SCALES,
     animate_path,
     check_backend,
@@ -456,7 +457,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     layers=None,
     extent=(-1.0, 1.0),
     metric="loss",
-    scale="linear",
+    scale="auto",
     seed=None,
     batch_size=None,
     engine="auto",
@@ -499,7 +500,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties. A
             list of several makes a figure of each from one computation.
-        scale: `"linear"` (the default) or `"log"`, for the values.
+        scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) leaves it
+            to each plot type: in space linear, of contours as in `plot_levels`.
         seed: Integer seed for the random directions. `None` (the default) draws
             one from NumPy's global random state; it is in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) chooses
@@ -550,8 +552,9 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     plot_types = _check_plot_types(plot_types)
     datasets = split_datasets(x) if y is None else [(x, y)]
     labels = _check_dataset_labels(dataset_labels, len(datasets))
-    check_choice("scale", scale, SCALES)
-    drawings = _surface_drawings(plot_types, metric, {"labels": labels, "scale": scale}, style)
+    drawings = _surface_drawings(
+        plot_types, metric, {"labels": labels} | _chosen_scale(scale), style
+    )
     check_style(scale, **style)
     axes = _surface_axes(ax, list(drawings), len(datasets))
     paths = _figure_paths(path, tuple(drawings))
@@ -675,7 +678,7 @@ def plot_trajectory(
     *,
     ignore=None,
     metric="loss",
-    scale="linear",
+    scale="auto",
     batch_size=None,
     engine="auto",
     executor=None,
@@ -710,7 +713,8 @@ def plot_trajectory(
             `"biasbn"` leaves biases and normalization parameters at their final
             values.
         metric: What to draw, as in `plot_loss_3D`. Defaults to `"loss"`.
-        scale: `"linear"` (the default) or `"log"`, for the values.
+        scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) leaves it
+            to `plot_path`, and is linear in the second figure.
         batch_size: As in `plot_loss_3D`.
         engine: As in `plot_loss_3D`.
         executor: As in `plot_loss_3D`.
@@ -734,7 +738,7 @@ def plot_trajectory(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
     """
-    check_choice("scale", scale, SCALES)
+    style = {"metric": metric} | _chosen_scale(scale)
     check_backend()
     paths = _figure_paths(path, ("trajectory", "fidelity"))
     trajectory = evaluate_trajectory(
@@ -751,7 +755,6 @@ def plot_trajectory(
         checkpoint=checkpoint,
         verbose=verbose,
     )
-    style = {"metric": metric, "scale": scale}
     drawings = {
         "trajectory": partial(plot_path, trajectory, **style),
         "fidelity": partial(plot_path_fidelity, trajectory, **style),
@@ -849,7 +852,7 @@ def _surface_drawings(plot_types, metric, common, style):
         plot_type: set(inspect.signature(PLOT_TYPES[plot_type]).parameters) - {"surfaces", "ax"}
         for plot_type in plot_types
     }
-    accepted = set().union(*taken.values()) - {*common, "metric"}
+    accepted = set().union(*taken.values()) - {"labels", "scale", "metric"}
     unknown = sorted(set(style) - accepted)
     if unknown:
         raise TypeError(
@@ -864,6 +867,12 @@ def _surface_drawings(plot_types, metric, common, style):
             name = plot_type if len(metrics) == 1 else f"{plot_type}-{each}"
             drawings[name] = partial(PLOT_TYPES[plot_type], metric=each, **options)
     return drawings
+
+
+def _chosen_scale(scale):
+    """The scale as an option of drawings, unless each of them is to choose its own."""
+    check_choice("scale", scale, CONTOUR_SCALES)
+    return {} if scale == "auto" else {"scale": scale}
 
 
 def _surface_axes(ax, names, number):

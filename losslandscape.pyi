@@ -32,6 +32,7 @@ _Extent: TypeAlias = _Pair | tuple[_Pair, _Pair]
 
 _PlotType: TypeAlias = Literal["levels", "3d"]
 _Scale: TypeAlias = Literal["linear", "log"]
+_ContourScale: TypeAlias = Literal["auto", "linear", "log"]
 _Engine: TypeAlias = Literal["auto", "evaluate", "compiled"]
 _Verbose: TypeAlias = Literal["auto", 0, 1, 2]
 _Normalize: TypeAlias = Literal["filter", "layer", "weight"] | None
@@ -83,7 +84,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     layers: _Layers | None = None,
     extent: _Extent | Literal["auto"] = (-1.0, 1.0),
     metric: str | Sequence[str] = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     seed: int | None = None,
     batch_size: int | None = None,
     engine: _Engine = "auto",
@@ -128,7 +129,7 @@ def plot_trajectory(
     *,
     ignore: _Ignore = None,
     metric: str = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     batch_size: int | None = None,
     engine: _Engine = "auto",
     executor: Executor | None = None,
@@ -486,7 +487,7 @@ def plot_levels(
     *,
     labels: str | Sequence[str] | None = None,
     metric: str = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     levels: ArrayLike | None = None,
     cmap: str | Colormap = "viridis",
     figsize: _Pair | None = None,
@@ -498,7 +499,7 @@ def plot_levels(
     *,
     labels: str | Sequence[str] | None = None,
     metric: str = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     levels: ArrayLike | None = None,
     cmap: str | Colormap = "viridis",
     figsize: _Pair | None = None,
@@ -537,7 +538,7 @@ def plot_path(
     ax: Axes | None = None,
     *,
     metric: str = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     levels: ArrayLike | None = None,
     cmap: str | Colormap = "viridis",
     figsize: _Pair | None = None,
@@ -555,7 +556,7 @@ def animate_path(
     path: _Path,
     *,
     metric: str = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     levels: ArrayLike | None = None,
     cmap: str | Colormap = "viridis",
     fps: float = 10,
@@ -576,7 +577,7 @@ def plot_curve(
     ax: Axes | None = None,
     *,
     metric: str = "loss",
-    scale: _Scale = "linear",
+    scale: _ContourScale = "auto",
     levels: ArrayLike | None = None,
     cmap: str | Colormap = "viridis",
     figsize: _Pair | None = None,

@@ -34,6 +34,7 @@ from losslandscape.drawing.layout import (
     curve_style,
     finite_limits,
     halo,
+    keep_titles_above,
     label_contours,
     legend,
     legend_above,
@@ -42,6 +43,7 @@ from losslandscape.drawing.layout import (
     make_room_for,
     name_cells,
     name_point,
+    named_some,
     names_beyond,
     note,
     number_cells,
@@ -53,8 +55,13 @@ from losslandscape.drawing.layout import (
     write_title,
 )
 from losslandscape.drawing.shown import (
+    CONTOUR_SCALES,
     SCALES,
+    between_points,
+    contour_scale,
     drawable_values,
+    gap_notes,
+    interpolation_notes,
     is_strip,
     model_points,
     models_within,
@@ -91,6 +98,9 @@ MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
 FEW_POINTS = 21
 # Up to this many rows of a heat map have room for their names and numbers.
 MODELS_PER_PANEL = 5
+# The share of the values between the contours of a log scale, which shows the basin; the color of
+# the highest contour goes on beyond it.
+BULK = 0.95
 # Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
 _tolerant = np.errstate(all="ignore")
 
@@ -169,7 +179,7 @@ def plot_levels(
     *,
     labels=None,
     metric="loss",
-    scale="linear",
+    scale="auto",
     levels=None,
     cmap="viridis",
     figsize=None,
@@ -180,9 +190,14 @@ def plot_levels(
     side by side with the same levels and colors. Points that are not finite, or
     not positive on a log scale, are holes, and a note counts them; those that a
     checkpoint has not measured yet are interpolated, and a note says "preview".
-    Both axes have the same unit, unless one is more than four times as long. A
-    contour has a label wherever one fits in the frame, clear of other labels
-    and marks.
+    Both axes have the same unit, unless one is more than four times as long.
+    Contours that the color bar names have a label wherever one fits in the frame,
+    clear of other labels and marks.
+
+    Between measured points, contours follow splines, and a note says so. They run
+    straight where splines through every second point fail to predict the others
+    within half a level, where there are holes, and without SciPy (the extra
+    `analysis`).
 
     Example:
 
@@ -195,10 +210,13 @@ def plot_levels(
             `None` (the default) makes a figure.
         labels: One title per surface. Defaults to `None`.
         metric: Which of the measured values to draw. Defaults to `"loss"`.
-        scale: `"linear"` (the default), or `"log"` for levels in equal ratios,
-            suited to losses that span decades.
+        scale: `"linear"`, or `"log"` for levels in equal ratios. `"auto"` (the
+            default) takes a log scale where equal steps would hide the basin:
+            where all values are positive, the highest is at least 20 times the
+            lowest, and the models lie at the low end. The color bar names it.
         levels: Increasing values to draw contours at, with colors in equal
-            steps. `None` (the default) chooses round ones.
+            steps. `None` (the default) chooses about 12 to 20 round ones, on a log
+            scale below the highest 5 % of the values.
         cmap: Matplotlib colormap. Defaults to the perceptually uniform
             `"viridis"`.
         figsize: As in `plot_line`.
@@ -289,12 +307,13 @@ def plot_surface(
     axes = axes_for(ax, len(drawn), "3d", figsize)
     for panel, surface, each, label in zip(axes, drawn, values, labels, strict=True):
         frame(panel, surface, (low, high), view)
-        _dress_plane(panel, surface, each, scale)
+        _dress_plane(panel, surface)
         write_title(panel, label)
         label_heights(panel, ticks, _axis_name(panel, metric, scale, offset))
         draw_faces(panel, surface, to_axis(each), mapped)
         points = _points_in_box(panel, model_points(surface, each, metric, scale), scale)
         _mark(panel, points, depthshade=False, **MODEL_COLORS)
+    _note_planes(axes, drawn, values, scale)
     if any(np.isfinite(each).any() for each in values):
         bar = bar_beside(axes[-1], mapped)
         bar.set_ticks(**ticks)
@@ -312,7 +331,7 @@ def plot_path(
     ax=None,
     *,
     metric="loss",
-    scale="linear",
+    scale="auto",
     levels=None,
     cmap="viridis",
     figsize=None,
@@ -369,7 +388,7 @@ def plot_curve(
     ax=None,
     *,
     metric="loss",
-    scale="linear",
+    scale="auto",
     levels=None,
     cmap="viridis",
     figsize=None,
@@ -470,7 +489,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
 
 @_tolerant
 def animate_path(
-    trajectory, path, *, metric="loss", scale="linear", levels=None, cmap="viridis", fps=10
+    trajectory, path, *, metric="loss", scale="auto", levels=None, cmap="viridis", fps=10
 ):
     """Writes a film of the path as training proceeds, with a count of its epochs or steps.
 
@@ -749,7 +768,8 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     ratios = drawable_values(surface, "convexity", "linear")
     check_style("linear", cmap=cmap, figsize=figsize)
     (ax,) = axes_for(ax, figsize=figsize)
-    _dress_plane(ax, surface, ratios, "linear")
+    _dress_plane(ax, surface)
+    _note_planes([ax], [surface], [ratios], "linear")
     # Always the scale of the paper's figure, or two networks could not be compared.
     grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
     cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
@@ -889,7 +909,7 @@ def check_format(path=None):
 
 def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
     """Refuses options of plots that nothing could be drawn with."""
-    check_choice("scale", scale, SCALES)
+    check_choice("scale", scale, CONTOUR_SCALES)
     if levels is not None:
         _limits("levels", levels, scale)
     if limits is not None and len(_limits("limits", limits, scale)) != 2:
@@ -910,27 +930,66 @@ def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, f
 def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     """Draws contours; returns the axes, the contours, and the names of their levels."""
     check_style(scale, levels=levels, cmap=cmap, figsize=figsize)
+    scale = contour_scale(drawn, metric, scale, levels)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     levels, norm = _levels(levels, values, scale, cmap)
     axes = axes_for(ax, len(drawn), figsize=figsize)
     style = {"levels": levels, "norm": norm}
-    light, grids = _lightened(cmap), []
+    light, contours, are_smooth = _lightened(cmap), [], []
     for panel, surface, heights in zip(axes, drawn, values, strict=True):
-        _dress_plane(panel, surface, heights, scale)
-        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
+        fine = _fine(surface, heights, levels, scale)
+        are_smooth.append(fine is not None)
+        grid = fine or (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
+        _dress_plane(panel, surface)
         filled = panel.contourf(*grid, cmap=light, extend="both", **style)
-        grids.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
+        contours.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
         _mark(panel, models_within(surface), **MODEL_COLORS)
+    _note_planes(axes, drawn, values, scale, _splines(drawn, are_smooth))
     names, offset = names_beyond(levels)
+    named = dict(zip(levels, names, strict=True))
     if any(np.isfinite(heights).any() for heights in values):
         side, height = sides_of(drawn[-1])
         bar = color_bar(axes[-1], filled, side)
         bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
-        bar.add_lines(grids[-1])
-        every = -(-len(levels) // max(2, round(12 * height)))
-        bar.set_ticks(levels[::every], labels=names[::every])
+        bar.add_lines(contours[-1])
+        part = named_some(names, max(2, round(12 * height)))
+        bar.set_ticks(levels[part], labels=names[part])
+        bar.ax.minorticks_off()
+        named = dict(zip(levels[part], names[part], strict=True))
         make_room_for(bar, axes)
-    return axes, grids, dict(zip(levels, names, strict=True))
+    return axes, contours, named
+
+
+def _fine(surface, heights, levels, scale):
+    """A finer grid for contours, or `None` where they should be straight between points."""
+    to_axis, from_axis = (np.log, np.exp) if scale == "log" else (np.asarray, np.asarray)
+    fine = between_points(surface, to_axis(heights), np.median(np.diff(to_axis(levels))))
+    return fine and (*fine[:2], from_axis(fine[2]))
+
+
+def _splines(drawn, are_smooth):
+    """The note on contours that follow splines, from how many points."""
+    sizes = {
+        " × ".join(str(len(axis)) for axis in surface.axes)
+        for surface, is_smooth in zip(drawn, are_smooth, strict=True)
+        if is_smooth
+    }
+    some = "some " * (not all(are_smooth))
+    return [f"{some}lines: splines through {' or '.join(sorted(sizes))} points"] if sizes else []
+
+
+def _note_planes(axes, drawn, values, scale, notes=()):
+    """Writes what the drawings do not show: above each its own, above the first what all share."""
+    shared, heights = interpolation_notes(drawn) + list(notes), []
+    for ax, surface, each in zip(axes, drawn, values, strict=True):
+        own = gap_notes([surface], [each], scale)
+        if ax.name != "3d":
+            own += _path_notes(surface)
+        heights.append(note(ax, shared * (ax is axes[0]) + own))
+    for ax, height in zip(axes, heights, strict=True):
+        if height < max(heights):
+            # The titles of a row are in a row, although only some have notes below.
+            keep_titles_above(ax, max(heights))
 
 
 def _label_levels(drawn, axes, grids, names):
@@ -1055,7 +1114,7 @@ def _name_models(ax, value, points):
 def _levels(levels, values, scale, cmap):
     """Levels to draw at, and the norm that colors them."""
     if levels is None:
-        levels = round_levels(values, scale)
+        levels = round_levels(_bulk(values) if scale == "log" else values, scale)
         kind = colors.LogNorm if scale == "log" else colors.Normalize
         return levels, kind(levels[0], levels[-1])
     levels = _limits("levels", levels, scale)
@@ -1066,14 +1125,20 @@ def _levels(levels, values, scale, cmap):
     return levels, colors.BoundaryNorm(levels, shades, extend="both")
 
 
+def _bulk(values):
+    """The finite values, less the highest, which would leave few contours for all others."""
+    finite = np.concatenate([each[np.isfinite(each)] for each in values])
+    return [finite[finite <= np.quantile(finite, BULK)] if finite.size else finite]
+
+
 def _lightened(cmap):
     """The colormap halfway to white, so that lines and labels stand out on it."""
     shades = colormaps.get_cmap(cmap)(np.linspace(0, 1, 256))
     return colors.ListedColormap((shades + 1) / 2)
 
 
-def _dress_plane(ax, surface, values, scale):
-    """Puts on a plane what all drawings of one share: names, ticks and notes."""
+def _dress_plane(ax, surface):
+    """Puts on a plane what all drawings of one share: names and ticks."""
     sides = sides_of(surface)
     if ax.name == "3d":
         # In space Matplotlib leaves no room for long names.
@@ -1086,10 +1151,6 @@ def _dress_plane(ax, surface, values, scale):
         # The caller's grid would lie over the contours.
         ax.grid(visible=False)
     plane_ticks(ax, sides)
-    notes = point_notes([surface], [values], scale)
-    if ax.name != "3d":
-        notes += _path_notes(surface)
-    note(ax, notes)
 
 
 def _points_in_box(ax, points, scale):

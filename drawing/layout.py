@@ -37,6 +37,14 @@ LONGEST_LEGEND = 6
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.5")
 LINE_STYLES = ("-", "--", "-.", ":")
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
+# Of a decade, from dense to sparse.
+ROUND_PARTS = (
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
 # From tick names of more characters, what they share is taken out.
 LONGEST_NAME = 6
 # Characters on a line of the name of a heat map's row, and the fonts of the numbers in it.
@@ -143,14 +151,14 @@ def finite_limits(values):
     return np.array([low, high])
 
 
-def round_levels(values, scale, number=11):
+def round_levels(values, scale, number=20):
     """Returns at most `number` round values inside the limits, in equal ratios on a log scale."""
     low, high = finite_limits(values)
     if scale == "linear" or high < 5 * low:
         levels = ticker.MaxNLocator(number, steps=ROUND_STEPS).tick_values(low, high)
         return levels[(levels >= low) & (levels <= high)]
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
-    for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for parts in ROUND_PARTS:
         levels = np.outer(decades, parts).ravel()
         levels = levels[(levels >= low) & (levels <= high)]
         if len(levels) <= number:
@@ -333,10 +341,28 @@ def number_cells(ax, numbers, cells):
         ax.text(column, row, name, ha="center", va="center", **style)
 
 
+def named_some(names, most):
+    """Returns which names to write where there is room for `most` of them: every second, say.
+
+    Args:
+        names: List of strings, the names of values in equal steps or ratios.
+        most: Integer, how many fit.
+
+    Returns:
+        A slice of them: of those that are as far apart, the roundest.
+    """
+    every = -(-len(names) // most)
+    digits = [len(name.partition("e")[0].replace(".", "").strip("-0")) for name in names]
+    return min(
+        (slice(start, None, every) for start in range(every)),
+        key=lambda part: sum(digits[part]) / len(digits[part]),
+    )
+
+
 def note(ax, lines):
-    """Writes notes above some axes, each on a line of its own."""
+    """Writes notes above some axes, each on a line of its own; returns their height in points."""
     if not lines:
-        return
+        return 0
     size = FontProperties(size="x-small").get_size_in_points()
     # A color bar beside the axes adds to the place there is, and sentences have narrow letters.
     letters = _letters(ax, 1.25 / 0.85 * ax.get_window_extent().width, size)
@@ -354,7 +380,9 @@ def note(ax, lines):
         va="bottom",
         fontsize=size,
     )
-    keep_titles_above(ax, 1.4 * size * len(rows))
+    height = 1.4 * size * len(rows)
+    keep_titles_above(ax, height)
+    return height
 
 
 def write_title(ax, title):
@@ -427,13 +455,15 @@ def label_contours(ax, contours, names):
     Args:
         ax: Matplotlib axes.
         contours: What `ax.contour` returned.
-        names: Dict of the names by level.
+        names: Dict of names by level, of those levels that get one.
     """
     size = _pixels(ax, "x-small")
     frame = ax.get_window_extent().padded(-0.15 * size)
     boxes = _drawn_boxes(ax, size)
     found = []
     for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        if level not in names:
+            continue
         width = LETTER * size * (len(names[level]) + 1)
         for piece in path.to_polygons(ax.transData, closed_only=False):
             place = _free_place(piece, (width, size), frame, boxes)
@@ -443,7 +473,13 @@ def label_contours(ax, contours, names):
     if found:
         points = ax.transData.inverted().transform(np.array(found) / 2)
         ax.clabel(
-            contours, manual=points, fmt=names, fontsize="x-small", colors="0.15", inline_spacing=2
+            contours,
+            list(names),
+            manual=points,
+            fmt=names,
+            fontsize="x-small",
+            colors="0.15",
+            inline_spacing=2,
         )
 
 
@@ -459,11 +495,14 @@ def legend_above(ax, handles):
         drawn = ax.legend(handles=handles, ncols=columns, **style, **place)
         if columns == 1:
             break
+        # A layout would make room for a legend that is too wide.
+        drawn.set_in_layout(False)
         # A layout moves the axes only now.
         ax.get_figure(root=True).draw_without_rendering()
         ends = [_end_beside(each) for each in twins]
         if drawn.get_window_extent().x1 <= min(max(ends), figure.bbox.x1):
             break
+    drawn.set_in_layout(True)
     for text in drawn.get_texts():
         take_literally(text)
     keep_titles_above(ax, _height_above(ax, drawn))
