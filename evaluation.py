@@ -20,6 +20,7 @@ from losslandscape.basics.checks import (
     warn,
 )
 from losslandscape.basics.claims import claiming
+from losslandscape.basics.hints import hinted
 from losslandscape.directions import (
     RandomDirections,
     check_directions,
@@ -55,6 +56,7 @@ EXPONENTS = (-10, 4)
 CENTER_TOLERANCE = 1e-5
 
 
+@hinted
 def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
     """Measures the loss of a model along random directions, on one dataset.
 
@@ -82,6 +84,7 @@ def evaluate_line(model, x, y=None, number_of_points=21, **options) -> LossLine:
 
 
 @claiming
+@hinted
 def evaluate_lines(
     model,
     datasets,
@@ -196,6 +199,7 @@ def evaluate_lines(
     return call.along(legs, functools.partial(line, alphas), origin, order=order)
 
 
+@hinted
 def evaluate_surface(
     model,
     x,
@@ -273,6 +277,7 @@ def evaluate_surface(
 
 
 @claiming
+@hinted
 def evaluate_surfaces(
     model,
     datasets,

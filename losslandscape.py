@@ -131,6 +131,7 @@ from losslandscape.basics.checks import (
     numbered,
     warn,
 )
+from losslandscape.basics.hints import hinted, instead
 from losslandscape.curvature.gradients import gradient_direction, worst_direction
 from losslandscape.curvature.hessian import (
     directional_curvature,
@@ -263,6 +264,11 @@ class LossDisplay:
     axes: dict = field(default_factory=dict)
 
     @property
+    def line(self):
+        """The first of the lines, or `None`."""
+        return self.lines[0] if self.lines else None
+
+    @property
     def surface(self):
         """The first of the surfaces, or `None`."""
         return self.surfaces[0] if self.surfaces else None
@@ -316,6 +322,7 @@ class LossDisplay:
         return f"LossDisplay({', '.join(self.axes)}; {values[0] if len(values) == 1 else values!r})"
 
 
+@hinted(draw=plot_line)
 def plot_loss(
     model,
     datasets,
@@ -445,6 +452,7 @@ def plot_loss(
     return _finish(LossDisplay(lines=lines), {"line": draw}, paths, show)
 
 
+@hinted
 def plot_loss_3D(  # noqa: N802, the name is the interface's
     model,
     plot_types,
@@ -582,6 +590,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
 
 
+@hinted(draw=plot_line)
 def plot_interpolation(
     model,
     other,
@@ -669,6 +678,7 @@ def plot_interpolation(
     return _finish(LossDisplay(lines=lines), {"loss": draw}, paths, show)
 
 
+@hinted(draw=plot_path)
 def plot_trajectory(
     model,
     history,
@@ -794,7 +804,7 @@ def _warning_of_failure(what, advice):
         with np.errstate(all="ignore"):
             yield
     except Exception as error:
-        warn(f"{what}: {type(error).__name__}: {error}. {advice}", stacklevel=6)
+        warn(f"{what}: {type(error).__name__}: {error}. {advice}")
 
 
 def _how_to_draw(draw):
@@ -815,6 +825,11 @@ def _save(figure, path):
 
 def _check_dataset_labels(labels, number):
     check_not_data("dataset_labels", labels)
+    if isinstance(labels, int):
+        raise TypeError(
+            f"`dataset_labels` must be names. Received {labels!r}. Did you mean "
+            f"`number_of_points={labels!r}`?"
+        )
     if labels is None:
         return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
     labels = [labels] if isinstance(labels, str) else check_list("dataset_labels", labels)
@@ -855,10 +870,10 @@ def _surface_drawings(plot_types, metric, common, style):
     accepted = set().union(*taken.values()) - {"labels", "scale", "metric"}
     unknown = sorted(set(style) - accepted)
     if unknown:
+        accepted |= set(inspect.signature(plot_loss_3D).parameters) - {"style"}
         raise TypeError(
-            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. Accepted are "
-            f"{', '.join(sorted(accepted))} and those of `plot_loss_3D`, such as `dataset_labels` "
-            "for a title."
+            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. "
+            f"{instead(unknown[0], accepted)}"
         )
     drawings = {}
     for plot_type in plot_types:

@@ -20,12 +20,14 @@ from matplotlib.figure import Figure
 
 from losslandscape.basics.checks import (
     check_choice,
+    check_integer,
     check_list,
     check_number,
     check_numbers,
     check_pair,
     check_path,
 )
+from losslandscape.basics.hints import hinted
 from losslandscape.drawing.layout import (
     Settled,
     axes_for,
@@ -101,11 +103,22 @@ MODELS_PER_PANEL = 5
 # The share of the values between the contours of a log scale, which shows the basin; the color of
 # the highest contour goes on beyond it.
 BULK = 0.95
-# Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
-_tolerant = np.errstate(all="ignore")
+# What other calls write.
+OTHER_FILES = {
+    ".html": "A web page is written by `write_html`, from what is returned.",
+    ".vtp": "A mesh is written by `write_mesh`, from what is returned.",
+    ".h5": "Values are saved by `save` of what is returned.",
+    ".npz": "Values are saved by `save` of what is returned, as .h5.",
+}
 
 
-@_tolerant
+def _drawing(function):
+    """Decorates what draws: it says what is meant by other names."""
+    # Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
+    return hinted(np.errstate(all="ignore")(function))
+
+
+@_drawing
 def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", figsize=None):
     """Draws losses along directions as curves.
 
@@ -172,7 +185,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_levels(
     surfaces,
     ax=None,
@@ -215,8 +228,8 @@ def plot_levels(
             where all values are positive, the highest is at least 20 times the
             lowest, and the models lie at the low end. The color bar names it.
         levels: Increasing values to draw contours at, with colors in equal
-            steps. `None` (the default) chooses about 12 to 20 round ones, on a log
-            scale below the highest 5 % of the values.
+            steps, or the most of round ones to draw. `None` (the default) draws
+            about 12 to 20, on a log scale below the highest 5 % of the values.
         cmap: Matplotlib colormap. Defaults to the perceptually uniform
             `"viridis"`.
         figsize: As in `plot_line`.
@@ -239,7 +252,7 @@ def plot_levels(
     return axes if _is_list(surfaces) else axes[0]
 
 
-@_tolerant
+@_drawing
 def plot_surface(
     surfaces,
     ax=None,
@@ -325,7 +338,7 @@ def plot_surface(
     return axes if _is_list(surfaces) else axes[0]
 
 
-@_tolerant
+@_drawing
 def plot_path(
     trajectory,
     ax=None,
@@ -382,7 +395,7 @@ def plot_path(
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_curve(
     surface,
     ax=None,
@@ -440,7 +453,7 @@ def plot_curve(
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", figsize=None):
     """Draws how far the picture of a path can be trusted.
 
@@ -487,7 +500,7 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     return ax
 
 
-@_tolerant
+@_drawing
 def animate_path(
     trajectory, path, *, metric="loss", scale="auto", levels=None, cmap="viridis", fps=10
 ):
@@ -541,7 +554,7 @@ def animate_path(
         plt.close(ax.figure)
 
 
-@_tolerant
+@_drawing
 def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
     """Draws the density of a Hessian's eigenvalues, on a log scale.
 
@@ -581,7 +594,7 @@ def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
     """Draws the curvature of the loss in each layer as bars, the first layer on top.
 
@@ -624,7 +637,7 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_training_curvature(curvature, ax=None, *, scale="linear"):
     """Draws what was measured in the course of training, one panel above the other.
 
@@ -696,7 +709,7 @@ def show_again(figure, shown=None):
     return figure
 
 
-@_tolerant
+@_drawing
 def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
     """Draws the barcode of a surface: a bar per basin, from its minimum to where it merges.
 
@@ -741,7 +754,7 @@ def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as a heat map.
 
@@ -782,7 +795,7 @@ def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_barriers(
     barriers,
     ax=None,
@@ -848,7 +861,7 @@ def plot_barriers(
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_metrics(lines, *, labels=None, scale="linear"):
     """Draws the loss and each metric of the same lines, one above the other.
 
@@ -893,24 +906,26 @@ def check_format(path=None):
     if suffix not in formats:
         raise ValueError(
             f"`path` must end in one of {', '.join(f'.{name}' for name in formats)}. Received "
-            f"{str(path)!r}."
+            f"{str(path)!r}. {OTHER_FILES.get(path.suffix, '')}".rstrip()
         )
     trial.text(0, 0, plain("α"))
     try:
         # Whether there is a TeX or an encoder can only be tried.
         trial.canvas.print_figure(io.BytesIO(), format=suffix)
     except Exception as error:
+        other = "" if path is None else f"`path` {str(path)!r} must end in another suffix, or "
         raise ValueError(
-            f"Matplotlib cannot write .{suffix} figures here, so `path` {str(path)!r} must end in "
-            "another suffix, or settings such as `text.usetex` must change. Matplotlib says: "
-            f"{type(error).__name__}: {error}"
+            f"Matplotlib cannot write .{suffix} figures here, so {other}settings such as "
+            f"`text.usetex` must change. Matplotlib says: {type(error).__name__}: {error}"
         ) from error
 
 
 def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
     """Refuses options of plots that nothing could be drawn with."""
     check_choice("scale", scale, CONTOUR_SCALES)
-    if levels is not None:
+    if isinstance(levels, int):
+        check_integer("levels", levels, minimum=2)
+    elif levels is not None:
         _limits("levels", levels, scale)
     if limits is not None and len(_limits("limits", limits, scale)) != 2:
         raise ValueError(f"`limits` must be two numbers, low and high. Received {limits!r}.")
@@ -1113,8 +1128,9 @@ def _name_models(ax, value, points):
 
 def _levels(levels, values, scale, cmap):
     """Levels to draw at, and the norm that colors them."""
-    if levels is None:
-        levels = round_levels(_bulk(values) if scale == "log" else values, scale)
+    if levels is None or isinstance(levels, int):
+        most = {} if levels is None else {"number": levels}
+        levels = round_levels(_bulk(values) if scale == "log" else values, scale, **most)
         kind = colors.LogNorm if scale == "log" else colors.Normalize
         return levels, kind(levels[0], levels[-1])
     levels = _limits("levels", levels, scale)

@@ -41,7 +41,8 @@ def contour_scale(surfaces, metric, scale, levels=None):
         [np.ravel(drawable_values(each, metric, "linear")) for each in surfaces]
     )
     values = values[np.isfinite(values)]
-    if levels is not None or not values.size or values.min() <= 0:
+    is_chosen = levels is not None and np.ndim(levels)
+    if is_chosen or not values.size or values.min() <= 0:
         return "linear"
     # Levels in equal ratios are dense at the low end, so the models must lie there.
     is_low = all(each.center[metric] < values.mean() for each in surfaces)

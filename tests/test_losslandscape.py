@@ -232,7 +232,7 @@ def test_measures_and_exports_take_a_display(model, data, tmp_path):
         (
             lambda m, d: plot_loss_3D(m, "levels", *d, title="Test set"),
             TypeError,
-            "'title' is not an option of levels.*`dataset_labels` for a title",
+            "'title' is not an option of levels.*`set_title`",
         ),
         (
             lambda m, d: plot_loss_3D(m, "levels", *d, cmap="virdis"),
