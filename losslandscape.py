@@ -49,6 +49,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_path",
     "plot_path_fidelity",
     "animate_path",
+    "animate_surface",
     "plot_barriers",
     "plot_curve",
     # Directions
@@ -177,6 +178,7 @@ from losslandscape.plotting import (
     CONTOUR_SCALES,
     SCALES,
     animate_path,
+    animate_surface,
     check_backend,
     check_format,
     check_style,

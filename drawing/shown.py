@@ -11,16 +11,17 @@ SCALES = ("linear", "log")
 # Of contours, which would leave out a basin in equal steps of a loss that spans this ratio.
 CONTOUR_SCALES = ("auto", *SCALES)
 WIDE_RATIO = 20
-# Contours run through a grid of so many points per axis, if splines through half of those that
-# were measured, but at least this many per axis, predict the others within a part of a step.
-FINE, COARSEST, PREDICTED = 101, 4, 0.5
+# Drawings follow splines where these, through half of the points that were measured, but at least
+# this many per axis, predict the others within a part of a step.
+COARSEST, PREDICTED = 4, 0.5
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
 
 
 def value_label(metric, scale="linear"):
     """The name of a metric's axis."""
-    name = metric.replace("_", " ")
+    # "Data loss" would sound as if data were lost.
+    name = "loss without penalty" if metric == "data_loss" else metric.replace("_", " ")
     return f"{name} (log scale)" if scale == "log" else name
 
 
@@ -49,19 +50,20 @@ def contour_scale(surfaces, metric, scale, levels=None):
     return "log" if is_low and values.max() >= WIDE_RATIO * values.min() else "linear"
 
 
-def between_points(surface, heights, step):
+def between_points(surface, heights, step, number):
     """Returns a finer grid by splines through all points, if these tell what is between them.
 
     Args:
         surface: A `LossSurface`.
         heights: Array of shape `(m, n)`, in units of the scale; NaN where there is a hole.
         step: The distance of two contours.
+        number: About how many points per axis the finer grid has.
 
     Returns:
         Alphas, betas and heights; `None` where splines would show what was not measured.
     """
     betas, alphas = axes = surface.betas, surface.alphas
-    factors = [(FINE - 1) // (len(axis) - 1) for axis in axes]
+    factors = [(number - 1) // (len(axis) - 1) for axis in axes]
     coarse = [np.union1d(np.arange(0, len(axis), 2), len(axis) - 1) for axis in axes]
     is_whole = np.isfinite(heights).all() and not surface.missing.any()
     if not is_whole or max(factors) < 2 or min(map(len, coarse)) < COARSEST:
@@ -77,7 +79,9 @@ def between_points(surface, heights, step):
         np.interp(np.arange(factor * (len(axis) - 1) + 1) / factor, np.arange(len(axis)), axis)
         for factor, axis in zip(np.maximum(factors, 1), axes, strict=True)
     )
-    return fine_alphas, fine_betas, spline(betas, alphas, heights)(fine_betas, fine_alphas)
+    between = spline(betas, alphas, heights)(fine_betas, fine_alphas)
+    # Nothing is lower or higher than what was measured.
+    return fine_alphas, fine_betas, between.clip(heights.min(), heights.max())
 
 
 def on_scale(values, scale):

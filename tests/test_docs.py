@@ -33,8 +33,8 @@ def test_scripts_of_the_gallery_are_short():
 def test_the_gallery_shows_everything_that_can_be_drawn():
     code = "\n".join(path.read_text() for path in SCRIPTS)
     drawing = {name for name in losslandscape.__all__ if name.startswith(("plot_", "animate_"))}
-    # Parts of what `plot_interpolation`, `plot_trajectory` and `plot_loss_3D` draw.
-    parts = {"plot_metrics", "plot_path_fidelity", "plot_surface"}
+    # Parts of what `plot_interpolation`, `plot_trajectory` and `plot_loss_3D` draw, and its film.
+    parts = {"plot_metrics", "plot_path_fidelity", "plot_surface", "animate_surface"}
     assert {name for name in drawing - parts if not re.search(rf"\b{name}\b", code)} == set()
 
 
