@@ -543,8 +543,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         verbose: `"auto"` (the default) or 1 shows a progress bar with the time
             left, 2 one line at the end, 0 nothing.
         **style: Further keyword arguments of `plot_levels` and `plot_surface`, such
-            as `cmap`, `levels`, `limits`, `view` or `figsize`. Each plot type gets
-            those that it takes.
+            as `cmap`, `levels`, `limits`, `view`, `axes` or `figsize`. Each plot type
+            gets those that it takes.
 
     Returns:
         A `LossDisplay` with the surfaces, axes and figures. With several metrics, the

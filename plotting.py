@@ -331,7 +331,8 @@ def plot_surface(
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
-    check_style(scale, limits=limits, cmap=cmap, view=view, figsize=figsize)
+    check_choice("scale", scale, SCALES)
+    check_style(scale, limits=limits, cmap=cmap, view=view, axes=axes, figsize=figsize)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     limits = finite_limits(values) if limits is None else _limits("limits", limits, scale)
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
@@ -348,7 +349,8 @@ def plot_surface(
     ticks = {"ticks": to_axis(few), "labels": names}
     are_smooth = []
     for panel, surface, each, label in zip(panels, drawn, values, labels, strict=True):
-        fine = between_points(surface, to_axis(each), (high - low) / len(levels), FACES)
+        step = (high - low) / len(levels)
+        fine = between_points(surface, to_axis(each), step, FACES, (low, high))
         are_smooth.append(fine is not None)
         grid = fine or (surface.alphas, surface.betas, to_axis(each))
         frame(panel, surface, sides_of(surface), (low, high), view)
@@ -1024,9 +1026,13 @@ def check_format(path=None):
         ) from error
 
 
-def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
+def check_style(
+    scale, *, levels=None, limits=None, cmap="viridis", view=None, axes=True, figsize=None
+):
     """Refuses options of plots that nothing could be drawn with."""
     check_choice("scale", scale, CONTOUR_SCALES)
+    if not isinstance(axes, bool):
+        raise TypeError(f"`axes` must be True or False. Received {axes!r}.")
     if isinstance(levels, int):
         check_integer("levels", levels, minimum=2)
     elif levels is not None:

@@ -56,7 +56,10 @@ def on_page_content(html, page, files, **_):
 
     def shown(image):
         source = image["source"]
-        file = files.get_file_from_path(str(Path(page.file.src_uri).parent / source))
+        file = files.get_file_from_path((Path(page.file.src_uri).parent / source).as_posix())
+        if file is None:
+            # MkDocs does not look for pictures of pages that are made here.
+            raise FileNotFoundError(f"{page.file.src_uri} shows {source}, which is not there.")
         with Image.open(file.abs_src_path) as picture:
             width = round(picture.width / picture.info.get("dpi", (150, 150))[0] * INCH)
         picture = f'<img alt="{image["alt"]}" src="{source}" width="{width}">'

@@ -50,7 +50,7 @@ def contour_scale(surfaces, metric, scale, levels=None):
     return "log" if is_low and values.max() >= WIDE_RATIO * values.min() else "linear"
 
 
-def between_points(surface, heights, step, number):
+def between_points(surface, heights, step, number, limits=(-np.inf, np.inf)):
     """Returns a finer grid by splines through all points, if these tell what is between them.
 
     Args:
@@ -58,6 +58,7 @@ def between_points(surface, heights, step, number):
         heights: Array of shape `(m, n)`, in units of the scale; NaN where there is a hole.
         step: The distance of two contours.
         number: About how many points per axis the finer grid has.
+        limits: Lowest and highest height that is drawn. Defaults to all.
 
     Returns:
         Alphas, betas and heights; `None` where splines would show what was not measured.
@@ -72,14 +73,20 @@ def between_points(surface, heights, step, number):
         spline = import_extra("scipy.interpolate", "analysis").RectBivariateSpline
     except ImportError:
         return None
-    trial = spline(betas[coarse[0]], alphas[coarse[1]], heights[np.ix_(*coarse)])
-    if np.abs(trial(betas, alphas) - heights).max() > PREDICTED * step:
+    # Splines of what spans decades would swing; those of the logarithms do not.
+    is_wide = 0 < WIDE_RATIO * heights.min() < heights.max()
+    to_spline, from_spline = (np.log, np.exp) if is_wide else (np.asarray, np.asarray)
+    splined = to_spline(heights)
+    trial = spline(betas[coarse[0]], alphas[coarse[1]], splined[np.ix_(*coarse)])
+    is_drawn = (limits[0] <= heights) & (heights <= limits[1])
+    errors = np.abs(from_spline(trial(betas, alphas)) - heights)[is_drawn]
+    if errors.max(initial=0) > PREDICTED * step:
         return None
     fine_betas, fine_alphas = (
         np.interp(np.arange(factor * (len(axis) - 1) + 1) / factor, np.arange(len(axis)), axis)
         for factor, axis in zip(np.maximum(factors, 1), axes, strict=True)
     )
-    between = spline(betas, alphas, heights)(fine_betas, fine_alphas)
+    between = from_spline(spline(betas, alphas, splined)(fine_betas, fine_alphas))
     # Nothing is lower or higher than what was measured.
     return fine_alphas, fine_betas, between.clip(heights.min(), heights.max())
 

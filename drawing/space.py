@@ -71,6 +71,7 @@ def frame(ax, surface, sides, limits, view):
     ax.view_init(*view)
     ax.set_box_aspect((*(WIDTH * sides), HEIGHT + FLOOR), zoom=ZOOM)
     ax.tick_params(axis="both", pad=_excess() / 2 - 3)
+    ax.tick_params(axis="z", pad=_excess() / 2)
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.labelpad = 1.5 * _excess() - 6
         axis.set_pane_color((0.5, 0.5, 0.5, 0.06))

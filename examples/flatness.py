@@ -69,7 +69,9 @@ def correlation(networks, kind):
 
 def draw(networks, path):
     """The test error over the half-width, a panel per kind of direction."""
-    figure, axes = plt.subplots(1, len(KINDS), figsize=(7, 3.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(KINDS), figsize=(8.5, 3.4), sharey=True, layout="constrained"
+    )
     groups = sorted({group_of(name) for name in networks})
     # Networks that fail would take most of the axis; their errors are written at its end.
     highest = 1.15 * np.quantile([network["error"] for network in networks.values()], 0.93)
@@ -83,18 +85,15 @@ def draw(networks, path):
                 [of[kind] for of in inside], [of["error"] for of in inside], **style, label=label
             )
             for network in (of for of in members if of["error"] > highest):
-                end = (network[kind], highest)
-                ax.annotate(
-                    f"{label}:\n{network['error']:.2f} ↑",
-                    end,
-                    ha="left",
-                    va="top",
-                    fontsize="small",
-                    color=color,
-                )
+                # Below the frame, on a line with its half-width.
+                text = f"{label}:\n{network['error']:.2f} ↑"
+                ax.annotate(text, (network[kind], highest), va="top", fontsize="small")
         value, low, high = correlation(networks, kind)
         ax.set(xlabel="half-width", title=f"{title}\nρ = {value:.2f} ({low:.2f} to {high:.2f})")
         ax.title.set_fontsize("medium")
+        ax.update_datalim(
+            [(network[kind], highest) for network in networks.values()], updatey=False
+        )
         ax.margins(x=0.08)
     axes[0].set(ylabel="test error", ylim=(None, highest))
     handles, labels = axes[0].get_legend_handles_labels()
