@@ -89,7 +89,7 @@ def _parser():
     add("--directions", type=int, help="random directions of lines (default: 1; to compare, 10)")
     add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
     add("--metric", default="loss", help="what to draw (default: loss)")
-    add("--scale", default="linear", choices=ll.SCALES, help="default: linear")
+    add("--scale", default="auto", choices=ll.CONTOUR_SCALES, help="default: suits the values")
     add("--seed", type=int, help="seed for the random directions (default: random)")
     add("--batch-size", type=int, help="default: chosen for speed")
     add("--engine", default="auto", choices=("auto", *ENGINES), help="default: auto")
@@ -151,7 +151,7 @@ def _plot(options):
     if not options.path and not options.checkpoint:
         raise ValueError("Nothing would be saved. Pass --path, --checkpoint or both.")
     model, data, plot = _load_model(options), _load_data(options), options.plot or ["levels"]
-    common = _common(options) | {"scale": options.scale, "path": options.path}
+    common = _common(options) | {"scale": _scale(options, plot), "path": options.path}
     if LINE not in plot:
         return ll.plot_loss_3D(model, plot, data, None, options.points, **common)
     if plot != [LINE]:
@@ -189,8 +189,13 @@ def _compare(options):
         **_common(options),
     )
     if path is not None:
-        _draw(comparison, path, options.scale)
+        _draw(comparison, path, _scale(options, [LINE]))
     return comparison
+
+
+def _scale(options, plot):
+    """The scale asked for; lines have none that suits their values."""
+    return "linear" if LINE in plot and options.scale == "auto" else options.scale
 
 
 def _draw(comparison, path, scale):

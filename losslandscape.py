@@ -51,6 +51,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_metrics",
     "plot_path",
     "animate_path",
+    "animate_surface",
     "plot_barriers",
     # Directions, curvature, and a second look
     "random_directions",
@@ -86,11 +87,14 @@ from losslandscape.basics.checks import (
     check_choice,
     check_list,
     check_metric,
+    check_not_data,
     check_path,
     numbered,
     warn,
 )
+from losslandscape.basics.hints import hinted, instead
 from losslandscape.basics.types import (
+    ContourScale,
     Data,
     Directions,
     Engine,
@@ -132,8 +136,10 @@ from losslandscape.paths.trajectory import (
     evaluate_trajectory,
 )
 from losslandscape.plotting import (
+    CONTOUR_SCALES,
     SCALES,
     animate_path,
+    animate_surface,
     check_backend,
     check_format,
     check_style,
@@ -259,6 +265,7 @@ class LossDisplay(Generic[Kind]):
         return f"LossDisplay({', '.join(self.axes)}; {values[0] if len(values) == 1 else values!r})"
 
 
+@hinted(draw=plot_line)
 def plot_loss(
     model: keras.Model,
     x: Data,
@@ -390,6 +397,7 @@ def plot_loss(
     return _finish(LossDisplay(lines=lines), {"line": draw}, paths, show)
 
 
+@hinted()
 def plot_loss_3D(  # noqa: N802, the name is the interface's
     model: keras.Model,
     plot_types: PlotType | Sequence[PlotType],
@@ -402,7 +410,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     layers: Layers | None = None,
     extent: Extent | Literal["auto"] = (-1.0, 1.0),
     metric: str | Sequence[str] = "loss",
-    scale: Scale = "linear",
+    scale: ContourScale = "auto",
     seed: int | None = None,
     batch_size: int | None = None,
     engine: Engine = "auto",
@@ -445,7 +453,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties. A
             list of several makes a figure of each from one computation.
-        scale: `"linear"` (the default) or `"log"`, for the values.
+        scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) leaves it
+            to each plot type: in space linear, of contours as in `plot_levels`.
         seed: Integer seed for the random directions. `None` (the default) draws
             one from NumPy's global random state; it is in the metadata.
         batch_size: Samples per batch, for arrays. `None` (the default) chooses
@@ -477,8 +486,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         verbose: `"auto"` (the default) or 1 shows a progress bar with the time
             left, 2 one line at the end, 0 nothing.
         **style: Further keyword arguments of `plot_levels` and `plot_surface`, such
-            as `cmap`, `levels`, `limits`, `view` or `figsize`. Each plot type gets
-            those that it takes.
+            as `cmap`, `levels`, `limits`, `view`, `axes` or `figsize`. Each plot type
+            gets those that it takes.
 
     Returns:
         A `LossDisplay` with the surfaces, axes and figures. With several metrics, the
@@ -496,8 +505,9 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     plot_types = _check_plot_types(plot_types)
     datasets = all_datasets(x, y)
     labels = _check_dataset_labels(dataset_labels, len(datasets))
-    check_choice("scale", scale, SCALES)
-    drawings = _surface_drawings(plot_types, metric, {"labels": labels, "scale": scale}, style)
+    drawings = _surface_drawings(
+        plot_types, metric, {"labels": labels} | _chosen_scale(scale), style
+    )
     check_style(scale, **style)
     axes = _surface_axes(ax, list(drawings), len(datasets))
     paths = _figure_paths(path, tuple(drawings))
@@ -525,6 +535,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
 
 
+@hinted(draw=plot_line)
 @evaluating(**BETWEEN)
 def plot_interpolation(
     model: keras.Model,
@@ -593,6 +604,7 @@ def plot_interpolation(
     return _finish(LossDisplay(lines=lines), {"loss": draw}, paths, show)
 
 
+@hinted(draw=plot_path)
 @evaluating()
 def plot_trajectory(
     model: keras.Model,
@@ -602,7 +614,7 @@ def plot_trajectory(
     number_of_points: Points = 21,
     *,
     ignore: Ignore = None,
-    scale: Scale = "linear",
+    scale: ContourScale = "auto",
     path: FilePath | None = None,
     show: bool = False,
     **options: Unpack[Measuring],
@@ -632,7 +644,8 @@ def plot_trajectory(
         ignore: `None` (the default) includes all trainable weights in the plane,
             `"biasbn"` leaves biases and normalization parameters at their final
             values.
-        scale: `"linear"` (the default) or `"log"`, for the values.
+        scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) leaves it
+            to `plot_path`, and is linear in the second figure.
         path: Where to save the figures: `training.png` becomes
             `training-trajectory.png` and `training-fidelity.png`. `None` (the
             default) does not save them.
@@ -652,7 +665,7 @@ def plot_trajectory(
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 7.2.
     """
-    check_choice("scale", scale, SCALES)
+    style = {"metric": options["metric"]} | _chosen_scale(scale)
     check_backend()
     paths = _figure_paths(path, ("trajectory", "fidelity"))
     trajectory = evaluate_trajectory(
@@ -664,7 +677,6 @@ def plot_trajectory(
         ignore=ignore,
         **options,
     )
-    style = {"metric": options["metric"], "scale": scale}
     drawings = {
         "trajectory": partial(plot_path, trajectory, **style),
         "fidelity": partial(plot_path_fidelity, trajectory, **style),
@@ -724,6 +736,12 @@ def _save(figure, path):
 
 
 def _check_dataset_labels(labels, number):
+    check_not_data("dataset_labels", labels)
+    if isinstance(labels, int):
+        raise TypeError(
+            f"`dataset_labels` must be names. Received {labels!r}. Did you mean "
+            f"`number_of_points={labels!r}`?"
+        )
     if labels is None:
         return None if number == 1 else [f"dataset {index + 1}" for index in range(number)]
     labels = [labels] if isinstance(labels, str) else check_list("dataset_labels", labels)
@@ -761,13 +779,13 @@ def _surface_drawings(plot_types, metric, common, style):
         plot_type: set(inspect.signature(PLOT_TYPES[plot_type]).parameters) - {"surfaces", "ax"}
         for plot_type in plot_types
     }
-    accepted = set().union(*taken.values()) - {*common, "metric"}
+    accepted = set().union(*taken.values()) - {"labels", "scale", "metric"}
     unknown = sorted(set(style) - accepted)
     if unknown:
+        accepted |= set(inspect.signature(plot_loss_3D).parameters) - {"style"}
         raise TypeError(
-            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. Accepted are "
-            f"{', '.join(sorted(accepted))} and those of `plot_loss_3D`, such as `dataset_labels` "
-            "for a title."
+            f"{unknown[0]!r} is not an option of {' or '.join(plot_types)}. "
+            f"{instead(unknown[0], accepted)}"
         )
     drawings = {}
     for plot_type in plot_types:
@@ -776,6 +794,12 @@ def _surface_drawings(plot_types, metric, common, style):
             name = plot_type if len(metrics) == 1 else f"{plot_type}-{each}"
             drawings[name] = partial(PLOT_TYPES[plot_type], metric=each, **options)
     return drawings
+
+
+def _chosen_scale(scale):
+    """The scale as an option of drawings, unless each of them is to choose its own."""
+    check_choice("scale", scale, CONTOUR_SCALES)
+    return {} if scale == "auto" else {"scale": scale}
 
 
 def _surface_axes(ax, names, number):

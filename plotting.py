@@ -24,34 +24,54 @@ __all__ = [  # noqa: RUF022, in the order of the page
 ]
 
 import io
+import re
 import tempfile
 import textwrap
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib import animation, colormaps, colors, ticker
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from numpy.typing import ArrayLike
 
 from losslandscape.basics.checks import (
     check_choice,
+    check_integer,
     check_list,
     check_number,
     check_numbers,
     check_pair,
     check_path,
 )
+from losslandscape.basics.hints import hinted
+from losslandscape.basics.types import (
+    Call,
+    ContourScale,
+    Definition,
+    Display,
+    FilePath,
+    Mode,
+    Pair,
+    Scale,
+)
 from losslandscape.drawing.layout import (
+    Settled,
     axes_for,
     check_axes,
     color_bar,
     curve_style,
     finite_limits,
     halo,
+    keep_titles_above,
     label_contours,
     legend,
     legend_above,
@@ -60,6 +80,7 @@ from losslandscape.drawing.layout import (
     make_room_for,
     name_cells,
     name_point,
+    named_some,
     names_beyond,
     note,
     number_cells,
@@ -71,8 +92,13 @@ from losslandscape.drawing.layout import (
     write_title,
 )
 from losslandscape.drawing.shown import (
+    CONTOUR_SCALES,
     SCALES,
+    between_points,
+    contour_scale,
     drawable_values,
+    gap_notes,
+    interpolation_notes,
     is_strip,
     model_points,
     models_within,
@@ -81,23 +107,37 @@ from losslandscape.drawing.shown import (
     sides_of,
     value_label,
 )
-from losslandscape.drawing.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
+from losslandscape.drawing.space import (
+    FLOOR,
+    HEIGHT,
+    bar_beside,
+    best_view,
+    draw_faces,
+    draw_floor,
+    fit,
+    frame,
+)
 from losslandscape.values.comparisons import Comparison
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import exceeds_random_walk, loss_barrier
 from losslandscape.values.surfaces import (
     LayerCurvature,
+    Lines,
     LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
     Spectrum,
+    Surface,
+    Surfaces,
     TrainingCurvature,
     value_of,
     values_of,
 )
 from losslandscape.values.topology import persistence
 
+# What is long in the names of a path's axes.
+LONG_COMPONENT = r"(\d)\w\w principal component"
 MEASURE_NAMES = {"scale_free_eigenvalue": "scale-free largest eigenvalue"}
 LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
@@ -110,12 +150,42 @@ MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
 FEW_POINTS = 21
 # Up to this many rows of a heat map have room for their names and numbers.
 MODELS_PER_PANEL = 5
-# Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
-_tolerant = np.errstate(all="ignore")
+# Points per axis of the finer grids that surfaces and contours are drawn on.
+FACES, CONTOURED = 61, 101
+# Of a film of a surface that turns.
+FRAMES = 90
+# The least height of a plane that is wider than high, as a part of its width.
+LOWEST_PLANE = 0.4
+# From the highest ratio of eigenvalues down to this part of it, colors tell them apart.
+MOST_RATIO = 1e4
+# The share of the values between the contours of a log scale, which shows the basin; the color of
+# the highest contour goes on beyond it.
+BULK = 0.95
+# What other calls write.
+OTHER_FILES = {
+    ".html": "A web page is written by `write_html`, from what is returned.",
+    ".vtp": "A mesh is written by `write_mesh`, from what is returned.",
+    ".h5": "Values are saved by `save` of what is returned.",
+    ".npz": "Values are saved by `save` of what is returned, as .h5.",
+}
 
 
-@_tolerant
-def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", figsize=None):
+def _drawing(function: Call) -> Call:
+    """Decorates what draws: it says what is meant by other names."""
+    # Settings of the caller such as `np.seterr(all="raise")` would stop Matplotlib.
+    return hinted()(np.errstate(all="ignore")(function))
+
+
+@_drawing
+def plot_line(
+    lines: Lines,
+    ax: Axes | None = None,
+    *,
+    labels: str | Sequence[str] | None = None,
+    metric: str = "loss",
+    scale: Scale = "linear",
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws losses along directions as curves.
 
     The model's own point is marked at α = 0, and up to 21 measured points on
@@ -123,7 +193,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
     and the band one standard deviation to both sides (on a log scale, both of
     the logarithm). Points that are not finite, or not positive on a log scale,
     are left out of both, and a note counts them. The legend is put where no
-    curve is; if there is no such place, the axis is extended above the curves.
+    curve is; if there is no such place, above the axes.
     Curves differ in color, safe for color-blind readers, and in line style.
 
     Example:
@@ -173,16 +243,22 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
     ax.set(xlabel=plain(lines[0].axis_names[0]))
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    note(ax, point_notes(lines, values, scale))
     numbers = sorted({len(curves) for curves in values if len(curves) > 1})
-    title = f"mean ± s.d. of {' or '.join(map(str, numbers))} directions" if numbers else None
-    if title is not None or any(label is not None for label in labels):
-        legend(ax, title)
+    means = [f"mean ± s.d. of {' or '.join(map(str, numbers))} directions"] if numbers else []
+    note(ax, means + point_notes(lines, values, scale))
+    if any(label is not None for label in labels):
+        legend(ax)
     return ax
 
 
-@_tolerant
-def plot_comparison(comparison, ax=None, *, scale="linear", figsize=None):
+@_drawing
+def plot_comparison(
+    comparison: Comparison,
+    ax: dict[str, Any] | None = None,
+    *,
+    scale: Scale = "linear",
+    figsize: Pair | None = None,
+) -> dict[str, Any]:
     """Draws what `compare` measured: curves with bands, and how the labels differ.
 
     A curve is the mean over the trainings of a label, or over the directions through its
@@ -259,8 +335,9 @@ def _draw_compared_curves(ax, comparison, scale):
     ax.set(xlabel=plain("α"))
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    note(ax, point_notes(list(curves.values()), values, scale))
-    legend(ax, f"mean ± s.d. of {_averaged(comparison)}")
+    means = [f"mean ± s.d. of {_averaged(comparison)}"]
+    note(ax, means + point_notes(list(curves.values()), values, scale))
+    legend(ax)
 
 
 def _averaged(comparison):
@@ -270,7 +347,7 @@ def _averaged(comparison):
     counts = [f"{' or '.join(map(str, trainings))} trainings"] if trainings else []
     if any(len(each) == 1 for each in widths):
         number = next(iter(widths)).shape[1]
-        counts.append(f"{number} direction{'s'[: number != 1]}\nthrough one network")
+        counts.append(f"{number} direction{'s'[: number != 1]} through one network")
     return " or ".join(counts)
 
 
@@ -306,27 +383,32 @@ def _draw_planes(comparison, ax, scale, figsize):
     return plot_levels(comparison.surfaces, ax, labels=labels, **style)
 
 
-@_tolerant
+@_drawing
 def plot_levels(
-    surfaces,
-    ax=None,
+    surfaces: Surfaces,
+    ax: Axes | Sequence[Axes] | None = None,
     *,
-    labels=None,
-    metric="loss",
-    scale="linear",
-    levels=None,
-    cmap="viridis",
-    figsize=None,
-):
+    labels: str | Sequence[str] | None = None,
+    metric: str = "loss",
+    scale: ContourScale = "auto",
+    levels: ArrayLike | None = None,
+    cmap: str | Colormap = "viridis",
+    figsize: Pair | None = None,
+) -> Any:
     """Draws surfaces as labeled contour lines over a light filled contour.
 
     The model's own point is marked at the origin. Several surfaces are drawn
     side by side with the same levels and colors. Points that are not finite, or
     not positive on a log scale, are holes, and a note counts them; those that a
     checkpoint has not measured yet are interpolated, and a note says "preview".
-    Both axes have the same unit, unless one is more than four times as long. A
-    contour has a label wherever one fits in the frame, clear of other labels
-    and marks.
+    Both axes have the same unit, unless one is more than four times as long.
+    Contours that the color bar names have a label wherever one fits in the frame,
+    clear of other labels and marks.
+
+    Between measured points, contours follow splines, and a note says so. They run
+    straight where splines through every second point fail to predict the others
+    within half a level, where there are holes, and without SciPy (the extra
+    `analysis`).
 
     Example:
 
@@ -339,10 +421,13 @@ def plot_levels(
             `None` (the default) makes a figure.
         labels: One title per surface. Defaults to `None`.
         metric: Which of the measured values to draw. Defaults to `"loss"`.
-        scale: `"linear"` (the default), or `"log"` for levels in equal ratios,
-            suited to losses that span decades.
+        scale: `"linear"`, or `"log"` for levels in equal ratios. `"auto"` (the
+            default) takes a log scale where equal steps would hide the basin:
+            where all values are positive, the highest is at least 20 times the
+            lowest, and the models lie at the low end. The color bar names it.
         levels: Increasing values to draw contours at, with colors in equal
-            steps. `None` (the default) chooses round ones.
+            steps, or the most of round ones to draw. `None` (the default) draws
+            about 12 to 20, on a log scale below the highest 5 % of the values.
         cmap: Matplotlib colormap. Defaults to the perceptually uniform
             `"viridis"`.
         figsize: As in `plot_line`.
@@ -365,24 +450,27 @@ def plot_levels(
     return axes if _is_list(surfaces) or len(axes) > 1 else axes[0]
 
 
-@_tolerant
+@_drawing
 def plot_surface(
-    surfaces,
-    ax=None,
+    surfaces: Surfaces,
+    ax: Axes | Sequence[Axes] | None = None,
     *,
-    labels=None,
-    metric="loss",
-    scale="linear",
-    limits=None,
-    cmap="viridis",
-    view=None,
-    figsize=None,
-):
+    labels: str | Sequence[str] | None = None,
+    metric: str = "loss",
+    scale: Scale = "linear",
+    limits: Pair | None = None,
+    cmap: str | Colormap = "viridis",
+    view: Pair | None = None,
+    axes: bool = True,
+    figsize: Pair | None = None,
+) -> Any:
     """Draws surfaces in space.
 
     Each face has the color of its own height, as the color bar has it: no light
-    falls on it, and lines along the axes show the relief. The model's own point
-    is marked above the origin, and other models where they lie on the surface.
+    falls on it. Where splines through every second point predict the others, the
+    surface follows splines, and a note says so. Contours are on the floor of the box.
+    The model's own point is marked above the origin, and other models where they lie
+    on the surface.
     Several surfaces are drawn side by side with the same height axis and colors.
     Points that are not finite, or not positive on a log scale, are holes, and a
     note counts them; those that a checkpoint has not measured yet are
@@ -391,6 +479,7 @@ def plot_surface(
     Example:
 
     >>> ax = plot_surface(LossSurface.load("resnet56.h5"), scale="log", view=(20, 45))
+    >>> ax = plot_surface(surface, limits=(0, 2.5), axes=False)  # the paper's first figure
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -405,7 +494,9 @@ def plot_surface(
             `"viridis"`.
         view: Elevation and azimuth to look from, in degrees, the same for all
             surfaces. `None` (the default) looks where nothing hides the lowest
-            point, from at most 42 degrees.
+            point, from at most 65 degrees.
+        axes: Whether to draw axes, notes, contours and a color bar. Without them, as in
+            the paper's first figure, only the surface is left. Defaults to `True`.
         figsize: As in `plot_line`.
 
     Returns:
@@ -418,49 +509,63 @@ def plot_surface(
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
-    check_style(scale, limits=limits, cmap=cmap, view=view, figsize=figsize)
+    check_choice("scale", scale, SCALES)
+    check_style(scale, limits=limits, cmap=cmap, view=view, axes=axes, figsize=figsize)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     limits = finite_limits(values) if limits is None else _limits("limits", limits, scale)
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
     to_axis = np.log10 if scale == "log" else np.asarray
     low, high = to_axis(limits)
-    levels = round_levels([limits], scale, number=5)
-    names, offset = names_beyond(levels)
-    ticks = {"ticks": to_axis(levels), "labels": names}
+    levels = round_levels([limits], scale)
     mapped = ScalarMappable(colors.Normalize(low, high), colormaps.get_cmap(cmap))
     if view is None:
         view = best_view(list(map(to_axis, values)), (low, high), list(map(sides_of, drawn)))
-    axes = axes_for(ax, len(drawn), "3d", figsize)
-    for panel, surface, each, label in zip(axes, drawn, values, labels, strict=True):
-        frame(panel, surface, (low, high), view)
-        _dress_plane(panel, surface, each, scale)
+    panels = axes_for(ax, len(drawn), "3d", figsize)
+    # The more from above, the closer they are.
+    few = round_levels([limits], scale, number=max(2, round(6 * np.cos(np.deg2rad(view[0])))))
+    names, offset = names_beyond(few)
+    ticks = {"ticks": to_axis(few), "labels": names}
+    are_smooth = []
+    for panel, surface, each, label in zip(panels, drawn, values, labels, strict=True):
+        step = (high - low) / len(levels)
+        fine = between_points(surface, to_axis(each), step, FACES, (low, high))
+        are_smooth.append(fine is not None)
+        grid = fine or (surface.alphas, surface.betas, to_axis(each))
+        frame(panel, surface, sides_of(surface), (low, high), view)
+        _dress_plane(panel, surface)
         write_title(panel, label)
-        label_heights(panel, ticks, _axis_name(panel, metric, scale, offset))
-        draw_faces(panel, surface, to_axis(each), mapped)
-        points = _points_in_box(panel, model_points(surface, each, metric, scale), scale)
-        _mark(panel, points, depthshade=False, **MODEL_COLORS)
+        panel.set_zticks(**ticks)
+        draw_faces(panel, grid, mapped)
+        if axes:
+            draw_floor(panel, grid, to_axis(levels), mapped)
+        points = model_points(surface, each, metric, scale)
+        _mark(panel, _within(points, limits, to_axis), depthshade=False, **MODEL_COLORS)
+    if not axes:
+        _bare(panels)
+        return panels if _is_list(surfaces) else panels[0]
+    _note_planes(panels, drawn, values, scale, _splines(drawn, are_smooth, "surface"))
     if any(np.isfinite(each).any() for each in values):
-        bar = bar_beside(axes[-1], mapped)
+        bar = bar_beside(panels[-1], mapped)
         bar.set_ticks(**ticks)
-        bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
+        bar.set_label(_axis_name(panels[-1], metric, scale, offset), parse_math=False)
         if ax is None:
-            fit(axes[-1].figure)
+            fit(panels[-1].figure)
         else:
-            make_room_for(bar, axes)
-    return axes if _is_list(surfaces) or len(axes) > 1 else axes[0]
+            make_room_for(bar, panels)
+    return panels if _is_list(surfaces) or len(panels) > 1 else panels[0]
 
 
-@_tolerant
+@_drawing
 def plot_path(
-    trajectory,
-    ax=None,
+    trajectory: LossTrajectory | Display,
+    ax: Axes | None = None,
     *,
-    metric="loss",
-    scale="linear",
-    levels=None,
-    cmap="viridis",
-    figsize=None,
-):
+    metric: str = "loss",
+    scale: ContourScale = "auto",
+    levels: ArrayLike | None = None,
+    cmap: str | Colormap = "viridis",
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws the path of training over the contours of its plane.
 
     A square marks where training starts, the model's mark where it ends. Each of
@@ -507,17 +612,17 @@ def plot_path(
     return ax
 
 
-@_tolerant
+@_drawing
 def plot_curve(
-    surface,
-    ax=None,
+    surface: Surface,
+    ax: Axes | None = None,
     *,
-    metric="loss",
-    scale="linear",
-    levels=None,
-    cmap="viridis",
-    figsize=None,
-):
+    metric: str = "loss",
+    scale: ContourScale = "auto",
+    levels: ArrayLike | None = None,
+    cmap: str | Colormap = "viridis",
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws a curve between two models over the contours of its plane.
 
     Beside the curve, the straight line between the models is dashed.
@@ -565,8 +670,15 @@ def plot_curve(
     return ax
 
 
-@_tolerant
-def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", figsize=None):
+@_drawing
+def plot_path_fidelity(
+    trajectory: LossTrajectory | Display,
+    ax: Axes | None = None,
+    *,
+    metric: str = "loss",
+    scale: Scale = "linear",
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws how far the picture of a path can be trusted.
 
     For each record it shows the value at the recorded weights, the one on the
@@ -612,10 +724,17 @@ def plot_path_fidelity(trajectory, ax=None, *, metric="loss", scale="linear", fi
     return ax
 
 
-@_tolerant
+@_drawing
 def animate_path(
-    trajectory, path, *, metric="loss", scale="linear", levels=None, cmap="viridis", fps=10
-):
+    trajectory: LossTrajectory | Display,
+    path: FilePath,
+    *,
+    metric: str = "loss",
+    scale: ContourScale = "auto",
+    levels: ArrayLike | None = None,
+    cmap: str | Colormap = "viridis",
+    fps: float = 10,
+) -> None:
     """Writes a film of the path as training proceeds, with a count of its epochs or steps.
 
     Args:
@@ -631,12 +750,7 @@ def animate_path(
         ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
             and not installed.
     """
-    check_number("fps", fps, above=0, below=np.inf)
-    path = check_path("path", path)
-    if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
-        raise ValueError(
-            f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."
-        )
+    path = _film_path(path, fps)
     ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
     runs, times = list(trajectory.runs.values()), trajectory.times
@@ -651,10 +765,70 @@ def animate_path(
         return [*lines, counter]
 
     draw(frames[-1])
+    _write_film(ax.figure, draw, frames, path, fps)
+
+
+@_drawing
+def animate_surface(
+    surface: LossSurface | Display,
+    path: FilePath,
+    *,
+    metric: str = "loss",
+    scale: Scale = "linear",
+    limits: Pair | None = None,
+    cmap: str | Colormap = "viridis",
+    axes: bool = True,
+    fps: int = 20,
+) -> None:
+    """Writes a film of a surface that turns once around.
+
+    Args:
+        surface: A `LossSurface`.
+        path: Where to write: `.gif` by Pillow, others such as `.mp4` by ffmpeg.
+        metric: As in `plot_surface`.
+        scale: As in `plot_surface`.
+        limits: As in `plot_surface`.
+        cmap: As in `plot_surface`.
+        axes: As in `plot_surface`.
+        fps: Frames per second; there are 90. Defaults to 20.
+
+    Raises:
+        TypeError: If `surface` is not a `LossSurface`.
+        ValueError: If an argument is unknown, or if ffmpeg is needed and not installed.
+
+    Example:
+
+    >>> animate_surface(surface, "landscape.gif", scale="log", axes=False)
+    """
+    path = _film_path(path, fps)
+    surface = value_of("surface", surface, LossSurface)
+    style = {"metric": metric, "scale": scale, "limits": limits, "cmap": cmap, "axes": axes}
+    ax = plot_surface(surface, **style)
+
+    def draw(turn):
+        ax.view_init(ax.elev, turn)
+        return [ax]
+
+    _write_film(ax.figure, draw, ax.azim + np.linspace(0, 360, FRAMES, endpoint=False), path, fps)
+
+
+def _film_path(path, fps):
+    """The path of a film, checked."""
+    check_number("fps", fps, above=0, below=np.inf)
+    path = check_path("path", path)
+    if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
+        raise ValueError(
+            f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."
+        )
+    return path
+
+
+def _write_film(figure, draw, frames, path, fps):
+    """Writes what a function draws for each frame, whole or not at all; closes the figure."""
     # A new layout for each frame would make the picture jitter.
-    ax.figure.draw_without_rendering()
-    ax.figure.set_layout_engine("none")
-    film = animation.FuncAnimation(ax.figure, draw, frames=frames)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    film = animation.FuncAnimation(figure, draw, frames=frames)
     try:
         # Elsewhere first: ffmpeg needs a file of its own, and may fail halfway.
         with tempfile.TemporaryDirectory() as folder:
@@ -663,11 +837,17 @@ def animate_path(
             film.save(part, writer=writer, fps=fps, dpi=150)
             replace_file(path, part.read_bytes())
     finally:
-        plt.close(ax.figure)
+        plt.close(figure)
 
 
-@_tolerant
-def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
+@_drawing
+def plot_spectrum(
+    spectrum: Spectrum,
+    ax: Axes | None = None,
+    *,
+    width: float | None = None,
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws the density of a Hessian's eigenvalues, on a log scale.
 
     Args:
@@ -706,8 +886,14 @@ def plot_spectrum(spectrum, ax=None, *, width=None, figsize=None):
     return ax
 
 
-@_tolerant
-def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
+@_drawing
+def plot_layers(
+    curvature: LayerCurvature,
+    ax: Axes | None = None,
+    *,
+    metric: Literal["trace", "largest"] = "trace",
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws the curvature of the loss in each layer as bars, the first layer on top.
 
     Args:
@@ -749,8 +935,10 @@ def plot_layers(curvature, ax=None, *, metric="trace", figsize=None):
     return ax
 
 
-@_tolerant
-def plot_training_curvature(curvature, ax=None, *, scale="linear"):
+@_drawing
+def plot_training_curvature(
+    curvature: TrainingCurvature, ax: Mapping[str, Axes] | None = None, *, scale: Scale = "linear"
+) -> dict[str, Axes]:
     """Draws what was measured in the course of training, one panel above the other.
 
     A dashed line beside the largest eigenvalue shows the one above which gradient
@@ -821,8 +1009,10 @@ def show_again(figure, shown=None):
     return figure
 
 
-@_tolerant
-def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
+@_drawing
+def plot_persistence(
+    surface: Surface, ax: Axes | None = None, *, metric: str = "loss", figsize: Pair | None = None
+) -> Axes:
     """Draws the barcode of a surface: a bar per basin, from its minimum to where it merges.
 
     The deepest basin is at the top; an arrow marks those that never merge into a
@@ -866,58 +1056,78 @@ def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
     return ax
 
 
-@_tolerant
-def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
-    """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as a heat map.
+@_drawing
+def plot_convexity(
+    surfaces: Surfaces,
+    ax: Axes | Sequence[Axes] | None = None,
+    *,
+    labels: str | Sequence[str] | None = None,
+    cmap: str | Colormap = "viridis",
+    figsize: Pair | None = None,
+) -> Axes:
+    """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as heat maps.
 
-    Dark means convex, bright means that the loss curves downwards half as much as
-    upwards, or more. Marks and notes are those of `plot_levels`.
+    Dark means convex, bright that the loss curves downwards almost as much as upwards. The
+    scale is logarithmic, and the same for all. Marks and notes are those of `plot_levels`.
 
     Args:
-        surface: A `LossSurface` from `evaluate_convexity`.
-        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        surfaces: A `LossSurface` from `evaluate_convexity`, or a list of them to compare.
+        ax: Matplotlib axes to draw on, a list of them for a list of surfaces. `None` (the
+            default) makes a figure.
+        labels: One title per surface. Defaults to `None`.
         cmap: Matplotlib colormap. Defaults to `"viridis"`.
         figsize: As in `plot_line`.
 
     Returns:
-        The Matplotlib axes.
+        The Matplotlib axes, a list of them for a list of surfaces.
 
     Raises:
-        TypeError: If `surface` is not a `LossSurface`.
-        ValueError: If the surface has no `"convexity"`.
+        TypeError: If anything but surfaces is given.
+        ValueError: If a surface has no `"convexity"`.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, figure 7.
     """
-    surface = value_of("surface", surface, LossSurface)
-    ratios = drawable_values(surface, "convexity", "linear")
+    drawn = values_of("surfaces", surfaces, LossSurface)
+    labels = _check_labels(labels, drawn)
+    ratios = [drawable_values(surface, "convexity", "linear") for surface in drawn]
     check_style("linear", cmap=cmap, figsize=figsize)
-    (ax,) = axes_for(ax, figsize=figsize)
-    _dress_plane(ax, surface, ratios, "linear")
-    # Always the scale of the paper's figure, or two networks could not be compared.
-    grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
-    cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
-    points = models_within(surface)
-    _mark(ax, points, **MODEL_COLORS)
-    _name_models(ax, surface, points)
-    bar = color_bar(ax, cells, sides_of(surface)[0], extend="max")
-    bar.set_label(plain("|λmin / λmax|"))
-    make_room_for(bar, [ax])
-    return ax
+    norm = _ratio_norm(ratios)
+    axes = axes_for(ax, len(drawn), figsize=figsize)
+    for panel, surface, each, label in zip(axes, drawn, ratios, labels, strict=True):
+        _dress_plane(panel, surface)
+        write_title(panel, label)
+        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(each))
+        cells = panel.pcolormesh(*grid, norm=norm, cmap=cmap)
+        points = models_within(surface)
+        _mark(panel, points, **MODEL_COLORS)
+        _name_models(panel, surface, points)
+    _note_planes(axes, drawn, ratios, "linear")
+    bar = color_bar(axes[-1], cells, sides_of(drawn[-1])[0], extend="min")
+    log_ticks(bar.ax.yaxis)
+    bar.set_label(plain("|λmin / λmax| (log scale)"))
+    make_room_for(bar, axes)
+    return axes if _is_list(surfaces) else axes[0]
 
 
-@_tolerant
+def _ratio_norm(ratios):
+    """The colors of ratios from the data's own lowest to their highest, on a log scale."""
+    low, high = finite_limits([np.where(each > 0, each, np.nan) for each in ratios])
+    return colors.LogNorm(max(low, high / MOST_RATIO), high, clip=False)
+
+
+@_drawing
 def plot_barriers(
-    barriers,
-    ax=None,
+    barriers: LossBarriers,
+    ax: Axes | None = None,
     *,
-    labels=None,
-    metric="loss",
-    definition="chord",
-    mode="min",
-    cmap="viridis",
-    figsize=None,
-):
+    labels: Sequence[str] | None = None,
+    metric: str = "loss",
+    definition: Definition = "chord",
+    mode: Mode = "min",
+    cmap: str | Colormap = "viridis",
+    figsize: Pair | None = None,
+) -> Axes:
     """Draws the barriers between every two of several models as a heat map.
 
     Each cell has its number in it, if the cells are large enough for all of them. Barriers
@@ -972,8 +1182,10 @@ def plot_barriers(
     return ax
 
 
-@_tolerant
-def plot_metrics(lines, *, labels=None, scale="linear"):
+@_drawing
+def plot_metrics(
+    lines: Lines, *, labels: str | Sequence[str] | None = None, scale: Scale = "linear"
+) -> dict[str, Axes]:
     """Draws the loss and each metric of the same lines, one above the other.
 
     Args:
@@ -1017,24 +1229,30 @@ def check_format(path=None):
     if suffix not in formats:
         raise ValueError(
             f"`path` must end in one of {', '.join(f'.{name}' for name in formats)}. Received "
-            f"{str(path)!r}."
+            f"{str(path)!r}. {OTHER_FILES.get(path.suffix, '')}".rstrip()
         )
     trial.text(0, 0, plain("α"))
     try:
         # Whether there is a TeX or an encoder can only be tried.
         trial.canvas.print_figure(io.BytesIO(), format=suffix)
     except Exception as error:
+        other = "" if path is None else f"`path` {str(path)!r} must end in another suffix, or "
         raise ValueError(
-            f"Matplotlib cannot write .{suffix} figures here, so `path` {str(path)!r} must end in "
-            "another suffix, or settings such as `text.usetex` must change. Matplotlib says: "
-            f"{type(error).__name__}: {error}"
+            f"Matplotlib cannot write .{suffix} figures here, so {other}settings such as "
+            f"`text.usetex` must change. Matplotlib says: {type(error).__name__}: {error}"
         ) from error
 
 
-def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
+def check_style(
+    scale, *, levels=None, limits=None, cmap="viridis", view=None, axes=True, figsize=None
+):
     """Refuses options of plots that nothing could be drawn with."""
-    check_choice("scale", scale, SCALES)
-    if levels is not None:
+    check_choice("scale", scale, CONTOUR_SCALES)
+    if not isinstance(axes, bool):
+        raise TypeError(f"`axes` must be True or False. Received {axes!r}.")
+    if isinstance(levels, int):
+        check_integer("levels", levels, minimum=2)
+    elif levels is not None:
         _limits("levels", levels, scale)
     if limits is not None and len(_limits("limits", limits, scale)) != 2:
         raise ValueError(f"`limits` must be two numbers, low and high. Received {limits!r}.")
@@ -1054,27 +1272,79 @@ def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, f
 def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     """Draws contours; returns the axes, the contours, and the names of their levels."""
     check_style(scale, levels=levels, cmap=cmap, figsize=figsize)
+    scale = contour_scale(drawn, metric, scale, levels)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     levels, norm = _levels(levels, values, scale, cmap)
-    axes = axes_for(ax, len(drawn), figsize=figsize)
+    axes = axes_for(ax, len(drawn), figsize=figsize or _plane_size(drawn))
     style = {"levels": levels, "norm": norm}
-    light, grids = _lightened(cmap), []
+    light, contours, are_smooth = _lightened(cmap), [], []
     for panel, surface, heights in zip(axes, drawn, values, strict=True):
-        _dress_plane(panel, surface, heights, scale)
-        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
+        fine = _fine(surface, heights, levels, scale)
+        are_smooth.append(fine is not None)
+        grid = fine or (surface.alphas, surface.betas, np.ma.masked_invalid(heights))
+        _dress_plane(panel, surface)
         filled = panel.contourf(*grid, cmap=light, extend="both", **style)
-        grids.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
+        contours.append(panel.contour(*grid, cmap=cmap, linewidths=1, **style))
         _mark(panel, models_within(surface), **MODEL_COLORS)
+    _note_planes(axes, drawn, values, scale, _splines(drawn, are_smooth))
     names, offset = names_beyond(levels)
+    named = dict(zip(levels, names, strict=True))
     if any(np.isfinite(heights).any() for heights in values):
         side, height = sides_of(drawn[-1])
         bar = color_bar(axes[-1], filled, side)
         bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
-        bar.add_lines(grids[-1])
-        every = -(-len(levels) // max(2, round(12 * height)))
-        bar.set_ticks(levels[::every], labels=names[::every])
+        bar.add_lines(contours[-1])
+        part = named_some(names, max(2, round(12 * height)))
+        bar.set_ticks(levels[part], labels=names[part])
+        bar.ax.minorticks_off()
+        named = dict(zip(levels[part], names[part], strict=True))
         make_room_for(bar, axes)
-    return axes, grids, dict(zip(levels, names, strict=True))
+    return axes, contours, named
+
+
+def _plane_size(drawn):
+    """The size of a figure that has no empty margins around planes that are not square."""
+    width, height = panel_size()
+    across, up = np.max([sides_of(surface) for surface in drawn], axis=0)
+    # What stands beside a plane keeps its size.
+    beside, below = 0.4 * width, 0.28 * height
+    return (
+        len(drawn) * (beside + (width - beside) * across),
+        below + (height - below) * max(up, LOWEST_PLANE),
+    )
+
+
+def _fine(surface, heights, levels, scale):
+    """A finer grid for contours, or `None` where they should be straight between points."""
+    to_axis, from_axis = (np.log, np.exp) if scale == "log" else (np.asarray, np.asarray)
+    step = np.median(np.diff(to_axis(levels))) if len(levels) > 1 else np.inf
+    fine = between_points(surface, to_axis(heights), step, CONTOURED)
+    return fine and (*fine[:2], from_axis(fine[2]))
+
+
+def _splines(drawn, are_smooth, what="lines"):
+    """The note on what follows splines, and through how many points."""
+    sizes = {
+        " × ".join(str(len(axis)) for axis in surface.axes)
+        for surface, is_smooth in zip(drawn, are_smooth, strict=True)
+        if is_smooth
+    }
+    some = "some " * (not all(are_smooth) and what == "lines")
+    return [f"{some}{what}: splines through {' or '.join(sorted(sizes))} points"] if sizes else []
+
+
+def _note_planes(axes, drawn, values, scale, notes=()):
+    """Writes what the drawings do not show: above each its own, above the first what all share."""
+    shared, heights = interpolation_notes(drawn) + list(notes), []
+    for ax, surface, each in zip(axes, drawn, values, strict=True):
+        own = gap_notes([surface], [each], scale)
+        if ax.name != "3d":
+            own += _path_notes(surface)
+        heights.append(note(ax, shared * (ax is axes[0]) + own))
+    for ax, height in zip(axes, heights, strict=True):
+        if height < max(heights):
+            # The titles of a row are in a row, although only some have notes below.
+            keep_titles_above(ax, max(heights))
 
 
 def _label_levels(drawn, axes, grids, names):
@@ -1113,7 +1383,7 @@ def _stacked(number):
     """The axes of a new figure, one above the other."""
     width, height = panel_size()
     size = width, height * (1 + 0.75 * (number - 1))
-    layout = {"sharex": True, "squeeze": False, "figsize": size, "layout": "constrained"}
+    layout = {"sharex": True, "squeeze": False, "figsize": size, "layout": Settled()}
     return plt.subplots(number, **layout)[1][:, 0]
 
 
@@ -1129,11 +1399,14 @@ def _draw_measure(ax, curvature, name, scale):
     if name == "largest_eigenvalue" and np.isfinite(curvature.thresholds).any():
         limit = {"color": "0.3", "linestyle": "--", "linewidth": 1, "label": "limit of stability"}
         ax.plot(times, curvature.thresholds, **limit)
-        legend(ax)
     ax.set(xlabel=curvature.metadata["unit"])
     ax.margins(x=0.02)
     ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
     _label_values(ax, MEASURE_NAMES.get(name, name), scale)
+    if len(ax.lines) > 1:
+        # Where training begins the loss is flat, so there is room below the limit.
+        first = np.flatnonzero(np.isfinite(curvature.thresholds))[0]
+        name_point(ax, "limit of stability", (times[first], curvature.thresholds[first]))
 
 
 def _draw_runs(ax, trajectory):
@@ -1174,9 +1447,9 @@ def _path_notes(surface):
     """What a random walk would explain, to compare with the names of the axes."""
     if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
         return []
-    null = surface.metadata["random_walk"]
-    relation = "" if exceeds_random_walk(surface) else "no more than "
-    return [f"{relation}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
+    first, second = surface.metadata["random_walk"]
+    relation = "" if exceeds_random_walk(surface) else ", no less than this path"
+    return [f"a random walk would have {first:.1%} and {second:.1%} along its axes{relation}"]
 
 
 def _mark(ax, points, **style):
@@ -1198,8 +1471,9 @@ def _name_models(ax, value, points):
 
 def _levels(levels, values, scale, cmap):
     """Levels to draw at, and the norm that colors them."""
-    if levels is None:
-        levels = round_levels(values, scale)
+    if levels is None or isinstance(levels, int):
+        most = {} if levels is None else {"number": levels}
+        levels = round_levels(_bulk(values) if scale == "log" else values, scale, **most)
         kind = colors.LogNorm if scale == "log" else colors.Normalize
         return levels, kind(levels[0], levels[-1])
     levels = _limits("levels", levels, scale)
@@ -1210,38 +1484,50 @@ def _levels(levels, values, scale, cmap):
     return levels, colors.BoundaryNorm(levels, shades, extend="both")
 
 
+def _bulk(values):
+    """The finite values, less the highest, which would leave few contours for all others."""
+    finite = np.concatenate([each[np.isfinite(each)] for each in values])
+    return [finite[finite <= np.quantile(finite, BULK)] if finite.size else finite]
+
+
 def _lightened(cmap):
     """The colormap halfway to white, so that lines and labels stand out on it."""
     shades = colormaps.get_cmap(cmap)(np.linspace(0, 1, 256))
     return colors.ListedColormap((shades + 1) / 2)
 
 
-def _dress_plane(ax, surface, values, scale):
-    """Puts on a plane what all drawings of one share: names, ticks and notes."""
+def _dress_plane(ax, surface):
+    """Puts on a plane what all drawings of one share: names and ticks."""
     sides = sides_of(surface)
     if ax.name == "3d":
         # In space Matplotlib leaves no room for long names.
         ax.set(xlabel=plain("α"), ylabel=plain("β"))
-        ax.set_box_aspect((*(4 * sides), 3))
     else:
         for axis, name in zip("xy", surface.axis_names, strict=True):
-            ax.set(**{f"{axis}label": wrapped(name, letters_along(ax, axis))})
+            length = letters_along(ax, axis)
+            fitting = name if len(name) <= length else re.sub(LONG_COMPONENT, r"PC \1", name)
+            ax.set(**{f"{axis}label": wrapped(fitting, length)})
         ax.set_aspect("auto" if is_strip(surface) else "equal")
         # The caller's grid would lie over the contours.
         ax.grid(visible=False)
     plane_ticks(ax, sides)
-    notes = point_notes([surface], [values], scale)
-    if ax.name != "3d":
-        notes += _path_notes(surface)
-    note(ax, notes)
 
 
-def _points_in_box(ax, points, scale):
+def _bare(panels):
+    """Leaves nothing but surfaces, as large as there is room for."""
+    for panel in panels:
+        panel.set_axis_off()
+        low, high = panel.get_zlim()
+        panel.set_zlim(high - (high - low) * HEIGHT / (HEIGHT + FLOOR), high)
+        width, depth, _ = panel.get_box_aspect()
+        panel.set_box_aspect((width, depth, 0.75 * width), zoom=1.3)
+
+
+def _within(points, limits, to_axis):
     """The points that lie between the limits of the height axis, in its units."""
     *position, heights = points.T
-    heights = np.log10(heights) if scale == "log" else heights
-    low, high = ax.get_zlim()
-    return np.stack([*position, heights], axis=1)[(low <= heights) & (heights <= high)]
+    is_within = (limits[0] <= heights) & (heights <= limits[1])
+    return np.stack([*position, to_axis(heights)], axis=1)[is_within]
 
 
 def _axis_name(ax, metric, scale, offset=""):

@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from losslandscape.basics.hints import meant
 from losslandscape.basics.internals import flatten_layers
 
 # The most bytes that a derived name adds to the given one: "-trajectory", or what makes
@@ -116,16 +117,19 @@ def check_choice(name, value, choices):
     """Refuses a value that is not among the accepted ones."""
     # An array would be compared entry by entry.
     if getattr(value, "shape", ()) or value not in choices:
-        accepted = ", ".join(map(repr, choices))
-        raise ValueError(f"`{name}` must be one of {accepted}. Received {value!r}.")
+        accepted, likely = ", ".join(map(repr, choices)), meant(value, choices)
+        hint = "" if likely is None else f" Did you mean {likely!r}?"
+        raise ValueError(f"`{name}` must be one of {accepted}. Received {value!r}.{hint}")
 
 
 def check_metric(metric, *, single=False):
     """Refuses anything but the name of a metric or, unless it must be single, several names."""
     names = [metric] if single or isinstance(metric, str) else metric
     if not isinstance(names, (tuple, list)) or not all(isinstance(each, str) for each in names):
+        several = single and isinstance(metric, (tuple, list))
         raise TypeError(
             f"`metric` must be the name of a metric, such as 'accuracy'. Received {metric!r}."
+            + " All that was measured along a line is drawn by `plot_metrics`." * several
         )
     if not names:
         raise ValueError(f"`metric` must name at least one metric. Received {metric!r}.")
@@ -139,15 +143,6 @@ def check_not_data(name, value):
             f"`{name}` cannot be an array. Received {type(value).__name__} of shape "
             f"{tuple(shape)}. The weights of samples are part of the data, as in "
             "`plot_loss(model, (x, y, sample_weight))`."
-        )
-
-
-def check_options(name, options, accepted):
-    """Refuses keyword arguments that a call does not take; `name` is that of the call."""
-    unknown = [each for each in options if each not in accepted]
-    if unknown:
-        raise TypeError(
-            f"`{name}` takes no argument {unknown[0]!r}. Accepted are {', '.join(accepted)}."
         )
 
 
@@ -298,23 +293,23 @@ def import_extra(module, extra):
 
 def warn(message):
     """Warns even where warnings are errors or cannot be shown: raising would lose the values."""
-    stacklevel = _level_of_caller()
+    level = _level_of_caller()
     try:
-        warnings.warn(message, stacklevel=stacklevel)
+        warnings.warn(message, stacklevel=level)
     except UserWarning:
         # Where they can be printed, at least.
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("always")
-            warnings.warn(message, stacklevel=stacklevel)
+            warnings.warn(message, stacklevel=level)
     except Exception:
         # Standard error is closed.
         return
 
 
 def _level_of_caller():
-    """How many frames above `warn` the first one outside of this library is."""
+    """How many calls up from `warn` the code is that called this library."""
     frame, level = sys._getframe(1), 1
-    inside = (__name__.partition(".")[0], "contextlib")
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+    inner = __name__.partition(".")[0], "contextlib"
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
         frame, level = frame.f_back, level + 1
     return level

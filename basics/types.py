@@ -32,6 +32,8 @@ Extent: TypeAlias = Pair | tuple[Pair, Pair]
 
 PlotType: TypeAlias = Literal["levels", "3d"]
 Scale: TypeAlias = Literal["linear", "log"]
+# Of a plane, whose contours may hide what lies between them.
+ContourScale: TypeAlias = Literal["auto", "linear", "log"]
 Statistics: TypeAlias = Literal["interpolate", "estimate"]
 # Of a barrier between two models.
 Definition: TypeAlias = Literal["chord", "mean"]

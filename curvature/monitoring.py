@@ -21,10 +21,10 @@ from losslandscape.basics.checks import (
     check_list,
     check_number,
     check_numbers,
-    check_options,
     import_extra,
     warn,
 )
+from losslandscape.basics.hints import check_options
 from losslandscape.basics.internals import schedule_of
 from losslandscape.basics.types import Data
 from losslandscape.curvature.hessian import meters

@@ -21,6 +21,7 @@ from losslandscape.basics.checks import (
     check_path,
     import_extra,
 )
+from losslandscape.basics.types import Display, FilePath, Scale
 from losslandscape.drawing.layout import finite_limits, round_levels, short_names
 from losslandscape.drawing.shown import (
     SCALES,
@@ -38,7 +39,7 @@ from losslandscape.values.files import (
     replacing,
     stand_in,
 )
-from losslandscape.values.surfaces import LossLine, LossSurface, value_of
+from losslandscape.values.surfaces import LossLine, LossSurface, Surface, value_of
 
 PARTS = ("train", "test")
 # Without these, a phone shows the page too small, and other screens show a scroll bar.
@@ -54,7 +55,13 @@ NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]|\A\
 XML_ENTITIES = {'"': "&quot;", "\t": "&#9;", "\n": "&#10;", "\r": "&#13;"}
 
 
-def write_reference(path, train=None, test=None, *, metric="loss"):
+def write_reference(
+    path: FilePath,
+    train: LossLine | LossSurface | Display | None = None,
+    test: LossLine | LossSurface | Display | None = None,
+    *,
+    metric: str = "loss",
+) -> None:
     """Writes lines or surfaces as the paper's reference implementation does.
 
     As in its files, the loss is the one without weight penalties (where that was
@@ -110,7 +117,7 @@ def write_reference(path, train=None, test=None, *, metric="loss"):
                 file[f"{name}_acc"] = _array_of(part, "accuracy", factor=100)
 
 
-def read_reference(path):
+def read_reference(path: FilePath) -> dict[str, LossLine | LossSurface]:
     """Reads lines or surfaces computed by the paper's reference implementation.
 
     Args:
@@ -136,7 +143,14 @@ def read_reference(path):
     raise ValueError(f"`path` must be {expected}. Received {str(path)!r}, which has {present}.")
 
 
-def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
+def write_mesh(
+    surface: Surface,
+    path: FilePath,
+    *,
+    metric: str = "loss",
+    scale: Scale = "linear",
+    height: float = 0.5,
+) -> None:
     """Writes a surface as a mesh for ParaView.
 
     Its points carry all metrics, to color it by. Cells with a corner that is not
@@ -195,7 +209,7 @@ def write_mesh(surface, path, *, metric="loss", scale="linear", height=0.5):
     replace_file(path, writer.GetOutputString().encode())
 
 
-def write_html(surface, path, *, title=None):
+def write_html(surface: Surface, path: FilePath, *, title: str | None = None) -> None:
     """Writes a web page with a surface to rotate, which works in any browser, offline.
 
     A menu selects the metric and the scale; hovering shows the values. The

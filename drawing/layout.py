@@ -13,6 +13,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection, PolyCollection
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox, offset_copy
 
 from losslandscape.basics.checks import check_pair
@@ -36,6 +37,14 @@ LONGEST_LEGEND = 6
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "0.5")
 LINE_STYLES = ("-", "--", "-.", ":")
 ROUND_STEPS = [1, 2, 2.5, 5, 10]
+# Of a decade, from dense to sparse.
+ROUND_PARTS = (
+    (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8),
+    (1, 1.5, 2, 3, 5, 7),
+    (1, 2, 5),
+    (1, 3),
+    (1,),
+)
 # From tick names of more characters, what they share is taken out.
 LONGEST_NAME = 6
 # Characters on a line of the name of a heat map's row, and the fonts of the numbers in it.
@@ -45,6 +54,7 @@ CELL_FONTS = ("small", "x-small", "xx-small")
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 # The largest part of the caller's axes that a color bar takes.
 MOST_TAKEN = 0.6
+FAINT_GRID = {"grid.color": "#80808066", "grid.linewidth": 0.5}
 # The width of a letter, relative to its font size.
 LETTER = 0.65
 # Unicode and special characters that LaTeX does not take as they are.
@@ -64,6 +74,23 @@ TEX = str.maketrans(
         **{character: f"\\{character}" for character in "_%#&${}"},
     }
 )
+
+
+class Settled(ConstrainedLayoutEngine):
+    """Matplotlib's constrained layout, but whole in the first file.
+
+    Axes of a given aspect become smaller than their place, and what stands beside them moves with
+    them: margins that were right before the layout are not right after it.
+    """
+
+    def execute(self, fig):
+        """Lays out a figure until nothing moves any more."""
+        for _ in range(4):
+            before = [ax.get_position(original=True).bounds for ax in fig.axes]
+            super().execute(fig)
+            after = [ax.get_position(original=True).bounds for ax in fig.axes]
+            if np.allclose(before, after, rtol=0, atol=3e-3):
+                return
 
 
 def check_axes(axes, projection="flat"):
@@ -125,14 +152,14 @@ def finite_limits(values):
     return np.array([low, high])
 
 
-def round_levels(values, scale, number=11):
+def round_levels(values, scale, number=20):
     """Returns at most `number` round values inside the limits, in equal ratios on a log scale."""
     low, high = finite_limits(values)
     if scale == "linear" or high < 5 * low:
         levels = ticker.MaxNLocator(number, steps=ROUND_STEPS).tick_values(low, high)
         return levels[(levels >= low) & (levels <= high)]
     decades = 10.0 ** np.arange(np.floor(np.log10(low)), np.floor(np.log10(high)) + 1)
-    for parts in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+    for parts in ROUND_PARTS:
         levels = np.outer(decades, parts).ravel()
         levels = levels[(levels >= low) & (levels <= high)]
         if len(levels) <= number:
@@ -207,8 +234,8 @@ def plane_ticks(ax, sides):
         sides: How long both sides are drawn, the longer one as 1.
     """
     if ax.name == "3d":
-        # Seen from a corner, names have less room, and more letters would touch.
-        numbers = np.where(sides < 0.4, 1, 2)
+        # Seen from a corner, names have less room.
+        numbers = np.where(sides < 0.4, 2, 4)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     else:
@@ -216,7 +243,9 @@ def plane_ticks(ax, sides):
         room = width / (4.5 * mpl.rcParams["font.size"])
         numbers = np.maximum(np.round(min(5, room) * sides), 2)
     for axis, number in zip((ax.xaxis, ax.yaxis), numbers, strict=True):
-        axis.set_major_locator(ticker.MaxNLocator(int(number), steps=ROUND_STEPS))
+        # In space the ends of both axes meet, and their names would touch.
+        prune = "both" if ax.name == "3d" else None
+        axis.set_major_locator(ticker.MaxNLocator(int(number), steps=ROUND_STEPS, prune=prune))
 
 
 def plain(text):
@@ -315,13 +344,31 @@ def number_cells(ax, numbers, cells):
         ax.text(column, row, name, ha="center", va="center", **style)
 
 
+def named_some(names, most):
+    """Returns which names to write where there is room for `most` of them: every second, say.
+
+    Args:
+        names: List of strings, the names of values in equal steps or ratios.
+        most: Integer, how many fit.
+
+    Returns:
+        A slice of them: of those that are as far apart, the roundest.
+    """
+    every = -(-len(names) // most)
+    digits = [len(name.partition("e")[0].replace(".", "").strip("-0")) for name in names]
+    return min(
+        (slice(start, None, every) for start in range(every)),
+        key=lambda part: sum(digits[part]) / len(digits[part]),
+    )
+
+
 def note(ax, lines):
-    """Writes notes above some axes, each on a line of its own."""
+    """Writes notes above some axes, each on a line of its own; returns their height in points."""
     if not lines:
-        return
+        return 0
     size = FontProperties(size="x-small").get_size_in_points()
-    # A color bar beside the axes adds to the place there is, and sentences have narrow letters.
-    letters = _letters(ax, 1.25 / 0.85 * ax.get_window_extent().width, size)
+    # Sentences have narrow letters. What is wider than the axes would make a layout narrow them.
+    letters = _letters(ax, 1.2 * ax.get_window_extent().width, size)
     rows = [
         row
         for line in "\n".join(lines).split("\n")
@@ -336,7 +383,9 @@ def note(ax, lines):
         va="bottom",
         fontsize=size,
     )
-    keep_titles_above(ax, 1.4 * size * len(rows))
+    height = 1.4 * size * len(rows)
+    keep_titles_above(ax, height)
+    return height
 
 
 def write_title(ax, title):
@@ -409,13 +458,15 @@ def label_contours(ax, contours, names):
     Args:
         ax: Matplotlib axes.
         contours: What `ax.contour` returned.
-        names: Dict of the names by level.
+        names: Dict of names by level, of those levels that get one.
     """
     size = _pixels(ax, "x-small")
     frame = ax.get_window_extent().padded(-0.15 * size)
     boxes = _drawn_boxes(ax, size)
     found = []
     for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        if level not in names:
+            continue
         width = LETTER * size * (len(names[level]) + 1)
         for piece in path.to_polygons(ax.transData, closed_only=False):
             place = _free_place(piece, (width, size), frame, boxes)
@@ -425,7 +476,13 @@ def label_contours(ax, contours, names):
     if found:
         points = ax.transData.inverted().transform(np.array(found) / 2)
         ax.clabel(
-            contours, manual=points, fmt=names, fontsize="x-small", colors="0.15", inline_spacing=2
+            contours,
+            list(names),
+            manual=points,
+            fmt=names,
+            fontsize="x-small",
+            colors="0.15",
+            inline_spacing=2,
         )
 
 
@@ -441,11 +498,14 @@ def legend_above(ax, handles):
         drawn = ax.legend(handles=handles, ncols=columns, **style, **place)
         if columns == 1:
             break
+        # A layout would make room for a legend that is too wide.
+        drawn.set_in_layout(False)
         # A layout moves the axes only now.
         ax.get_figure(root=True).draw_without_rendering()
         ends = [_end_beside(each) for each in twins]
         if drawn.get_window_extent().x1 <= min(max(ends), figure.bbox.x1):
             break
+    drawn.set_in_layout(True)
     for text in drawn.get_texts():
         take_literally(text)
     keep_titles_above(ax, _height_above(ax, drawn))
@@ -457,31 +517,28 @@ def _end_beside(ax):
     return max(box.x1 for box in [ax.bbox, *filter(None, boxes)])
 
 
-def legend(ax, title=None):
-    """Writes a legend of the labeled curves, where no curve is."""
+def legend(ax):
+    """Writes a legend of the labeled curves where no curve is; above the axes if there is no place.
+
+    The curves keep the whole height of the axes. Many names stand beside them.
+    """
     handles, labels = ax.get_legend_handles_labels()
-    small = {"fontsize": "small", "title_fontsize": "small", "frameon": False}
-    title = title and plain(title)
-    if len(handles) > LONGEST_LEGEND:
-        place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-    else:
-        place = {"loc": LEGEND_PLACES[0]}
-    drawn = ax.legend(handles, labels, title=title, **place, **small)
+    is_long = len(handles) > LONGEST_LEGEND
+    place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if is_long else {}
+    drawn = ax.legend(handles, labels, fontsize="small", frameon=False, **place)
     for text in drawn.get_texts():
         take_literally(text)
-    if len(handles) <= LONGEST_LEGEND:
-        _keep_clear(ax, drawn)
+    if not is_long and not _has_place(ax, drawn):
+        legend_above(ax, handles)
 
 
-def _keep_clear(ax, drawn):
-    """Keeps the legend off the curves."""
+def _has_place(ax, drawn):
+    """Puts the legend where no curve is, and whether there is such a place."""
     for place in LEGEND_PLACES:
         drawn.set_loc(place)
         if not _is_over_curves(ax, _roomy(drawn)):
-            return
-    # There is no room: make some above the curves.
-    drawn.set_loc(LEGEND_PLACES[0])
-    _make_room(ax, ax.bbox.y1 - _roomy(drawn).y0)
+            return True
+    return False
 
 
 def _roomy(artist):
@@ -502,19 +559,6 @@ def _is_over_curves(ax, box):
     )
 
 
-def _make_room(ax, height):
-    """Moves the curves down by raising the upper end of the axis, height in pixels."""
-    if not ax.get_autoscaley_on():
-        # The caller has chosen the limits.
-        return
-    transform = ax.yaxis.get_transform()
-    low, high = transform.transform(ax.get_ylim())
-    share = min(height / ax.bbox.height, 0.6)
-    top = transform.inverted().transform(low + (high - low) / (1 - share))
-    # The axis still adapts to what the caller draws later.
-    ax.set_ylim(top=top, auto=None)
-
-
 def _panels(number, projection, figsize):
     width, height = panel_size()
     size = (width * number, height) if figsize is None else figsize
@@ -523,9 +567,11 @@ def _panels(number, projection, figsize):
         figure = plt.figure(figsize=size, layout="none")
         figure.subplots_adjust(0.04, 0.12, 0.8, 0.91, wspace=0.3)
     else:
-        figure = plt.figure(figsize=size, layout="constrained")
+        figure = plt.figure(figsize=size, layout=Settled())
     style = {"projection": "3d"} if projection == "3d" else {}
-    return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
+    # Axes in space have a grid in any style, which must not stand out from a surface.
+    with mpl.rc_context(FAINT_GRID if projection == "3d" else {}):
+        return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
 
 
 def _drawn_boxes(ax, size):

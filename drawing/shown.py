@@ -5,16 +5,23 @@ from functools import partial
 import numpy as np
 from matplotlib import tri
 
-from losslandscape.basics.checks import check_choice, check_metric
+from losslandscape.basics.checks import check_choice, check_metric, import_extra
 
 SCALES = ("linear", "log")
+# Of contours, which would leave out a basin in equal steps of a loss that spans this ratio.
+CONTOUR_SCALES = ("auto", *SCALES)
+WIDE_RATIO = 20
+# Drawings follow splines where these, through half of the points that were measured, but at least
+# this many per axis, predict the others within a part of a step.
+COARSEST, PREDICTED = 4, 0.5
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
 
 
 def value_label(metric, scale="linear"):
     """The name of a metric's axis."""
-    name = metric.replace("_", " ")
+    # "Data loss" would sound as if data were lost.
+    name = "loss without penalty" if metric == "data_loss" else metric.replace("_", " ")
     return f"{name} (log scale)" if scale == "log" else name
 
 
@@ -26,6 +33,64 @@ def drawable_values(value, metric, scale):
     return on_scale(_filled(value, value.values[metric]), scale)
 
 
+def contour_scale(surfaces, metric, scale, levels=None):
+    """Returns the scale of contours: if none is chosen, a log scale where that shows the basin."""
+    check_choice("scale", scale, CONTOUR_SCALES)
+    if scale != "auto":
+        return scale
+    values = np.concatenate(
+        [np.ravel(drawable_values(each, metric, "linear")) for each in surfaces]
+    )
+    values = values[np.isfinite(values)]
+    is_chosen = levels is not None and np.ndim(levels)
+    if is_chosen or not values.size or values.min() <= 0:
+        return "linear"
+    # Levels in equal ratios are dense at the low end, so the models must lie there.
+    is_low = all(each.center[metric] < values.mean() for each in surfaces)
+    return "log" if is_low and values.max() >= WIDE_RATIO * values.min() else "linear"
+
+
+def between_points(surface, heights, step, number, limits=(-np.inf, np.inf)):
+    """Returns a finer grid by splines through all points, if these tell what is between them.
+
+    Args:
+        surface: A `LossSurface`.
+        heights: Array of shape `(m, n)`, in units of the scale; NaN where there is a hole.
+        step: The distance of two contours.
+        number: About how many points per axis the finer grid has.
+        limits: Lowest and highest height that is drawn. Defaults to all.
+
+    Returns:
+        Alphas, betas and heights; `None` where splines would show what was not measured.
+    """
+    betas, alphas = axes = surface.betas, surface.alphas
+    factors = [(number - 1) // (len(axis) - 1) for axis in axes]
+    coarse = [np.union1d(np.arange(0, len(axis), 2), len(axis) - 1) for axis in axes]
+    is_whole = np.isfinite(heights).all() and not surface.missing.any()
+    if not is_whole or max(factors) < 2 or min(map(len, coarse)) < COARSEST:
+        return None
+    try:
+        spline = import_extra("scipy.interpolate", "analysis").RectBivariateSpline
+    except ImportError:
+        return None
+    # Splines of what spans decades would swing; those of the logarithms do not.
+    is_wide = 0 < WIDE_RATIO * heights.min() < heights.max()
+    to_spline, from_spline = (np.log, np.exp) if is_wide else (np.asarray, np.asarray)
+    splined = to_spline(heights)
+    trial = spline(betas[coarse[0]], alphas[coarse[1]], splined[np.ix_(*coarse)])
+    is_drawn = (limits[0] <= heights) & (heights <= limits[1])
+    errors = np.abs(from_spline(trial(betas, alphas)) - heights)[is_drawn]
+    if errors.max(initial=0) > PREDICTED * step:
+        return None
+    fine_betas, fine_alphas = (
+        np.interp(np.arange(factor * (len(axis) - 1) + 1) / factor, np.arange(len(axis)), axis)
+        for factor, axis in zip(np.maximum(factors, 1), axes, strict=True)
+    )
+    between = from_spline(spline(betas, alphas, splined)(fine_betas, fine_alphas))
+    # Nothing is lower or higher than what was measured.
+    return fine_alphas, fine_betas, between.clip(heights.min(), heights.max())
+
+
 def on_scale(values, scale):
     """Values with NaN where a scale has no place for them."""
     values = np.asarray(values, dtype=float)
@@ -33,7 +98,22 @@ def on_scale(values, scale):
 
 
 def point_notes(measured, values, scale):
-    """What a drawing does not show: points not measured yet, and those that cannot be drawn."""
+    """What a drawing does not show: points that were not measured, and those it cannot show."""
+    return interpolation_notes(measured) + gap_notes(measured, values, scale)
+
+
+def interpolation_notes(measured):
+    """How many points of all surfaces or lines together were interpolated."""
+    number = sum(value.interpolated.size for value in measured)
+    interpolated = sum(np.count_nonzero(value.interpolated) for value in measured)
+    if not interpolated:
+        return []
+    accuracy = max(value.metadata.get("accuracy", 0) for value in measured)
+    return [f"{interpolated} of {number} points interpolated, within {accuracy:.2g}"]
+
+
+def gap_notes(measured, values, scale):
+    """Where nothing was measured yet, and how many points the scale has no place for."""
     are_holes = [
         np.isnan(array) & ~value.missing for value, array in zip(measured, values, strict=True)
     ]
@@ -43,10 +123,6 @@ def point_notes(measured, values, scale):
     notes = []
     if missing:
         notes.append(f"preview: {number - missing} of {number} points")
-    interpolated = sum(np.count_nonzero(value.interpolated) for value in measured)
-    if interpolated:
-        accuracy = max(value.metadata.get("accuracy", 0) for value in measured)
-        notes.append(f"{interpolated} of {number} points interpolated, within {accuracy:.2g}")
     if holes:
         reason = "not finite" if scale == "linear" else "not finite or ≤ 0"
         holes = "nothing drawn: all points" if holes == number else f"{holes} of {number} points"

@@ -49,7 +49,6 @@ def main(arguments=None):
         path=folder / "directions.png",
     )
     plot_loss_3D(model, ("levels", "3d"), x_test, y_test, path=folder / "landscape.png")
-    plot_loss_3D(model, "levels", x_test, y_test, number_of_points=5, path=folder / "coarse.png")
     plot_loss_3D(model, "levels", x_test, y_test, metric="accuracy", path=folder / "accuracy.png")
     print(f"The figures are in {folder}")
 

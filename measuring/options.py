@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Literal, TypedDict
 
-from losslandscape.basics.checks import check_options
 from losslandscape.basics.claims import claiming
+from losslandscape.basics.hints import hinted
 from losslandscape.basics.types import (
     Call,
     Directions,
@@ -131,12 +131,11 @@ def evaluating(**defaults: Any) -> Callable[[Call], Call]:
 
         @functools.wraps(function)
         def call(*args, **options):
-            check_options(function.__name__, options, signature.parameters)
             return claimed(*args, **(complete | options))
 
         call.__signature__ = signature
         call.__doc__ = _written_out(function)
-        return call
+        return hinted()(call)
 
     return decorate
 

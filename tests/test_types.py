@@ -8,8 +8,6 @@ import pytest
 from modules import FOLDERS, MODULES, public_names
 
 PUBLIC = [each for name, each in public_names().items() if name[0] != "_"]
-UNTYPED = ("losslandscape.plotting", "losslandscape.drawing.export")
-PUBLIC = [each for each in PUBLIC if each.__module__ not in UNTYPED]
 
 
 @pytest.mark.parametrize("public", PUBLIC, ids=lambda each: each.__name__)

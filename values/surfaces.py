@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from losslandscape.basics.checks import check_integer, check_metric, check_number
+from losslandscape.basics.checks import check_integer, check_metric, check_number, expanded
 from losslandscape.basics.types import Array, Display, FilePath
 from losslandscape.values.files import read_value, write_value
 from losslandscape.values.tables import to_dataset, to_frame
@@ -35,6 +35,21 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __version__ = "0.1.0"
+
+# Suffixes under which nobody would look for an HDF5 file.
+OTHER_FILES = (
+    ".npz",
+    ".npy",
+    ".csv",
+    ".json",
+    ".pkl",
+    ".mat",
+    ".nc",
+    ".png",
+    ".pdf",
+    ".svg",
+    ".html",
+)
 
 
 class Saved:
@@ -51,12 +66,15 @@ class Saved:
             path: Where to write; an existing file is replaced atomically.
 
         Raises:
-            ValueError: If `path` is not a file that can be written.
+            ValueError: If `path` is not a file that can be written, or ends as files of another
+                kind do, such as .npz.
 
         Example:
 
         >>> display.surface.save("resnet56.h5")
         """
+        if expanded("path", path).suffix in OTHER_FILES:
+            raise ValueError(f"`path` must end in .h5. Received {str(path)!r}.")
         write_value(path, self, __version__)
 
     @classmethod

@@ -43,6 +43,8 @@ METRICS = ["loss"], {"loss": 1}, [], None, 3, np.ones(2), "auc"
 LABELS = 3, {"a": "b"}, ["a", "b", "c", "d"]
 PAIRS = 3, "ab", (1,), (1, 2, 3), ("a", "b"), (np.nan, 1), (1, np.inf), (1j, 2)
 LIMITS = 3, "a", (2, 1), (0, np.nan), ("a", "b"), [[1], [2, 3]], None
+# A number of contours.
+LEVELS = (1, True, *LIMITS[1:-1])
 COLORMAPS = 3, "no such colors", ["red"]
 STYLE = {"metric": METRICS, "figsize": (*PAIRS, (0, 0)), "scale": ("symlog", ["log"], np.ones(2))}
 
@@ -52,7 +54,7 @@ ON_VALUES = {
     "plot_metrics": ({"lines": LINE}, {"lines": ([],), "labels": LABELS}),
     "plot_levels": (
         {"surfaces": SURFACE},
-        STYLE | {"surfaces": ([],), "levels": LIMITS[:-1], "cmap": COLORMAPS, "labels": LABELS},
+        STYLE | {"surfaces": ([],), "levels": LEVELS, "cmap": COLORMAPS, "labels": LABELS},
     ),
     "plot_surface": (
         {"surfaces": SURFACE},
@@ -60,10 +62,10 @@ ON_VALUES = {
     ),
     "plot_path": ({"trajectory": TRAJECTORY}, STYLE | {"trajectory": ([],), "cmap": COLORMAPS}),
     "plot_path_fidelity": ({"trajectory": TRAJECTORY}, STYLE),
-    "plot_curve": ({"surface": PLANE}, STYLE | {"levels": LIMITS[:-1], "cmap": COLORMAPS}),
+    "plot_curve": ({"surface": PLANE}, STYLE | {"levels": LEVELS, "cmap": COLORMAPS}),
     "animate_path": ({"trajectory": TRAJECTORY, "path": "a.gif"}, {"fps": SIZES, "path": (3,)}),
     "plot_barriers": ({"barriers": BARRIERS}, {"labels": LABELS, "cmap": COLORMAPS}),
-    "plot_convexity": ({"surface": CONVEXITY}, {"cmap": COLORMAPS, "figsize": PAIRS}),
+    "plot_convexity": ({"surfaces": CONVEXITY}, {"cmap": COLORMAPS, "figsize": PAIRS}),
     "plot_persistence": ({"surface": SURFACE}, {"metric": METRICS, "figsize": PAIRS}),
     "plot_spectrum": (
         {"spectrum": SPECTRUM},
@@ -136,7 +138,7 @@ ON_MODELS = {
     "plot_loss": GRID | {"dataset_labels": (3, {"a": 1}), "ax": (3, [], [None])},
     "plot_loss_3D": GRID
     | {"dataset_labels": (3, {"a": 1}), "ax": (3, [], [None], {"levels": []}, {"3d": 3})}
-    | {"levels": LIMITS[:-1], "cmap": COLORMAPS, "figsize": PAIRS, "path": (3, "~nosuchuser/a")},
+    | {"levels": LEVELS, "cmap": COLORMAPS, "figsize": PAIRS, "path": (3, "~nosuchuser/a")},
     "evaluate_line": GRID | {"number_of_directions": (0, "a", 1.5)},
     "evaluate_surface": GRID | {"x": (None,)},
     "evaluate_convexity": OF_MODEL

@@ -91,7 +91,7 @@ def test_mistakes_are_found_before_anything_is_measured(models, data, tmp_path, 
         ({"a": first, "b": third}, {"metric": "accuracy"}, "`metric` must be one of 'loss'"),
         (pair, {"extent": (0, 1)}, "on both sides of 0"),
         (pair, {"extent": "auto"}, "`extent` must be"),
-        (pair, {"directions": []}, "`compare` takes no argument 'directions'"),
+        (pair, {"directions": []}, "compare\\(\\) has no `directions`"),
         (pair, {"number_of_points": (3, 3), "number_of_directions": 2}, "is for lines"),
     ):
         with pytest.raises((TypeError, ValueError, OSError), match=message):
