@@ -116,6 +116,7 @@ from losslandscape.drawing.space import (
     draw_floor,
     fit,
     frame,
+    is_covered,
 )
 from losslandscape.values.comparisons import Comparison
 from losslandscape.values.files import replace_file
@@ -146,6 +147,8 @@ CURVE_STYLE = {"color": "black", "linewidth": 1.5, "path_effects": halo()}
 CHORD_STYLE = {"color": "black", "linewidth": 1, "linestyle": "--", "path_effects": halo()}
 MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
 MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
+# Of a point behind a part of the surface.
+COVERED_COLORS = {"facecolors": "none", "edgecolors": "tab:red"}
 # Up to this many points are shown one by one: between them, nothing was measured.
 FEW_POINTS = 21
 # Up to this many rows of a heat map have room for their names and numbers.
@@ -155,7 +158,7 @@ FACES, CONTOURED = 61, 101
 # Of a film of a surface that turns.
 FRAMES = 90
 # The least height of a plane that is wider than high, as a part of its width.
-LOWEST_PLANE = 0.4
+LOWEST_PLANE = 0.5
 # From the highest ratio of eigenvalues down to this part of it, colors tell them apart.
 MOST_RATIO = 1e4
 # The share of the values between the contours of a log scale, which shows the basin; the color of
@@ -470,7 +473,7 @@ def plot_surface(
     falls on it. Where splines through every second point predict the others, the
     surface follows splines, and a note says so. Contours are on the floor of the box.
     The model's own point is marked above the origin, and other models where they lie
-    on the surface.
+    on the surface; hollow where a part of it is in front.
     Several surfaces are drawn side by side with the same height axis and colors.
     Points that are not finite, or not positive on a log scale, are holes, and a
     note counts them; those that a checkpoint has not measured yet are
@@ -494,7 +497,7 @@ def plot_surface(
             `"viridis"`.
         view: Elevation and azimuth to look from, in degrees, the same for all
             surfaces. `None` (the default) looks where nothing hides the lowest
-            point, from at most 65 degrees.
+            point, from at most 52 degrees.
         axes: Whether to draw axes, notes, contours and a color bar. Without them, as in
             the paper's first figure, only the surface is left. Defaults to `True`.
         figsize: As in `plot_line`.
@@ -538,8 +541,13 @@ def plot_surface(
         draw_faces(panel, grid, mapped)
         if axes:
             draw_floor(panel, grid, to_axis(levels), mapped)
-        points = model_points(surface, each, metric, scale)
-        _mark(panel, _within(points, limits, to_axis), depthshade=False, **MODEL_COLORS)
+        points = _within(model_points(surface, each, metric, scale), limits, to_axis)
+        for point in points:
+            starts, spans = zip(*((axis[0], np.ptp(axis)) for axis in surface.axes), strict=True)
+            position = (point[:2] - starts) / spans
+            place = (to_axis(each), (low, high), sides_of(surface), position, view)
+            style = COVERED_COLORS if is_covered(*place) else MODEL_COLORS
+            _mark(panel, [point], depthshade=False, **style)
     if not axes:
         _bare(panels)
         return panels if _is_list(surfaces) else panels[0]
@@ -1292,9 +1300,9 @@ def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     if any(np.isfinite(heights).any() for heights in values):
         side, height = sides_of(drawn[-1])
         bar = color_bar(axes[-1], filled, side)
-        bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
+        bar.set_label(_axis_name(axes[-1], metric, scale, offset, height), parse_math=False)
         bar.add_lines(contours[-1])
-        part = named_some(names, max(2, round(12 * height)))
+        part = named_some(names, max(2, round(12 * height**1.3)))
         bar.set_ticks(levels[part], labels=names[part])
         bar.ax.minorticks_off()
         named = dict(zip(levels[part], names[part], strict=True))
@@ -1336,6 +1344,9 @@ def _splines(drawn, are_smooth, what="lines"):
 def _note_planes(axes, drawn, values, scale, notes=()):
     """Writes what the drawings do not show: above each its own, above the first what all share."""
     shared, heights = interpolation_notes(drawn) + list(notes), []
+    if shared and len(drawn) > 1:
+        # There is little room above one of several panels.
+        shared = ["partly interpolated"]
     for ax, surface, each in zip(axes, drawn, values, strict=True):
         own = gap_notes([surface], [each], scale)
         if ax.name != "3d":
@@ -1404,9 +1415,11 @@ def _draw_measure(ax, curvature, name, scale):
     ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
     _label_values(ax, MEASURE_NAMES.get(name, name), scale)
     if len(ax.lines) > 1:
-        # Where training begins the loss is flat, so there is room below the limit.
-        first = np.flatnonzero(np.isfinite(curvature.thresholds))[0]
-        name_point(ax, "limit of stability", (times[first], curvature.thresholds[first]))
+        # At the end from which the curve is farther away.
+        ends = np.flatnonzero(np.isfinite(curvature.thresholds))[[0, -1]]
+        distances = np.nan_to_num(np.abs(values - curvature.thresholds)[ends])
+        end = ends[distances.argmax()]
+        name_point(ax, "limit of stability", (times[end], curvature.thresholds[end]))
 
 
 def _draw_runs(ax, trajectory):
@@ -1448,8 +1461,8 @@ def _path_notes(surface):
     if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
         return []
     first, second = surface.metadata["random_walk"]
-    relation = "" if exceeds_random_walk(surface) else ", no less than this path"
-    return [f"a random walk would have {first:.1%} and {second:.1%} along its axes{relation}"]
+    relation = "" if exceeds_random_walk(surface) else ", no less than here"
+    return [f"for comparison, a random walk: {first:.1%} and {second:.1%}{relation}"]
 
 
 def _mark(ax, points, **style):
@@ -1503,10 +1516,11 @@ def _dress_plane(ax, surface):
         # In space Matplotlib leaves no room for long names.
         ax.set(xlabel=plain("α"), ylabel=plain("β"))
     else:
-        for axis, name in zip("xy", surface.axis_names, strict=True):
-            length = letters_along(ax, axis)
-            fitting = name if len(name) <= length else re.sub(LONG_COMPONENT, r"PC \1", name)
-            ax.set(**{f"{axis}label": wrapped(fitting, length)})
+        lengths, names = [letters_along(ax, axis) for axis in "xy"], surface.axis_names
+        if any(len(name) > length for name, length in zip(names, lengths, strict=True)):
+            names = [re.sub(LONG_COMPONENT, r"PC \1", name) for name in names]
+        for axis, name, length in zip("xy", names, lengths, strict=True):
+            ax.set(**{f"{axis}label": wrapped(name, length)})
         ax.set_aspect("auto" if is_strip(surface) else "equal")
         # The caller's grid would lie over the contours.
         ax.grid(visible=False)
@@ -1530,11 +1544,14 @@ def _within(points, limits, to_axis):
     return np.stack([*position, to_axis(heights)], axis=1)[is_within]
 
 
-def _axis_name(ax, metric, scale, offset=""):
-    """The name of a metric's axis, less what its ticks leave out."""
+def _axis_name(ax, metric, scale, offset="", height=1.0):
+    """The name of a metric's axis, less what its ticks leave out; `height` is its part of `ax`."""
     rest = f" + {offset[1:]}" if offset.startswith("-") else f" − {offset}" * bool(offset)
     name = value_label(metric) + rest
-    return wrapped(f"{name} (log scale)" if scale == "log" else name, letters_along(ax, "y"))
+    length, kind = int(height * letters_along(ax, "y")), " (log scale)" * (scale == "log")
+    if len(name + kind) <= length:
+        return plain(name + kind)
+    return "\n".join([wrapped(name, length), *filter(None, [kind.strip()])])
 
 
 def _label_values(ax, metric, scale):

@@ -12,8 +12,8 @@ SCALES = ("linear", "log")
 CONTOUR_SCALES = ("auto", *SCALES)
 WIDE_RATIO = 20
 # Drawings follow splines where these, through half of the points that were measured, but at least
-# this many per axis, predict the others within a part of a step.
-COARSEST, PREDICTED = 4, 0.5
+# this many per axis, predict the others within a part of a step. Finer grids look smooth already.
+COARSEST, PREDICTED, FINEST = 4, 0.5, 80
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
 
@@ -64,10 +64,10 @@ def between_points(surface, heights, step, number, limits=(-np.inf, np.inf)):
         Alphas, betas and heights; `None` where splines would show what was not measured.
     """
     betas, alphas = axes = surface.betas, surface.alphas
-    factors = [(number - 1) // (len(axis) - 1) for axis in axes]
+    factors = [max(2, (number - 1) // (len(axis) - 1)) for axis in axes]
     coarse = [np.union1d(np.arange(0, len(axis), 2), len(axis) - 1) for axis in axes]
     is_whole = np.isfinite(heights).all() and not surface.missing.any()
-    if not is_whole or max(factors) < 2 or min(map(len, coarse)) < COARSEST:
+    if not is_whole or max(map(len, axes)) > FINEST or min(map(len, coarse)) < COARSEST:
         return None
     try:
         spline = import_extra("scipy.interpolate", "analysis").RectBivariateSpline
@@ -84,7 +84,7 @@ def between_points(surface, heights, step, number, limits=(-np.inf, np.inf)):
         return None
     fine_betas, fine_alphas = (
         np.interp(np.arange(factor * (len(axis) - 1) + 1) / factor, np.arange(len(axis)), axis)
-        for factor, axis in zip(np.maximum(factors, 1), axes, strict=True)
+        for factor, axis in zip(factors, axes, strict=True)
     )
     between = from_spline(spline(betas, alphas, splined)(fine_betas, fine_alphas))
     # Nothing is lower or higher than what was measured.

@@ -14,7 +14,7 @@ FINE = 41
 # Where to look from, in degrees: the first is Matplotlib's own, and wins where all are as good.
 # From all of them the height axis is at the right, where the color bar is.
 AZIMUTHS = (-60, -30, 120, 150)
-LOWEST, HIGHEST = 28, 65
+LOWEST, HIGHEST = 28, 52
 # Degrees above the angle from which the lowest point just comes into sight.
 CLEARANCE = 8
 # How far out a line of sight is followed, and in how many steps.
@@ -149,9 +149,28 @@ def best_view(heights, limits, sides):
     return max(views, key=lambda pair: pair[0])[1]
 
 
-def _elevation_needed(heights, side, azimuth):
-    """The angle from which the lowest point just comes into sight."""
-    row, column = np.unravel_index(np.nanargmin(heights), heights.shape)
+def is_covered(heights, limits, sides, position, view):
+    """Whether a part of the surface is between a point on it and the viewer.
+
+    Args:
+        heights: Array of shape `(m, n)`, in units of the height axis.
+        limits: Lowest and highest value that is drawn.
+        sides: As in `frame`.
+        position: Where the point is along both axes, each from 0 to 1.
+        view: Elevation and azimuth in degrees.
+    """
+    is_drawn = (limits[0] <= heights) & (heights <= limits[1])
+    scaled = HEIGHT * (heights - limits[0]) / (limits[1] - limits[0])
+    size = np.array(heights.shape[::-1]) - 1
+    column, row = np.rint(position * size).astype(int)
+    heights = np.where(is_drawn, scaled, np.nan)
+    return _elevation_needed(heights, WIDTH * sides, view[1], (row, column)) > view[0]
+
+
+def _elevation_needed(heights, side, azimuth, point=None):
+    """The angle from which a point, by default the lowest, just comes into sight."""
+    lowest = np.unravel_index(np.nanargmin(heights), heights.shape)
+    row, column = lowest if point is None else point
     lengths = WIDTH * STEPS
     toward = np.deg2rad(azimuth)
     size = np.array(heights.shape[::-1]) - 1

@@ -1,4 +1,4 @@
-"""Gradient descent becomes as sharp as its learning rate allows, and stays there."""
+"""Gradient descent becomes about as sharp as its learning rate allows."""
 
 import tempfile
 
