@@ -49,6 +49,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_path",
     "plot_path_fidelity",
     "animate_path",
+    "animate_surface",
     "plot_barriers",
     "plot_curve",
     # Directions
@@ -177,6 +178,7 @@ from losslandscape.plotting import (
     CONTOUR_SCALES,
     SCALES,
     animate_path,
+    animate_surface,
     check_backend,
     check_format,
     check_style,
@@ -541,8 +543,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         verbose: `"auto"` (the default) or 1 shows a progress bar with the time
             left, 2 one line at the end, 0 nothing.
         **style: Further keyword arguments of `plot_levels` and `plot_surface`, such
-            as `cmap`, `levels`, `limits`, `view` or `figsize`. Each plot type gets
-            those that it takes.
+            as `cmap`, `levels`, `limits`, `view`, `axes` or `figsize`. Each plot type
+            gets those that it takes.
 
     Returns:
         A `LossDisplay` with the surfaces, axes and figures. With several metrics, the

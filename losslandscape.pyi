@@ -517,6 +517,7 @@ def plot_surface(
     limits: _Pair | None = None,
     cmap: str | Colormap = "viridis",
     view: _Pair | None = None,
+    axes: bool = True,
     figsize: _Pair | None = None,
 ) -> Axes: ...
 @overload
@@ -530,6 +531,7 @@ def plot_surface(
     limits: _Pair | None = None,
     cmap: str | Colormap = "viridis",
     view: _Pair | None = None,
+    axes: bool = True,
     figsize: _Pair | None = None,
 ) -> Any: ...
 def plot_metrics(
@@ -562,6 +564,17 @@ def animate_path(
     levels: ArrayLike | None = None,
     cmap: str | Colormap = "viridis",
     fps: float = 10,
+) -> None: ...
+def animate_surface(
+    surface: _Surface,
+    path: _Path,
+    *,
+    metric: str = "loss",
+    scale: _Scale = "linear",
+    limits: _Pair | None = None,
+    cmap: str | Colormap = "viridis",
+    axes: bool = True,
+    fps: float = 20,
 ) -> None: ...
 def plot_barriers(
     barriers: LossBarriers,
@@ -755,12 +768,13 @@ def evaluate_convexity(
     verbose: _Verbose = "auto",
 ) -> LossSurface: ...
 def plot_convexity(
-    surface: _Surface,
-    ax: Axes | None = None,
+    surfaces: LossSurface | LossDisplay | Sequence[LossSurface],
+    ax: Axes | Sequence[Axes] | None = None,
     *,
+    labels: str | Sequence[str] | None = None,
     cmap: str | Colormap = "viridis",
     figsize: _Pair | None = None,
-) -> Axes: ...
+) -> Any: ...
 
 # Basins of a surface
 def persistence(surface: _Surface, metric: str = "loss") -> list[Basin]: ...

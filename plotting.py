@@ -7,6 +7,7 @@ here stay open until they are closed with `plt.close`.
 """
 
 import io
+import re
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -72,7 +73,17 @@ from losslandscape.drawing.shown import (
     sides_of,
     value_label,
 )
-from losslandscape.drawing.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
+from losslandscape.drawing.space import (
+    FLOOR,
+    HEIGHT,
+    bar_beside,
+    best_view,
+    draw_faces,
+    draw_floor,
+    fit,
+    frame,
+    is_covered,
+)
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import exceeds_random_walk, loss_barrier
 from losslandscape.values.surfaces import (
@@ -88,6 +99,8 @@ from losslandscape.values.surfaces import (
 )
 from losslandscape.values.topology import persistence
 
+# What is long in the names of a path's axes.
+LONG_COMPONENT = r"(\d)\w\w principal component"
 MEASURE_NAMES = {"scale_free_eigenvalue": "scale-free largest eigenvalue"}
 LAYER_METRICS = {"trace": "trace", "largest": "largest eigenvalue"}
 PATH_STYLE = {"marker": ".", "color": "black", "linewidth": 1, "markersize": 4}
@@ -96,10 +109,20 @@ CURVE_STYLE = {"color": "black", "linewidth": 1.5, "path_effects": halo()}
 CHORD_STYLE = {"color": "black", "linewidth": 1, "linestyle": "--", "path_effects": halo()}
 MARK_STYLE = {"marker": "o", "linewidths": 1, "s": 32}
 MODEL_COLORS = {"facecolors": "tab:red", "edgecolors": "white"}
+# Of a point behind a part of the surface.
+COVERED_COLORS = {"facecolors": "none", "edgecolors": "tab:red"}
 # Up to this many points are shown one by one: between them, nothing was measured.
 FEW_POINTS = 21
 # Up to this many rows of a heat map have room for their names and numbers.
 MODELS_PER_PANEL = 5
+# Points per axis of the finer grids that surfaces and contours are drawn on.
+FACES, CONTOURED = 61, 101
+# Of a film of a surface that turns.
+FRAMES = 90
+# The least height of a plane that is wider than high, as a part of its width.
+LOWEST_PLANE = 0.5
+# From the highest ratio of eigenvalues down to this part of it, colors tell them apart.
+MOST_RATIO = 1e4
 # The share of the values between the contours of a log scale, which shows the basin; the color of
 # the highest contour goes on beyond it.
 BULK = 0.95
@@ -127,7 +150,7 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
     and the band one standard deviation to both sides (on a log scale, both of
     the logarithm). Points that are not finite, or not positive on a log scale,
     are left out of both, and a note counts them. The legend is put where no
-    curve is; if there is no such place, the axis is extended above the curves.
+    curve is; if there is no such place, above the axes.
     Curves differ in color, safe for color-blind readers, and in line style.
 
     Example:
@@ -177,11 +200,11 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
     ax.set(xlabel=plain(lines[0].axis_names[0]))
     ax.margins(x=0)
     _label_values(ax, metric, scale)
-    note(ax, point_notes(lines, values, scale))
     numbers = sorted({len(curves) for curves in values if len(curves) > 1})
-    title = f"mean ± s.d. of {' or '.join(map(str, numbers))} directions" if numbers else None
-    if title is not None or any(label is not None for label in labels):
-        legend(ax, title)
+    means = [f"mean ± s.d. of {' or '.join(map(str, numbers))} directions"] if numbers else []
+    note(ax, means + point_notes(lines, values, scale))
+    if any(label is not None for label in labels):
+        legend(ax)
     return ax
 
 
@@ -263,13 +286,16 @@ def plot_surface(
     limits=None,
     cmap="viridis",
     view=None,
+    axes=True,
     figsize=None,
 ):
     """Draws surfaces in space.
 
     Each face has the color of its own height, as the color bar has it: no light
-    falls on it, and lines along the axes show the relief. The model's own point
-    is marked above the origin, and other models where they lie on the surface.
+    falls on it. Where splines through every second point predict the others, the
+    surface follows splines, and a note says so. Contours are on the floor of the box.
+    The model's own point is marked above the origin, and other models where they lie
+    on the surface; hollow where a part of it is in front.
     Several surfaces are drawn side by side with the same height axis and colors.
     Points that are not finite, or not positive on a log scale, are holes, and a
     note counts them; those that a checkpoint has not measured yet are
@@ -278,6 +304,7 @@ def plot_surface(
     Example:
 
     >>> ax = plot_surface(LossSurface.load("resnet56.h5"), scale="log", view=(20, 45))
+    >>> ax = plot_surface(surface, limits=(0, 2.5), axes=False)  # the paper's first figure
 
     Args:
         surfaces: A `LossSurface`, or a list of them to compare.
@@ -292,7 +319,9 @@ def plot_surface(
             `"viridis"`.
         view: Elevation and azimuth to look from, in degrees, the same for all
             surfaces. `None` (the default) looks where nothing hides the lowest
-            point, from at most 42 degrees.
+            point, from at most 52 degrees.
+        axes: Whether to draw axes, notes, contours and a color bar. Without them, as in
+            the paper's first figure, only the surface is left. Defaults to `True`.
         figsize: As in `plot_line`.
 
     Returns:
@@ -305,37 +334,55 @@ def plot_surface(
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
     labels = _check_labels(labels, drawn)
-    check_style(scale, limits=limits, cmap=cmap, view=view, figsize=figsize)
+    check_choice("scale", scale, SCALES)
+    check_style(scale, limits=limits, cmap=cmap, view=view, axes=axes, figsize=figsize)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     limits = finite_limits(values) if limits is None else _limits("limits", limits, scale)
     # 3d axes know no log scale, so the logarithm itself is drawn and the ticks are relabeled.
     to_axis = np.log10 if scale == "log" else np.asarray
     low, high = to_axis(limits)
-    levels = round_levels([limits], scale, number=5)
-    names, offset = names_beyond(levels)
-    ticks = {"ticks": to_axis(levels), "labels": names}
+    levels = round_levels([limits], scale)
     mapped = ScalarMappable(colors.Normalize(low, high), colormaps.get_cmap(cmap))
     if view is None:
         view = best_view(list(map(to_axis, values)), (low, high), list(map(sides_of, drawn)))
-    axes = axes_for(ax, len(drawn), "3d", figsize)
-    for panel, surface, each, label in zip(axes, drawn, values, labels, strict=True):
-        frame(panel, surface, (low, high), view)
+    panels = axes_for(ax, len(drawn), "3d", figsize)
+    # The more from above, the closer they are.
+    few = round_levels([limits], scale, number=max(2, round(6 * np.cos(np.deg2rad(view[0])))))
+    names, offset = names_beyond(few)
+    ticks = {"ticks": to_axis(few), "labels": names}
+    are_smooth = []
+    for panel, surface, each, label in zip(panels, drawn, values, labels, strict=True):
+        step = (high - low) / len(levels)
+        fine = between_points(surface, to_axis(each), step, FACES, (low, high))
+        are_smooth.append(fine is not None)
+        grid = fine or (surface.alphas, surface.betas, to_axis(each))
+        frame(panel, surface, sides_of(surface), (low, high), view)
         _dress_plane(panel, surface)
         write_title(panel, label)
-        label_heights(panel, ticks, _axis_name(panel, metric, scale, offset))
-        draw_faces(panel, surface, to_axis(each), mapped)
-        points = _points_in_box(panel, model_points(surface, each, metric, scale), scale)
-        _mark(panel, points, depthshade=False, **MODEL_COLORS)
-    _note_planes(axes, drawn, values, scale)
+        panel.set_zticks(**ticks)
+        draw_faces(panel, grid, mapped)
+        if axes:
+            draw_floor(panel, grid, to_axis(levels), mapped)
+        points = _within(model_points(surface, each, metric, scale), limits, to_axis)
+        for point in points:
+            starts, spans = zip(*((axis[0], np.ptp(axis)) for axis in surface.axes), strict=True)
+            position = (point[:2] - starts) / spans
+            place = (to_axis(each), (low, high), sides_of(surface), position, view)
+            style = COVERED_COLORS if is_covered(*place) else MODEL_COLORS
+            _mark(panel, [point], depthshade=False, **style)
+    if not axes:
+        _bare(panels)
+        return panels if _is_list(surfaces) else panels[0]
+    _note_planes(panels, drawn, values, scale, _splines(drawn, are_smooth, "surface"))
     if any(np.isfinite(each).any() for each in values):
-        bar = bar_beside(axes[-1], mapped)
+        bar = bar_beside(panels[-1], mapped)
         bar.set_ticks(**ticks)
-        bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
+        bar.set_label(_axis_name(panels[-1], metric, scale, offset), parse_math=False)
         if ax is None:
-            fit(axes[-1].figure)
+            fit(panels[-1].figure)
         else:
-            make_room_for(bar, axes)
-    return axes if _is_list(surfaces) else axes[0]
+            make_room_for(bar, panels)
+    return panels if _is_list(surfaces) else panels[0]
 
 
 @_drawing
@@ -519,12 +566,7 @@ def animate_path(
         ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
             and not installed.
     """
-    check_number("fps", fps, above=0, below=np.inf)
-    path = check_path("path", path)
-    if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
-        raise ValueError(
-            f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."
-        )
+    path = _film_path(path, fps)
     ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
     runs, times = list(trajectory.runs.values()), trajectory.times
@@ -539,10 +581,70 @@ def animate_path(
         return [*lines, counter]
 
     draw(frames[-1])
+    _write_film(ax.figure, draw, frames, path, fps)
+
+
+@_drawing
+def animate_surface(
+    surface,
+    path,
+    *,
+    metric="loss",
+    scale="linear",
+    limits=None,
+    cmap="viridis",
+    axes=True,
+    fps=20,
+):
+    """Writes a film of a surface that turns once around.
+
+    Args:
+        surface: A `LossSurface`.
+        path: Where to write: `.gif` by Pillow, others such as `.mp4` by ffmpeg.
+        metric: As in `plot_surface`.
+        scale: As in `plot_surface`.
+        limits: As in `plot_surface`.
+        cmap: As in `plot_surface`.
+        axes: As in `plot_surface`.
+        fps: Frames per second; there are 90. Defaults to 20.
+
+    Raises:
+        TypeError: If `surface` is not a `LossSurface`.
+        ValueError: If an argument is unknown, or if ffmpeg is needed and not installed.
+
+    Example:
+
+    >>> animate_surface(surface, "landscape.gif", scale="log", axes=False)
+    """
+    path = _film_path(path, fps)
+    surface = value_of("surface", surface, LossSurface)
+    style = {"metric": metric, "scale": scale, "limits": limits, "cmap": cmap, "axes": axes}
+    ax = plot_surface(surface, **style)
+
+    def draw(turn):
+        ax.view_init(ax.elev, turn)
+        return [ax]
+
+    _write_film(ax.figure, draw, ax.azim + np.linspace(0, 360, FRAMES, endpoint=False), path, fps)
+
+
+def _film_path(path, fps):
+    """The path of a film, checked."""
+    check_number("fps", fps, above=0, below=np.inf)
+    path = check_path("path", path)
+    if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
+        raise ValueError(
+            f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."
+        )
+    return path
+
+
+def _write_film(figure, draw, frames, path, fps):
+    """Writes what a function draws for each frame, whole or not at all; closes the figure."""
     # A new layout for each frame would make the picture jitter.
-    ax.figure.draw_without_rendering()
-    ax.figure.set_layout_engine("none")
-    film = animation.FuncAnimation(ax.figure, draw, frames=frames)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    film = animation.FuncAnimation(figure, draw, frames=frames)
     try:
         # Elsewhere first: ffmpeg needs a file of its own, and may fail halfway.
         with tempfile.TemporaryDirectory() as folder:
@@ -551,7 +653,7 @@ def animate_path(
             film.save(part, writer=writer, fps=fps, dpi=150)
             replace_file(path, part.read_bytes())
     finally:
-        plt.close(ax.figure)
+        plt.close(figure)
 
 
 @_drawing
@@ -755,44 +857,56 @@ def plot_persistence(surface, ax=None, *, metric="loss", figsize=None):
 
 
 @_drawing
-def plot_convexity(surface, ax=None, *, cmap="viridis", figsize=None):
-    """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as a heat map.
+def plot_convexity(surfaces, ax=None, *, labels=None, cmap="viridis", figsize=None):
+    """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as heat maps.
 
-    Dark means convex, bright means that the loss curves downwards half as much as
-    upwards, or more. Marks and notes are those of `plot_levels`.
+    Dark means convex, bright that the loss curves downwards almost as much as upwards. The
+    scale is logarithmic, and the same for all. Marks and notes are those of `plot_levels`.
 
     Args:
-        surface: A `LossSurface` from `evaluate_convexity`.
-        ax: Matplotlib axes to draw on. `None` (the default) makes a figure.
+        surfaces: A `LossSurface` from `evaluate_convexity`, or a list of them to compare.
+        ax: Matplotlib axes to draw on, a list of them for a list of surfaces. `None` (the
+            default) makes a figure.
+        labels: One title per surface. Defaults to `None`.
         cmap: Matplotlib colormap. Defaults to `"viridis"`.
         figsize: As in `plot_line`.
 
     Returns:
-        The Matplotlib axes.
+        The Matplotlib axes, a list of them for a list of surfaces.
 
     Raises:
-        TypeError: If `surface` is not a `LossSurface`.
-        ValueError: If the surface has no `"convexity"`.
+        TypeError: If anything but surfaces is given.
+        ValueError: If a surface has no `"convexity"`.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, figure 7.
     """
-    surface = value_of("surface", surface, LossSurface)
-    ratios = drawable_values(surface, "convexity", "linear")
+    drawn = values_of("surfaces", surfaces, LossSurface)
+    labels = _check_labels(labels, drawn)
+    ratios = [drawable_values(surface, "convexity", "linear") for surface in drawn]
     check_style("linear", cmap=cmap, figsize=figsize)
-    (ax,) = axes_for(ax, figsize=figsize)
-    _dress_plane(ax, surface)
-    _note_planes([ax], [surface], [ratios], "linear")
-    # Always the scale of the paper's figure, or two networks could not be compared.
-    grid = (surface.alphas, surface.betas, np.ma.masked_invalid(ratios))
-    cells = ax.pcolormesh(*grid, vmin=0, vmax=0.5, cmap=cmap)
-    points = models_within(surface)
-    _mark(ax, points, **MODEL_COLORS)
-    _name_models(ax, surface, points)
-    bar = color_bar(ax, cells, sides_of(surface)[0], extend="max")
-    bar.set_label(plain("|λmin / λmax|"))
-    make_room_for(bar, [ax])
-    return ax
+    norm = _ratio_norm(ratios)
+    axes = axes_for(ax, len(drawn), figsize=figsize)
+    for panel, surface, each, label in zip(axes, drawn, ratios, labels, strict=True):
+        _dress_plane(panel, surface)
+        write_title(panel, label)
+        grid = (surface.alphas, surface.betas, np.ma.masked_invalid(each))
+        cells = panel.pcolormesh(*grid, norm=norm, cmap=cmap)
+        points = models_within(surface)
+        _mark(panel, points, **MODEL_COLORS)
+        _name_models(panel, surface, points)
+    _note_planes(axes, drawn, ratios, "linear")
+    bar = color_bar(axes[-1], cells, sides_of(drawn[-1])[0], extend="min")
+    log_ticks(bar.ax.yaxis)
+    bar.set_label(plain("|λmin / λmax| (log scale)"))
+    make_room_for(bar, axes)
+    return axes if _is_list(surfaces) else axes[0]
+
+
+def _ratio_norm(ratios):
+    """The colors of ratios from the data's own lowest to their highest, on a log scale."""
+    low, high = finite_limits([np.where(each > 0, each, np.nan) for each in ratios])
+    return colors.LogNorm(max(low, high / MOST_RATIO), high, clip=False)
 
 
 @_drawing
@@ -920,9 +1034,13 @@ def check_format(path=None):
         ) from error
 
 
-def check_style(scale, *, levels=None, limits=None, cmap="viridis", view=None, figsize=None):
+def check_style(
+    scale, *, levels=None, limits=None, cmap="viridis", view=None, axes=True, figsize=None
+):
     """Refuses options of plots that nothing could be drawn with."""
     check_choice("scale", scale, CONTOUR_SCALES)
+    if not isinstance(axes, bool):
+        raise TypeError(f"`axes` must be True or False. Received {axes!r}.")
     if isinstance(levels, int):
         check_integer("levels", levels, minimum=2)
     elif levels is not None:
@@ -948,7 +1066,7 @@ def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     scale = contour_scale(drawn, metric, scale, levels)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
     levels, norm = _levels(levels, values, scale, cmap)
-    axes = axes_for(ax, len(drawn), figsize=figsize)
+    axes = axes_for(ax, len(drawn), figsize=figsize or _plane_size(drawn))
     style = {"levels": levels, "norm": norm}
     light, contours, are_smooth = _lightened(cmap), [], []
     for panel, surface, heights in zip(axes, drawn, values, strict=True):
@@ -965,9 +1083,9 @@ def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     if any(np.isfinite(heights).any() for heights in values):
         side, height = sides_of(drawn[-1])
         bar = color_bar(axes[-1], filled, side)
-        bar.set_label(_axis_name(axes[-1], metric, scale, offset), parse_math=False)
+        bar.set_label(_axis_name(axes[-1], metric, scale, offset, height), parse_math=False)
         bar.add_lines(contours[-1])
-        part = named_some(names, max(2, round(12 * height)))
+        part = named_some(names, max(2, round(12 * height**1.3)))
         bar.set_ticks(levels[part], labels=names[part])
         bar.ax.minorticks_off()
         named = dict(zip(levels[part], names[part], strict=True))
@@ -975,27 +1093,43 @@ def _draw_levels(drawn, ax, *, metric, scale, levels, cmap, figsize):
     return axes, contours, named
 
 
+def _plane_size(drawn):
+    """The size of a figure that has no empty margins around planes that are not square."""
+    width, height = panel_size()
+    across, up = np.max([sides_of(surface) for surface in drawn], axis=0)
+    # What stands beside a plane keeps its size.
+    beside, below = 0.4 * width, 0.28 * height
+    return (
+        len(drawn) * (beside + (width - beside) * across),
+        below + (height - below) * max(up, LOWEST_PLANE),
+    )
+
+
 def _fine(surface, heights, levels, scale):
     """A finer grid for contours, or `None` where they should be straight between points."""
     to_axis, from_axis = (np.log, np.exp) if scale == "log" else (np.asarray, np.asarray)
-    fine = between_points(surface, to_axis(heights), np.median(np.diff(to_axis(levels))))
+    step = np.median(np.diff(to_axis(levels))) if len(levels) > 1 else np.inf
+    fine = between_points(surface, to_axis(heights), step, CONTOURED)
     return fine and (*fine[:2], from_axis(fine[2]))
 
 
-def _splines(drawn, are_smooth):
-    """The note on contours that follow splines, from how many points."""
+def _splines(drawn, are_smooth, what="lines"):
+    """The note on what follows splines, and through how many points."""
     sizes = {
         " × ".join(str(len(axis)) for axis in surface.axes)
         for surface, is_smooth in zip(drawn, are_smooth, strict=True)
         if is_smooth
     }
-    some = "some " * (not all(are_smooth))
-    return [f"{some}lines: splines through {' or '.join(sorted(sizes))} points"] if sizes else []
+    some = "some " * (not all(are_smooth) and what == "lines")
+    return [f"{some}{what}: splines through {' or '.join(sorted(sizes))} points"] if sizes else []
 
 
 def _note_planes(axes, drawn, values, scale, notes=()):
     """Writes what the drawings do not show: above each its own, above the first what all share."""
     shared, heights = interpolation_notes(drawn) + list(notes), []
+    if shared and len(drawn) > 1:
+        # There is little room above one of several panels.
+        shared = ["partly interpolated"]
     for ax, surface, each in zip(axes, drawn, values, strict=True):
         own = gap_notes([surface], [each], scale)
         if ax.name != "3d":
@@ -1059,11 +1193,16 @@ def _draw_measure(ax, curvature, name, scale):
     if name == "largest_eigenvalue" and np.isfinite(curvature.thresholds).any():
         limit = {"color": "0.3", "linestyle": "--", "linewidth": 1, "label": "limit of stability"}
         ax.plot(times, curvature.thresholds, **limit)
-        legend(ax)
     ax.set(xlabel=curvature.metadata["unit"])
     ax.margins(x=0.02)
     ax.xaxis.set_major_locator(ticker.MaxNLocator("auto", integer=True))
     _label_values(ax, MEASURE_NAMES.get(name, name), scale)
+    if len(ax.lines) > 1:
+        # At the end from which the curve is farther away.
+        ends = np.flatnonzero(np.isfinite(curvature.thresholds))[[0, -1]]
+        distances = np.nan_to_num(np.abs(values - curvature.thresholds)[ends])
+        end = ends[distances.argmax()]
+        name_point(ax, "limit of stability", (times[end], curvature.thresholds[end]))
 
 
 def _draw_runs(ax, trajectory):
@@ -1104,9 +1243,9 @@ def _path_notes(surface):
     """What a random walk would explain, to compare with the names of the axes."""
     if "random_walk" not in surface.metadata or not isinstance(surface, LossTrajectory):
         return []
-    null = surface.metadata["random_walk"]
-    relation = "" if exceeds_random_walk(surface) else "no more than "
-    return [f"{relation}a random walk: {null[0]:.1%} and {null[1]:.1%}"]
+    first, second = surface.metadata["random_walk"]
+    relation = "" if exceeds_random_walk(surface) else ", no less than here"
+    return [f"for comparison, a random walk: {first:.1%} and {second:.1%}{relation}"]
 
 
 def _mark(ax, points, **style):
@@ -1159,29 +1298,43 @@ def _dress_plane(ax, surface):
     if ax.name == "3d":
         # In space Matplotlib leaves no room for long names.
         ax.set(xlabel=plain("α"), ylabel=plain("β"))
-        ax.set_box_aspect((*(4 * sides), 3))
     else:
-        for axis, name in zip("xy", surface.axis_names, strict=True):
-            ax.set(**{f"{axis}label": wrapped(name, letters_along(ax, axis))})
+        lengths, names = [letters_along(ax, axis) for axis in "xy"], surface.axis_names
+        if any(len(name) > length for name, length in zip(names, lengths, strict=True)):
+            names = [re.sub(LONG_COMPONENT, r"PC \1", name) for name in names]
+        for axis, name, length in zip("xy", names, lengths, strict=True):
+            ax.set(**{f"{axis}label": wrapped(name, length)})
         ax.set_aspect("auto" if is_strip(surface) else "equal")
         # The caller's grid would lie over the contours.
         ax.grid(visible=False)
     plane_ticks(ax, sides)
 
 
-def _points_in_box(ax, points, scale):
+def _bare(panels):
+    """Leaves nothing but surfaces, as large as there is room for."""
+    for panel in panels:
+        panel.set_axis_off()
+        low, high = panel.get_zlim()
+        panel.set_zlim(high - (high - low) * HEIGHT / (HEIGHT + FLOOR), high)
+        width, depth, _ = panel.get_box_aspect()
+        panel.set_box_aspect((width, depth, 0.75 * width), zoom=1.3)
+
+
+def _within(points, limits, to_axis):
     """The points that lie between the limits of the height axis, in its units."""
     *position, heights = points.T
-    heights = np.log10(heights) if scale == "log" else heights
-    low, high = ax.get_zlim()
-    return np.stack([*position, heights], axis=1)[(low <= heights) & (heights <= high)]
+    is_within = (limits[0] <= heights) & (heights <= limits[1])
+    return np.stack([*position, to_axis(heights)], axis=1)[is_within]
 
 
-def _axis_name(ax, metric, scale, offset=""):
-    """The name of a metric's axis, less what its ticks leave out."""
+def _axis_name(ax, metric, scale, offset="", height=1.0):
+    """The name of a metric's axis, less what its ticks leave out; `height` is its part of `ax`."""
     rest = f" + {offset[1:]}" if offset.startswith("-") else f" − {offset}" * bool(offset)
     name = value_label(metric) + rest
-    return wrapped(f"{name} (log scale)" if scale == "log" else name, letters_along(ax, "y"))
+    length, kind = int(height * letters_along(ax, "y")), " (log scale)" * (scale == "log")
+    if len(name + kind) <= length:
+        return plain(name + kind)
+    return "\n".join([wrapped(name, length), *filter(None, [kind.strip()])])
 
 
 def _label_values(ax, metric, scale):

@@ -54,6 +54,7 @@ CELL_FONTS = ("small", "x-small", "xx-small")
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 # The largest part of the caller's axes that a color bar takes.
 MOST_TAKEN = 0.6
+FAINT_GRID = {"grid.color": "#80808066", "grid.linewidth": 0.5}
 # The width of a letter, relative to its font size.
 LETTER = 0.65
 # Unicode and special characters that LaTeX does not take as they are.
@@ -88,7 +89,7 @@ class Settled(ConstrainedLayoutEngine):
             before = [ax.get_position(original=True).bounds for ax in fig.axes]
             super().execute(fig)
             after = [ax.get_position(original=True).bounds for ax in fig.axes]
-            if np.allclose(before, after, rtol=0, atol=5e-4):
+            if np.allclose(before, after, rtol=0, atol=3e-3):
                 return
 
 
@@ -233,8 +234,8 @@ def plane_ticks(ax, sides):
         sides: How long both sides are drawn, the longer one as 1.
     """
     if ax.name == "3d":
-        # Seen from a corner, names have less room, and more letters would touch.
-        numbers = np.where(sides < 0.4, 1, 2)
+        # Seen from a corner, names have less room.
+        numbers = np.where(sides < 0.4, 2, 4)
         for axis in (ax.xaxis, ax.yaxis):
             axis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
     else:
@@ -242,7 +243,9 @@ def plane_ticks(ax, sides):
         room = width / (4.5 * mpl.rcParams["font.size"])
         numbers = np.maximum(np.round(min(5, room) * sides), 2)
     for axis, number in zip((ax.xaxis, ax.yaxis), numbers, strict=True):
-        axis.set_major_locator(ticker.MaxNLocator(int(number), steps=ROUND_STEPS))
+        # In space the ends of both axes meet, and their names would touch.
+        prune = "both" if ax.name == "3d" else None
+        axis.set_major_locator(ticker.MaxNLocator(int(number), steps=ROUND_STEPS, prune=prune))
 
 
 def plain(text):
@@ -364,8 +367,8 @@ def note(ax, lines):
     if not lines:
         return 0
     size = FontProperties(size="x-small").get_size_in_points()
-    # A color bar beside the axes adds to the place there is, and sentences have narrow letters.
-    letters = _letters(ax, 1.25 / 0.85 * ax.get_window_extent().width, size)
+    # Sentences have narrow letters. What is wider than the axes would make a layout narrow them.
+    letters = _letters(ax, 1.2 * ax.get_window_extent().width, size)
     rows = [
         row
         for line in "\n".join(lines).split("\n")
@@ -514,31 +517,28 @@ def _end_beside(ax):
     return max(box.x1 for box in [ax.bbox, *filter(None, boxes)])
 
 
-def legend(ax, title=None):
-    """Writes a legend of the labeled curves, where no curve is."""
+def legend(ax):
+    """Writes a legend of the labeled curves where no curve is; above the axes if there is no place.
+
+    The curves keep the whole height of the axes. Many names stand beside them.
+    """
     handles, labels = ax.get_legend_handles_labels()
-    small = {"fontsize": "small", "title_fontsize": "small", "frameon": False}
-    title = title and plain(title)
-    if len(handles) > LONGEST_LEGEND:
-        place = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
-    else:
-        place = {"loc": LEGEND_PLACES[0]}
-    drawn = ax.legend(handles, labels, title=title, **place, **small)
+    is_long = len(handles) > LONGEST_LEGEND
+    place = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if is_long else {}
+    drawn = ax.legend(handles, labels, fontsize="small", frameon=False, **place)
     for text in drawn.get_texts():
         take_literally(text)
-    if len(handles) <= LONGEST_LEGEND:
-        _keep_clear(ax, drawn)
+    if not is_long and not _has_place(ax, drawn):
+        legend_above(ax, handles)
 
 
-def _keep_clear(ax, drawn):
-    """Keeps the legend off the curves."""
+def _has_place(ax, drawn):
+    """Puts the legend where no curve is, and whether there is such a place."""
     for place in LEGEND_PLACES:
         drawn.set_loc(place)
         if not _is_over_curves(ax, _roomy(drawn)):
-            return
-    # There is no room: make some above the curves.
-    drawn.set_loc(LEGEND_PLACES[0])
-    _make_room(ax, ax.bbox.y1 - _roomy(drawn).y0)
+            return True
+    return False
 
 
 def _roomy(artist):
@@ -559,19 +559,6 @@ def _is_over_curves(ax, box):
     )
 
 
-def _make_room(ax, height):
-    """Moves the curves down by raising the upper end of the axis, height in pixels."""
-    if not ax.get_autoscaley_on():
-        # The caller has chosen the limits.
-        return
-    transform = ax.yaxis.get_transform()
-    low, high = transform.transform(ax.get_ylim())
-    share = min(height / ax.bbox.height, 0.6)
-    top = transform.inverted().transform(low + (high - low) / (1 - share))
-    # The axis still adapts to what the caller draws later.
-    ax.set_ylim(top=top, auto=None)
-
-
 def _panels(number, projection, figsize):
     width, height = panel_size()
     size = (width * number, height) if figsize is None else figsize
@@ -582,7 +569,9 @@ def _panels(number, projection, figsize):
     else:
         figure = plt.figure(figsize=size, layout=Settled())
     style = {"projection": "3d"} if projection == "3d" else {}
-    return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
+    # Axes in space have a grid in any style, which must not stand out from a surface.
+    with mpl.rc_context(FAINT_GRID if projection == "3d" else {}):
+        return [figure.add_subplot(1, number, index + 1, **style) for index in range(number)]
 
 
 def _drawn_boxes(ax, size):

@@ -11,16 +11,17 @@ SCALES = ("linear", "log")
 # Of contours, which would leave out a basin in equal steps of a loss that spans this ratio.
 CONTOUR_SCALES = ("auto", *SCALES)
 WIDE_RATIO = 20
-# Contours run through a grid of so many points per axis, if splines through half of those that
-# were measured, but at least this many per axis, predict the others within a part of a step.
-FINE, COARSEST, PREDICTED = 101, 4, 0.5
+# Drawings follow splines where these, through half of the points that were measured, but at least
+# this many per axis, predict the others within a part of a step. Finer grids look smooth already.
+COARSEST, PREDICTED, FINEST = 4, 0.5, 80
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
 
 
 def value_label(metric, scale="linear"):
     """The name of a metric's axis."""
-    name = metric.replace("_", " ")
+    # "Data loss" would sound as if data were lost.
+    name = "loss without penalty" if metric == "data_loss" else metric.replace("_", " ")
     return f"{name} (log scale)" if scale == "log" else name
 
 
@@ -49,35 +50,45 @@ def contour_scale(surfaces, metric, scale, levels=None):
     return "log" if is_low and values.max() >= WIDE_RATIO * values.min() else "linear"
 
 
-def between_points(surface, heights, step):
+def between_points(surface, heights, step, number, limits=(-np.inf, np.inf)):
     """Returns a finer grid by splines through all points, if these tell what is between them.
 
     Args:
         surface: A `LossSurface`.
         heights: Array of shape `(m, n)`, in units of the scale; NaN where there is a hole.
         step: The distance of two contours.
+        number: About how many points per axis the finer grid has.
+        limits: Lowest and highest height that is drawn. Defaults to all.
 
     Returns:
         Alphas, betas and heights; `None` where splines would show what was not measured.
     """
     betas, alphas = axes = surface.betas, surface.alphas
-    factors = [(FINE - 1) // (len(axis) - 1) for axis in axes]
+    factors = [max(2, (number - 1) // (len(axis) - 1)) for axis in axes]
     coarse = [np.union1d(np.arange(0, len(axis), 2), len(axis) - 1) for axis in axes]
     is_whole = np.isfinite(heights).all() and not surface.missing.any()
-    if not is_whole or max(factors) < 2 or min(map(len, coarse)) < COARSEST:
+    if not is_whole or max(map(len, axes)) > FINEST or min(map(len, coarse)) < COARSEST:
         return None
     try:
         spline = import_extra("scipy.interpolate", "analysis").RectBivariateSpline
     except ImportError:
         return None
-    trial = spline(betas[coarse[0]], alphas[coarse[1]], heights[np.ix_(*coarse)])
-    if np.abs(trial(betas, alphas) - heights).max() > PREDICTED * step:
+    # Splines of what spans decades would swing; those of the logarithms do not.
+    is_wide = 0 < WIDE_RATIO * heights.min() < heights.max()
+    to_spline, from_spline = (np.log, np.exp) if is_wide else (np.asarray, np.asarray)
+    splined = to_spline(heights)
+    trial = spline(betas[coarse[0]], alphas[coarse[1]], splined[np.ix_(*coarse)])
+    is_drawn = (limits[0] <= heights) & (heights <= limits[1])
+    errors = np.abs(from_spline(trial(betas, alphas)) - heights)[is_drawn]
+    if errors.max(initial=0) > PREDICTED * step:
         return None
     fine_betas, fine_alphas = (
         np.interp(np.arange(factor * (len(axis) - 1) + 1) / factor, np.arange(len(axis)), axis)
-        for factor, axis in zip(np.maximum(factors, 1), axes, strict=True)
+        for factor, axis in zip(factors, axes, strict=True)
     )
-    return fine_alphas, fine_betas, spline(betas, alphas, heights)(fine_betas, fine_alphas)
+    between = from_spline(spline(betas, alphas, splined)(fine_betas, fine_alphas))
+    # Nothing is lower or higher than what was measured.
+    return fine_alphas, fine_betas, between.clip(heights.min(), heights.max())
 
 
 def on_scale(values, scale):

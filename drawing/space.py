@@ -1,112 +1,89 @@
 """Space: a surface in three dimensions, and the view from which it can be read."""
 
-import contextlib
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.transforms import Bbox
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-# Matplotlib's own box is 4 by 4 by 3.
-WIDTH, HEIGHT = 4, 3
+# Of the surface in its box, and how far the floor is below: as wide as Matplotlib's own box.
+WIDTH, HEIGHT, FLOOR = 4, 2.4, 1.2
+ZOOM = 1.05
+# Grids of at least so many points per axis need no lines to look like a surface.
+FINE = 41
 # Where to look from, in degrees: the first is Matplotlib's own, and wins where all are as good.
 # From all of them the height axis is at the right, where the color bar is.
 AZIMUTHS = (-60, -30, 120, 150)
-LOWEST, HIGHEST = 30, 42
+LOWEST, HIGHEST = 28, 52
 # Degrees above the angle from which the lowest point just comes into sight.
 CLEARANCE = 8
 # How far out a line of sight is followed, and in how many steps.
 STEPS = np.linspace(0.02, 1.5, 75)
 
 
-def draw_faces(ax, surface, heights, mapped):
-    """Draws each cell of the grid between the limits in the color of its height.
+def draw_faces(ax, grid, mapped):
+    """Draws each cell of a grid between the limits in the color of its height.
 
     Args:
         ax: Matplotlib axes in space.
-        surface: A `LossSurface`.
-        heights: Array of shape `(m, n)`, in units of the axis; NaN makes a hole.
+        grid: Alphas, betas, and heights of shape `(m, n)` in units of the axis; NaN makes a hole.
         mapped: Matplotlib's `ScalarMappable`, which has limits and colors.
     """
-    low, high = mapped.norm.vmin, mapped.norm.vmax
-    faces = _faces(surface.alphas, surface.betas, heights, low, high)
+    faces = _faces(*grid, mapped.norm.vmin, mapped.norm.vmax)
     if faces:
         # The color bar's own colors: light would turn them into those of other values.
         shades = colormaps.get_cmap(mapped.cmap)(mapped.norm([f[:, 2].mean() for f in faces]))
-        shades = shades[..., :3]
-        # The finer the grid, the lighter its lines, or they would darken the whole surface.
-        darkness = 0.35 * min(1, 20 / max(heights.shape))
-        style = {"facecolors": shades, "edgecolors": shades * (1 - darkness), "linewidths": 0.3}
-        ax.add_collection3d(Poly3DCollection(faces, **style))
+        # Faces of a fine grid are smooth, those of a coarse one are seen to be coarse.
+        darkness = 0.35 if max(grid[2].shape) < FINE else 0
+        edges = shades[..., :3] * (1 - darkness)
+        style = {"facecolors": shades[..., :3], "edgecolors": edges, "linewidths": 0.3}
+        ax.add_collection3d(Poly3DCollection(faces, zorder=2, **style))
 
 
-def frame(ax, surface, limits, view):
-    """Gives axes in space their limits, the view, and room for the letters below.
+def draw_floor(ax, grid, levels, mapped):
+    """Draws contours on the floor of the box, below the surface.
+
+    Args:
+        ax: Matplotlib axes in space, with their limits.
+        grid: As in `draw_faces`.
+        levels: Increasing heights.
+        mapped: As in `draw_faces`.
+    """
+    heights = np.ma.masked_invalid(grid[2])
+    if heights.count():
+        style = {"cmap": mapped.cmap, "norm": mapped.norm, "linewidths": 0.8, "zorder": 1}
+        ax.contour(*grid[:2], heights, levels, zdir="z", offset=ax.get_zlim()[0], **style)
+
+
+def frame(ax, surface, sides, limits, view):
+    """Gives axes in space a box that holds the surface, the view, and room for the letters below.
 
     Args:
         ax: Matplotlib axes in space.
         surface: A `LossSurface`.
-        limits: Lowest and highest value on the height axis.
+        sides: How long the sides of its plane are drawn, the longer one as 1.
+        limits: Lowest and highest value of the surface, in units of the axis.
         view: Elevation and azimuth in degrees.
     """
-    ax.set(xlim=surface.alphas[[0, -1]], ylim=surface.betas[[0, -1]], zlim=limits)
+    low, high = limits
+    floor = low - FLOOR / HEIGHT * (high - low)
+    ax.set(xlim=surface.alphas[[0, -1]], ylim=surface.betas[[0, -1]], zlim=(floor, high))
     ax.view_init(*view)
-    ax.tick_params(axis="both", pad=_tick_pad())
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.labelpad = mpl.rcParams["axes.labelpad"] + 1.2 * _excess()
+    ax.set_box_aspect((*(WIDTH * sides), HEIGHT + FLOOR), zoom=ZOOM)
+    ax.tick_params(axis="both", pad=_excess() / 2 - 3)
+    ax.tick_params(axis="z", pad=_excess() / 2)
+    for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
+        axis.labelpad = 1.5 * _excess() - 6
+        axis.set_pane_color((0.5, 0.5, 0.5, 0.06))
     # Otherwise it would cover what the next panel writes on its height axis.
     ax.patch.set_visible(False)
     # Otherwise the surface would hide the model's own point at its bottom.
     ax.computed_zorder = False
 
 
-def label_heights(ax, ticks, name):
-    """Names the height axis, beyond its ticks however long these are.
-
-    Args:
-        ax: Matplotlib axes in space, still without a surface: they are drawn several times.
-        ticks: Dict of `ticks` and their `labels`.
-        name: Name of the axis.
-    """
-    ax.set_zticks(**ticks)
-    letter = 0.6 * mpl.rcParams["font.size"]
-    longest = max(map(len, ticks["labels"]), default=0)
-    # Matplotlib leaves room for short numbers of small letters only, and turns long names only.
-    pad = _tick_pad() + 0.4 * letter * max(0, longest - 4)
-    ax.tick_params(axis="z", pad=pad)
-    ax.set_zlabel(name, parse_math=False)
-    ax.zaxis.set_rotate_label(True)
-    ax.zaxis.labelpad = -letter
-    with _still(ax.get_figure(root=True)) as draw:
-        for _ in range(12):
-            draw()
-            # As they were drawn: `get_zticklabels` would put them where flat axes have them.
-            shown = ax.zaxis.get_major_ticks(len(ticks["ticks"]))
-            labels = Bbox.union([tick.label1.get_window_extent() for tick in shown])
-            if not labels.padded(2).overlaps(ax.zaxis.label.get_window_extent()):
-                return
-            ax.zaxis.labelpad += 0.6 * letter
-
-
-def _tick_pad():
-    return mpl.rcParams["xtick.major.pad"] + 0.4 * _excess()
-
-
 def _excess():
     """Points by which letters are larger than those that Matplotlib leaves room for in space."""
     return max(0, mpl.rcParams["font.size"] - 8)
-
-
-@contextlib.contextmanager
-def _still(figure):
-    """Draws a figure without moving its axes: a layout would follow what is tried."""
-    engine = figure.get_layout_engine()
-    figure.set_layout_engine("none")
-    try:
-        yield figure.draw_without_rendering
-    finally:
-        figure.set_layout_engine(engine if engine is not None else "none")
 
 
 def bar_beside(ax, mappable):
@@ -172,9 +149,28 @@ def best_view(heights, limits, sides):
     return max(views, key=lambda pair: pair[0])[1]
 
 
-def _elevation_needed(heights, side, azimuth):
-    """The angle from which the lowest point just comes into sight."""
-    row, column = np.unravel_index(np.nanargmin(heights), heights.shape)
+def is_covered(heights, limits, sides, position, view):
+    """Whether a part of the surface is between a point on it and the viewer.
+
+    Args:
+        heights: Array of shape `(m, n)`, in units of the height axis.
+        limits: Lowest and highest value that is drawn.
+        sides: As in `frame`.
+        position: Where the point is along both axes, each from 0 to 1.
+        view: Elevation and azimuth in degrees.
+    """
+    is_drawn = (limits[0] <= heights) & (heights <= limits[1])
+    scaled = HEIGHT * (heights - limits[0]) / (limits[1] - limits[0])
+    size = np.array(heights.shape[::-1]) - 1
+    column, row = np.rint(position * size).astype(int)
+    heights = np.where(is_drawn, scaled, np.nan)
+    return _elevation_needed(heights, WIDTH * sides, view[1], (row, column)) > view[0]
+
+
+def _elevation_needed(heights, side, azimuth, point=None):
+    """The angle from which a point, by default the lowest, just comes into sight."""
+    lowest = np.unravel_index(np.nanargmin(heights), heights.shape)
+    row, column = lowest if point is None else point
     lengths = WIDTH * STEPS
     toward = np.deg2rad(azimuth)
     size = np.array(heights.shape[::-1]) - 1

@@ -171,6 +171,7 @@ def test_style_is_passed_on_to_the_plots_that_take_it(model, data):
         ax={"levels": flat, "3d": space},
         cmap="plasma",
         view=(20, 45),
+        axes=False,
         levels=[1, 2, 3],
         dataset_labels="a network",
     )
@@ -178,6 +179,7 @@ def test_style_is_passed_on_to_the_plots_that_take_it(model, data):
     assert flat.collections[1].levels.tolist() == [1, 2, 3]
     assert flat.collections[1].get_cmap().name == "plasma"
     assert (space.elev, space.azim) == (20, 45)
+    assert (flat.axison, space.axison) == (True, False)
     assert flat.get_title() == space.get_title() == "a network"
 
 

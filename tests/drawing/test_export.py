@@ -180,7 +180,7 @@ def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
     page = (tmp_path / "surface.html").read_text()
     assert "ResNet-56" in page
     assert not re.search(r'<(script|link)[^>]+(src|href)="http', page)
-    for metric in ("loss", "data loss", "accuracy"):
+    for metric in ("loss", "loss without penalty", "accuracy"):
         assert f'"label":"{metric}"' in page
         assert f'"label":"{metric} (log scale)"' in page
 
