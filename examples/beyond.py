@@ -120,18 +120,12 @@ def draw_ways(networks, datasets, arguments):
 def draw_curvature(model, data, arguments):
     spectrum = hessian_spectrum(model, *data, number_of_probes=3, steps=60, seed=0)
     save(plot_spectrum(spectrum), arguments.output / "beyond-spectrum.png")
-    _, directions = hessian_eigenvalues(model, *data, 2, seed=0)
-    plot_loss_3D(
-        model,
-        "levels",
-        *data,
-        arguments.points,
-        directions=directions,
-        extent=(-2, 2),
-        scale="log",
-        path=arguments.output / "beyond-eigenvectors.png",
-        verbose=2,
-    )
+    values, directions = hessian_eigenvalues(model, *data, 2, seed=0)
+    options = {"directions": directions, "extent": (-2, 2), "scale": "log", "verbose": 2}
+    display = plot_loss_3D(model, "levels", *data, arguments.points, **options)
+    ax = display.axes["levels"]
+    ax.set(xlabel=f"α, λ = {values[0]:.3g}", ylabel=f"β, λ = {values[1]:.3g}")
+    save(ax, arguments.output / "beyond-eigenvectors.png")
     # Each point needs two eigenvalues, about a hundred passes over the data.
     fewer, number = [part[:300] for part in data], min(arguments.points, 9)
     convexity = evaluate_convexity(model, *fewer, number, seed=0, tolerance=0.05, verbose=2)

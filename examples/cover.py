@@ -3,57 +3,52 @@
     python examples/cover.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500
 
-For a cover, as a picture without axes; with `--pages`, also as web pages to rotate and
-as meshes for ParaView. What `examples/measured` holds is drawn without training.
+On a linear height, so that what is wide looks wide, and cut at the loss of guessing. With
+`--pages`, also as web pages to rotate, as films and as meshes for ParaView. What
+`examples/measured` holds is drawn without training.
 """
 
 from experiment import flags, prepare
 from matplotlib import pyplot as plt
-from paper import STYLE, Network, measure
+from paper import Network, measure
 
-from losslandscape import plot_surface, write_html, write_mesh
+from losslandscape import animate_surface, plot_surface, write_html, write_mesh
 
-# Where both surfaces are cut.
-HEIGHT = 10
+# From 0 to a little above the loss of guessing among ten classes, where both surfaces are cut.
+STYLE = {"metric": "data_loss", "limits": (0, 2.5)}
 TITLES = {"VGG-like": "without shortcuts", "ResNet": "with shortcuts"}
 
 
 def main(arguments=None):
     parser = flags(__doc__)
     parser.add_argument("--depth", type=int, default=56)
-    parser.add_argument("--pages", action="store_true", help="write pages and meshes, too")
+    parser.add_argument("--pages", action="store_true", help="write pages, films and meshes, too")
     # Curvature is not drawn here.
     parser.set_defaults(mapped=[], no_curvature=True)
     arguments = parser.parse_args(arguments)
     data = prepare(arguments)
-    surfaces = {
-        family: measure(Network(family, arguments.depth), data, arguments).surface
-        for family in TITLES
+    networks = {
+        family: measure(Network(family, arguments.depth), data, arguments) for family in TITLES
     }
-    draw(surfaces, arguments.output / "cover.png")
+    draw(networks, arguments.output / "cover.png")
     if arguments.pages:
-        for family, surface in surfaces.items():
-            stem = f"cover-{family.lower()}-{arguments.depth}"
-            write_html(surface, arguments.output / f"{stem}.html")
-            write_mesh(surface, arguments.output / f"{stem}.vtp", **STYLE)
+        for family, network in networks.items():
+            stem = arguments.output / f"cover-{family.lower()}-{arguments.depth}"
+            write_html(network.surface, f"{stem}.html")
+            write_mesh(network.surface, f"{stem}.vtp", metric=STYLE["metric"], scale="log")
+            animate_surface(network.surface, f"{stem}.gif", axes=False, **STYLE)
 
 
-def draw(surfaces, path):
-    """Both surfaces, cut at one height and seen from one side, without anything else."""
-    lowest = min(surface.center[STYLE["metric"]] for surface in surfaces.values())
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), subplot_kw={"projection": "3d"})
-    limits, view = (lowest, HEIGHT), (28, -60)
-    plot_surface(list(surfaces.values()), axes, limits=limits, view=view, **STYLE)
-    for ax, family, left in zip(axes, surfaces, (0, 0.5), strict=True):
-        ax.set_axis_off()
-        ax.set_position([left, -0.06, 0.5, 1])
-        # The notes and the bar.
-        for part in (*ax.texts, *ax.child_axes):
-            part.remove()
-        ax.set_box_aspect((1, 1, 0.8), zoom=1.35)
-        ax.set_title(TITLES[family], y=0.09)
-    figure.savefig(path, dpi=200)
-    plt.close(figure)
+def draw(networks, path):
+    """Both surfaces, cut at one height and seen from one side, with one scale."""
+    labels = [
+        f"{title}: training accuracy {networks[family].results['train_accuracy']:.2f}"
+        for family, title in TITLES.items()
+    ]
+    surfaces = [network.surface for network in networks.values()]
+    axes = plot_surface(surfaces, labels=labels, figsize=(9, 4), **STYLE)
+    axes[0].figure.savefig(path, dpi=200)
+    plt.close(axes[0].figure)
 
 
 if __name__ == "__main__":

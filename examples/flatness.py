@@ -12,8 +12,8 @@ import json
 
 import numpy as np
 from experiment import RISE, collection, flags, prepare, widths_of, write_table
+from matplotlib import colormaps
 from matplotlib import pyplot as plt
-from matplotlib import ticker
 from scipy import stats
 
 from losslandscape import LossLine
@@ -21,6 +21,8 @@ from losslandscape import LossLine
 KINDS = {"filter": "filter-normalized directions", "raw": "raw directions"}
 HEADER = ("half-width along", "networks", "rank correlation with the test error", "95 % interval")
 RESAMPLES = 2000
+MARKERS = {"ResNet": "o", "VGG-like": "s"}
+COLORS = colormaps["tab20"].colors
 
 
 def main(arguments=None):
@@ -66,30 +68,52 @@ def correlation(networks, kind):
 
 
 def draw(networks, path):
-    """The test error over the half-width, a panel per kind of direction, a marker per family."""
-    figure, axes = plt.subplots(1, len(KINDS), figsize=(7, 3), sharey=True, layout="constrained")
-    families = sorted({family_of(name) for name in networks})
-    for ax, (kind, title) in zip(axes, KINDS.items(), strict=True):
-        for family, marker in zip(families, "osD^vP*X<>", strict=False):
-            members = [of for name, of in networks.items() if family_of(name) == family]
-            widths = [network[kind] for network in members]
-            ax.plot(widths, [of["error"] for of in members], marker, label=family, alpha=0.7)
-        ax.set(xlabel="half-width", title=title)
-    axes[0].set_yscale("log")
-    axes[0].yaxis.set(
-        major_locator=ticker.LogLocator(subs=(1, 1.5, 2, 3, 5)),
-        major_formatter=ticker.ScalarFormatter(),
-        minor_locator=ticker.NullLocator(),
+    """The test error over the half-width, a panel per kind of direction."""
+    figure, axes = plt.subplots(
+        1, len(KINDS), figsize=(8.5, 3.4), sharey=True, layout="constrained"
     )
-    axes[0].set_ylabel("test error")
-    axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
+    groups = sorted({group_of(name) for name in networks})
+    # Networks that fail would take most of the axis; their errors are written at its end.
+    highest = 1.15 * np.quantile([network["error"] for network in networks.values()], 0.93)
+    for ax, (kind, title) in zip(axes, KINDS.items(), strict=True):
+        for (family, setting), color in zip(groups, COLORS, strict=False):
+            members = [of for name, of in networks.items() if group_of(name) == (family, setting)]
+            style = {"color": color, "marker": MARKERS[family], "linestyle": "none", "alpha": 0.8}
+            inside = [of for of in members if of["error"] <= highest]
+            label = f"{family} {setting}"
+            ax.plot(
+                [of[kind] for of in inside], [of["error"] for of in inside], **style, label=label
+            )
+            for network in (of for of in members if of["error"] > highest):
+                # Below the frame, on a line with its half-width.
+                text = f"{label}:\n{network['error']:.2f} ↑"
+                ax.annotate(text, (network[kind], highest), va="top", fontsize="small")
+        value, low, high = correlation(networks, kind)
+        ax.set(xlabel="half-width", title=f"{title}\nρ = {value:.2f} ({low:.2f} to {high:.2f})")
+        ax.title.set_fontsize("medium")
+        ax.update_datalim(
+            [(network[kind], highest) for network in networks.values()], updatey=False
+        )
+        ax.margins(x=0.08)
+    axes[0].set(ylabel="test error", ylim=(None, highest))
+    handles, labels = axes[0].get_legend_handles_labels()
+    shown = [pair for pair in zip(handles, labels, strict=True) if len(pair[0].get_xdata())]
+    figure.legend(*zip(*shown, strict=True), fontsize="small", loc="outside right center")
     figure.savefig(path, dpi=200)
     plt.close(figure)
 
 
-def family_of(name):
-    network, *_ = name.split("-")
-    return network.replace("resnet", "ResNet ").replace("vgg_like", "VGG-like ").replace("x", " × ")
+def group_of(name):
+    """The architecture of a network and, if its setting is not that of the others, what differs."""
+    network, optimizer, batch, *_, decay, _ = name.split("-")
+    family = "ResNet" if network.startswith("resnet") else "VGG-like"
+    size = network.removeprefix("resnet").removeprefix("vgg_like").replace("x", ", k = ")
+    others = {
+        "Adam": optimizer != "SGD",
+        f"batch {batch}": batch != "128",
+        "no decay": decay == "decay0",
+    }
+    return family, " ".join([size, *(name for name, differs in others.items() if differs)])
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ RECIPES = {
     ("VGG-like", 110): {"rate": 0.02, "clipnorm": 1.0},
 }
 # Losses beyond are cut off: they would use up the colors needed for the comparison.
-LEVELS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
+LEVELS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50)
 STYLE = {"metric": "data_loss", "scale": "log"}
 # The loss of guessing among ten classes. Beyond, losses are huge in every direction.
 GUESSING = np.log(10)
@@ -279,13 +279,9 @@ def draw(networks, path):
 
 def draw_maps(maps, path):
     names = by_family(maps)
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(3.4 * len(names), 2.7), layout="constrained", squeeze=False
-    )
-    for ax, name in zip(axes[0], names, strict=True):
-        plot_convexity(maps[name], ax)
-        ax.set_title(name)
-    save(figure, f"{path}-convexity.png")
+    size = (2.6 * len(names) + 0.8, 3)
+    axes = plot_convexity([maps[name] for name in names], labels=map(str, names), figsize=size)
+    save(axes[0].figure, f"{path}-convexity.png")
 
 
 def by_family(networks):
