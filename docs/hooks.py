@@ -3,15 +3,25 @@
 MkDocs calls the functions, in the order below, and Griffe the class.
 """
 
+import ast
 import re
 from pathlib import Path
 
 import griffe
 from mkdocs.structure.files import File
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 # Files elsewhere that pages link to, or show.
-OUTSIDE = ("readme_files/*.png", "readme_files/*.gif", "benchmarks/*.md", "examples/*")
+OUTSIDE = (
+    "readme_files/*.png",
+    "readme_files/*.gif",
+    "benchmarks/*.md",
+    "benchmarks/*.png",
+    "examples/*",
+)
+# An inch of a figure on the screen, in pixels: letters of figures are as large as those around.
+INCH = 130
 
 
 def on_config(config):
@@ -36,7 +46,36 @@ def on_page_markdown(markdown, page, **_):
     """Makes links from pages in `docs` to files outside of it lead to their place in the site."""
     if page.file.src_uri.count("/"):
         return markdown
+    if page.file.src_uri == "gallery.md":
+        markdown = markdown.replace("\n## ", f"\n{thumbnails(markdown)}\n\n## ", 1)
     return markdown.replace("](../README.md", "](index.md").replace("](../", "](")
+
+
+def on_page_content(html, page, files, **_):
+    """Shows pictures in the size of their figures; a click shows the file."""
+
+    def shown(image):
+        source = image["source"]
+        file = files.get_file_from_path((Path(page.file.src_uri).parent / source).as_posix())
+        if file is None:
+            # MkDocs does not look for pictures of pages that are made here.
+            raise FileNotFoundError(f"{page.file.src_uri} shows {source}, which is not there.")
+        with Image.open(file.abs_src_path) as picture:
+            width = round(picture.width / picture.info.get("dpi", (150, 150))[0] * INCH)
+        picture = f'<img alt="{image["alt"]}" src="{source}" width="{width}">'
+        return f'<a class="picture" href="{source}">{picture}</a>'
+
+    return re.sub(r'<img alt="(?P<alt>[^"]+)" src="(?P<source>[^"]+)" ?/?>', shown, html)
+
+
+def thumbnails(gallery):
+    """Links to the sections of the gallery, each with its first picture."""
+    sections = re.findall(r"^### (.+)$(?:(?!^#)[\s\S])*?\((gallery/[^)]+)\)", gallery, re.M)
+    links = (
+        f'<a href="#{title.lower().replace(" ", "-")}"><img alt="" src="{picture}">{title}</a>'
+        for title, picture in sections
+    )
+    return f'<div class="thumbnails">{"".join(links)}</div>'
 
 
 def pages():
@@ -71,12 +110,23 @@ def reference(title, names):
 
 
 def overview():
-    """The page that lists all groups and names."""
-    lines = ["# Reference", "All of these are imported from `losslandscape`."]
+    """The page that lists all groups and names, with what each does."""
+    lines, does = ["# Reference", "All of these are imported from `losslandscape`."], summaries()
     for title, names in groups().items():
-        links = (f"[`{name}`][losslandscape.{name}]" for name in names)
-        lines += [f"## {title}", " · ".join(links)]
+        rows = (f"| [`{name}`][losslandscape.{name}] | {does.get(name, '')} |" for name in names)
+        lines += [f"## {title}", "\n".join(["| | |", "|---|---|", *rows])]
     return "\n\n".join(lines)
+
+
+def summaries():
+    """The first line of the docstring of each function and class, without importing them."""
+    found = {}
+    for path in (*ROOT.glob("*.py"), *ROOT.glob("[!.td]*/*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                text = ast.get_docstring(node) or ""
+                found.setdefault(node.name, text.partition("\n")[0].replace("|", "\\|"))
+    return found
 
 
 class KerasDocstrings(griffe.Extension):

@@ -33,8 +33,8 @@ def test_scripts_of_the_gallery_are_short():
 def test_the_gallery_shows_everything_that_can_be_drawn():
     code = "\n".join(path.read_text() for path in SCRIPTS)
     drawing = {name for name in losslandscape.__all__ if name.startswith(("plot_", "animate_"))}
-    # Parts of what `plot_interpolation`, `plot_trajectory` and `plot_loss_3D` draw.
-    parts = {"plot_metrics", "plot_path_fidelity", "plot_surface"}
+    # Parts of what `plot_interpolation`, `plot_trajectory` and `plot_loss_3D` draw, and its film.
+    parts = {"plot_metrics", "plot_path_fidelity", "plot_surface", "animate_surface"}
     assert {name for name in drawing - parts if not re.search(rf"\b{name}\b", code)} == set()
 
 
@@ -43,11 +43,29 @@ def test_every_page_is_in_the_navigation():
     assert all(f" {path.name}\n" in navigation for path in DOCS.glob("*.md"))
 
 
-def test_the_reference_has_every_public_name():
+def hooks():
     spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
-    listed = [name for names in hooks.groups().values() for name in names]
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_has_every_public_name():
+    listed = [name for names in hooks().groups().values() for name in names]
     assert listed == losslandscape.__all__
-    text = "\n".join(content for _, content in sorted(hooks.pages().items()))
+    text = "\n".join(content for _, content in sorted(hooks().pages().items()))
     assert all(f"::: losslandscape.{name}\n" in f"{text}\n" for name in listed)
+
+
+def test_the_reference_begins_with_a_line_on_each_name():
+    rows = dict(re.findall(r"^\| \[`(\w+)`\].*? \| (.*) \|$", hooks().overview(), re.M))
+    assert list(rows) == losslandscape.__all__
+    for name in set(rows) - {"__version__"}:
+        documented = getattr(losslandscape, name).__doc__
+        assert rows[name].replace("\\|", "|") == documented.strip().partition("\n")[0]
+
+
+def test_the_gallery_begins_with_a_picture_of_each_section():
+    links = re.findall(r'href="#([^"]+)"><img alt="" src="([^"]+)"', hooks().thumbnails(GALLERY))
+    assert len(links) == GALLERY.count("\n### ")
+    assert all((DOCS / picture).exists() for _, picture in links)

@@ -5,7 +5,7 @@ from trained import model, train
 from losslandscape import hessian_eigenvalues, plot_loss_3D
 
 values, directions = hessian_eigenvalues(model, *train, which="both", seed=0)
-print(f"The loss curves by {values[0]:.3g} along α, by {values[1]:.3g} along β.")
-plot_loss_3D(
-    model, "levels", *train, directions=directions, extent=(-2, 2), path="eigenvectors.png"
-)
+display = plot_loss_3D(model, "levels", *train, directions=directions, extent=(-2, 2))
+ax = display.axes["levels"]
+ax.set(xlabel=f"α, λ = {values[0]:.3g}", ylabel=f"β, λ = {values[1]:.3g}")
+ax.get_figure().savefig("eigenvectors.png", dpi=200)

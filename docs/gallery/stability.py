@@ -1,9 +1,15 @@
-"""How sharp the loss becomes during training, and how sharp the learning rate lets it be."""
+"""Gradient descent becomes about as sharp as its learning rate allows."""
 
-from trained import sgd, sgd_history, train
+import tempfile
 
-from losslandscape import plot_training_curvature, training_curvature
+import keras
+from trained import fit, train
 
-curvature = training_curvature(sgd, sgd_history, *train, ("largest_eigenvalue",), seed=0)
+from losslandscape import WeightHistory, plot_training_curvature, training_curvature
+
+history = WeightHistory(tempfile.mkdtemp(), every=20)
+optimizer = keras.optimizers.SGD(0.5)
+network = fit("descent", batch_size=1200, optimizer=optimizer, epochs=400, callbacks=[history])
+curvature = training_curvature(network, history, *train, ("largest_eigenvalue",), seed=0)
 axes = plot_training_curvature(curvature)
 axes["largest_eigenvalue"].get_figure().savefig("stability.png", dpi=200)

@@ -1,13 +1,15 @@
-"""Two networks: the mean along filter-normalized directions, and its half-width."""
+"""Small against large batches: the mean along filter-normalized directions, and its half-width."""
 
-from trained import large_batch, model, train
+from pathlib import Path
 
-from losslandscape import confidence_interval, evaluate_line, half_widths, plot_line
+from losslandscape import LossLine, confidence_interval, half_widths, plot_line
 
-lines = [
-    evaluate_line(network, *train, number_of_directions=10, seed=0)
-    for network in (model, large_batch)
-]
-widths = [confidence_interval(half_widths(line, rise=0.5)) for line in lines]
-labels = [f"batch {size}: {width}" for size, width in zip((32, 300), widths, strict=True)]
-plot_line(lines, labels=labels).get_figure().savefig("widths.png", dpi=200)
+measured = Path(__file__).parents[2] / "examples" / "measured"
+lines, labels = [], []
+for size in (128, 2048):
+    name = f"*14px*/resnet20-SGD-{size}-decay0.0005-seed0/lines-filter-*.h5"
+    lines.append(LossLine.load(next(measured.glob(name))))
+    width = confidence_interval(half_widths(lines[-1], 0.5, "data_loss"))
+    labels.append(f"batch {size}: {width}")
+ax = plot_line(lines, labels=labels, metric="data_loss", scale="log")
+ax.get_figure().savefig("widths.png", dpi=200)
