@@ -14,6 +14,7 @@ import pyvista
 
 from losslandscape import LossLine, LossSurface, LossTrajectory, plot_surface
 from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.drawing.space import FLOOR, HEIGHT
 from losslandscape.values.measures import non_convexity
 
 ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
@@ -397,7 +398,9 @@ def test_a_page_looks_as_the_figure_does_on_any_screen(surface, tmp_path):
     across = np.hypot(eye["x"], eye["y"])
     assert np.rad2deg(np.arctan2(eye["z"], across)) == pytest.approx(ax.elev)
     box = [layout["scene"]["aspectratio"][axis] for axis in "xyz"]
-    np.testing.assert_allclose(np.divide(box, box[2]), ax.get_box_aspect() / ax.get_box_aspect()[2])
+    # The figure has a floor below the part of its box that holds the surface.
+    expected = ax.get_box_aspect() * (1, 1, HEIGHT / (HEIGHT + FLOOR))
+    np.testing.assert_allclose(np.divide(box, box[2]), expected / expected[2])
     # Colors are those of the bar, which a telephone has room for below the surface.
     assert drawn["lighting"] == {"ambient": 1, "diffuse": 0, "specular": 0}
     assert drawn["colorbar"]["orientation"] == "h"
