@@ -27,6 +27,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from losslandscape.backends.structures import precise_dtypes
 from losslandscape.basics.architecture import check_same_settings
 from losslandscape.basics.checks import (
     check_choice,
@@ -38,7 +39,6 @@ from losslandscape.basics.checks import (
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
 from losslandscape.basics.types import Direction, Ignore, Layers, Normalize
-from losslandscape.measuring.walks import precise_dtypes
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
 IGNORE_RULES = ("biasbn", None)

@@ -106,17 +106,6 @@ def check_same_weights(model, other, name="other"):
         )
 
 
-def check_backend(subject, backends):
-    """Refuses other backends than these for what differentiates; `subject` begins the error."""
-    if keras.backend.backend() not in backends:
-        *others, last = map(repr, backends)
-        accepted = f"{', '.join(others)} or {last}" if others else last
-        raise ValueError(
-            f"{subject} needs a backend for its automatic differentiation: {accepted}. Received "
-            f"{keras.backend.backend()!r}. Set the environment variable `KERAS_BACKEND`."
-        )
-
-
 def check_choice(name, value, choices):
     """Refuses a value that is not among the accepted ones."""
     # An array would be compared entry by entry.

@@ -8,16 +8,43 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from losslandscape.backends.current import current
+from losslandscape.backends.structures import map_arrays, precise_dtypes
+from losslandscape.basics.arrays import flat
 from losslandscape.basics.internals import flatten_layers
-from losslandscape.measuring.datasets import map_arrays
+from losslandscape.measuring.datasets import handed_over
 from losslandscape.measuring.engines import evaluator
 from losslandscape.measuring.state import evaluated
-from losslandscape.measuring.walks import precise_dtypes
 
 # How many samples the checks use: few, so that a small step crosses few kinks of ReLUs.
 SAMPLES = 4
 # The relative rounding error in half precision.
 EPSILONS = {"float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+
+def differentiator(model, dataset):
+    """Makes the function that differentiates the loss of a batch.
+
+    Args:
+        model: A compiled and built `keras.Model`.
+        dataset: A `Dataset`.
+
+    Returns:
+        A function of a batch and a direction that returns `Derivatives`, and the
+        batches. It changes what the model's own test step would change, except the
+        metrics.
+    """
+    batches = handed_over(dataset)
+    try:
+        return current().differentiator(model, batches), batches
+    except (TypeError, ValueError) as error:
+        if isinstance(dataset.batches.element_spec, tuple):
+            raise
+        raise ValueError(
+            "`y` must be the targets that the loss of `model` compares outputs with, or `x` a "
+            "whole dataset such as (x, y). Received inputs alone, of which the loss cannot be "
+            f"computed: {error}"
+        ) from error
 
 
 def mean_derivative(state, differentiate, batches, direction, part):
@@ -107,7 +134,7 @@ def check_derivatives(state, differentiate, batch):
         return differentiate(batch, direction)
 
     found, other = (differentiate_again(batch, direction) for direction in (first, second))
-    if not np.isfinite(_flat([*found.gradient, *found.product, *other.product])).all():
+    if not np.isfinite(flat([*found.gradient, *found.product, *other.product])).all():
         return False
     if is_cut:
         state.start_over()
@@ -171,7 +198,7 @@ def _check_slopes(model, differentiate, batch, directions, center):
 def _rises(found, direction, width):
     """What the loss rises by in the inner intervals of equidistant points, and the integrals."""
     losses = [float(each.loss) for each in found]
-    slopes = np.array([_flat(each.gradient) @ _flat(direction) for each in found])
+    slopes = np.array([flat(each.gradient) @ flat(direction) for each in found])
     # Exact for slopes that are cubic functions.
     weights = np.array([-1, 13, 13, -1]) / 24
     return np.diff(losses)[1:-1], width * np.convolve(slopes, weights, "valid")
@@ -179,8 +206,8 @@ def _rises(found, direction, width):
 
 def _check_symmetry(model, one, other):
     (first, found), (second, also) = one, other
-    first, second = _flat(first), _flat(second)
-    moved, again = _flat(found.product), _flat(also.product)
+    first, second = flat(first), flat(second)
+    moved, again = flat(found.product), flat(also.product)
     # Unrelated random vectors of n numbers have dot products of about their lengths over √n.
     lengths = np.linalg.norm(first) * np.linalg.norm(again)
     lengths += np.linalg.norm(second) * np.linalg.norm(moved)
@@ -199,7 +226,7 @@ def _check_differences(model, differentiate, batch, direction):
     step = min(0.1, max(1e-4, 100 * _epsilon(model)))
     coarse = _difference_of_gradients(model, differentiate, batch, direction, step)
     fine = _difference_of_gradients(model, differentiate, batch, direction, step / 4)
-    product = _flat(differentiate(batch, direction).product)
+    product = flat(differentiate(batch, direction).product)
     error = np.linalg.norm(fine - product)
     whole = np.linalg.norm(fine) + np.linalg.norm(product)
     has_converged = np.linalg.norm(coarse - fine) < 0.1 * error
@@ -216,7 +243,7 @@ def _refuse(fault):
 
 def _difference_of_gradients(model, differentiate, batch, direction, step):
     ends = _along(model, differentiate, batch, direction, (step, -step))
-    above, below = (_flat(each.gradient) for each in ends)
+    above, below = (flat(each.gradient) for each in ends)
     return (above - below) / (2 * step)
 
 
@@ -272,8 +299,3 @@ def _doubled(batch):
 def _epsilon(model):
     """The largest relative rounding error of any layer."""
     return max(EPSILONS.get(layer.compute_dtype, 2.0**-23) for layer in flatten_layers(model))
-
-
-def _flat(tensors):
-    arrays = [np.ravel(ops.convert_to_numpy(tensor)) for tensor in tensors]
-    return np.concatenate(arrays).astype(float)

@@ -11,13 +11,15 @@ from typing import Literal
 import keras
 import numpy as np
 
-from losslandscape.basics.checks import check_backend, check_compiled, check_integer, check_number
+from losslandscape.backends.current import check_differentiates
+from losslandscape.basics.arrays import dot, times
+from losslandscape.basics.checks import check_compiled, check_integer, check_number
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.types import Data, Direction, Ignore, Normalize, Verbose
-from losslandscape.curvature.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.curvature.derivatives import (
     check_derivatives,
     check_loss,
+    differentiator,
     mean_derivative,
     reported_loss,
 )
@@ -189,7 +191,7 @@ def worst_direction(
 def _prepared(model, dataset, normalize, ignore, batch_size):
     """The data in batches, and the scale of each entry of a random direction."""
     check_compiled(model)
-    check_backend("A gradient", DIFFERENTIATORS)
+    check_differentiates("A gradient")
     units = scales(model, normalize, ignore)
     return read_dataset(model, one_dataset(*dataset), batch_size), units
 
@@ -221,13 +223,12 @@ def _are_finite(loss, gradient):
 
 def _steepest(units, gradient):
     """The direction `√N · T²g / ‖Tg‖`, or `None` where the gradient is 0."""
-    scaled = [scale * part for scale, part in zip(units, gradient, strict=True)]
-    length = np.sqrt(sum(np.sum(np.square(part)) for part in scaled))
+    scaled = times(units, gradient)
+    length = np.sqrt(dot(scaled, scaled))
     if length == 0:
         return None
     factor = np.sqrt(sum(map(np.count_nonzero, units))) / length
-    pairs = zip(units, scaled, strict=True)
-    return [(factor * scale * part).astype(np.float32) for scale, part in pairs]
+    return [(factor * part).astype(np.float32) for part in times(units, scaled)]
 
 
 def _move(model, centers, direction, coordinate):

@@ -18,8 +18,9 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike
 
+from losslandscape.backends.current import check_differentiates
+from losslandscape.basics.arrays import dot, flat, times
 from losslandscape.basics.checks import (
-    check_backend,
     check_choice,
     check_compiled,
     check_integer,
@@ -37,10 +38,10 @@ from losslandscape.basics.types import (
     Points,
     Verbose,
 )
-from losslandscape.curvature.autodiff import DIFFERENTIATORS, differentiator
 from losslandscape.curvature.derivatives import (
     check_derivatives,
     check_loss,
+    differentiator,
     mean_derivative,
     reported_loss,
 )
@@ -56,12 +57,11 @@ from losslandscape.directions import (
 )
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
-from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.engines import evaluator, point_by_point
 from losslandscape.measuring.grids import Grid
 from losslandscape.measuring.options import AROUND, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, tracked
 from losslandscape.measuring.state import evaluated
-from losslandscape.measuring.walks import mover
 from losslandscape.values.measures import Estimate, confidence_interval
 from losslandscape.values.surfaces import LayerCurvature, LossSurface, Spectrum
 
@@ -137,7 +137,7 @@ class Hessian:
         verbose: Verbose = "auto",
     ) -> None:
         check_compiled(model)
-        check_backend("Curvature", DIFFERENTIATORS)
+        check_differentiates("Curvature")
         self.model, self._verbose = model, verbose
         self._rules = {"normalize": normalize, "ignore": ignore, "layers": layers}
         scales(model, **self._rules)
@@ -159,7 +159,7 @@ class Hessian:
         """
         direction = check_direction(self.model, direction)
         with self._matrix() as matrix:
-            return _times(matrix.units, matrix.product(_times(matrix.units, direction)))
+            return times(matrix.units, matrix.product(times(matrix.units, direction)))
 
     def along(self, directions: Directions) -> Array:
         """Computes the second derivative of the loss along directions, dᵀHd.
@@ -178,7 +178,7 @@ class Hessian:
         curvatures = []
         with self._compared_matrix() as matrix:
             for each in tracked(directions, Status(self._verbose), "direction"):
-                curvatures.append(_dot(each, matrix.product(each)))
+                curvatures.append(dot(each, matrix.product(each)))
                 _check_finite(curvatures)
         return np.array(curvatures)
 
@@ -453,7 +453,7 @@ def evaluate_convexity(
     grid = Grid.of(number_of_points, options["extent"])
     check_number("tolerance", tolerance, minimum=0, below=1)
     call = Evaluation(model, [one_dataset(x, y)], LossSurface, options)
-    check_backend("Curvature", DIFFERENTIATORS)
+    check_differentiates("Curvature")
     check_choice("ignore", ignore, IGNORE_RULES)
     directions, origin = call.choose(2, exactly=True)
     # Weight by weight, since the layers in a worker are other objects.
@@ -480,12 +480,12 @@ class _Operator:
     def __init__(self, product, units):
         """Takes a product with H, and T as a list of arrays."""
         self.product, self.units = product, units
-        self._moves = _flat(units) != 0
+        self._moves = flat(units) != 0
         self.size = int(np.count_nonzero(self._moves))
 
     def __call__(self, vector):
         """Multiplies the matrix by a vector."""
-        return _flat(_times(self.units, self.product(self.direction(vector))))[self._moves]
+        return flat(times(self.units, self.product(self.direction(vector))))[self._moves]
 
     def direction(self, vector):
         """The direction that a vector stands for: T times it."""
@@ -593,33 +593,29 @@ def _draw_trace(operator, number, seed, status):
     generator = np.random.default_rng(seed)
     for _ in tracked(range(number), status, "vector"):
         signs = [generator.choice(np.float32([-1, 1]), unit.shape) for unit in operator.units]
-        probe = _times(operator.units, signs)
+        probe = times(operator.units, signs)
         pairs = zip(probe, operator.product(probe), strict=True)
         yield [np.vdot(part, moved) for part, moved in pairs]
 
 
 def _convexity_engine(state, data, interrupt, *, chosen, tolerance, seed):
     """Measures the loss and the extreme eigenvalues of its Hessian, point by point."""
-    (dataset,), move, values = data, mover(state), state.values
+    (dataset,) = data
     evaluate = evaluator(state.model, interrupt)
     units = [unit * moves for unit, moves in zip(scales(state.model), chosen, strict=True)]
     products = functools.partial(_Products(state.model, dataset), state)
     operator = _Operator(products, units)
 
-    def measure(directions, points):
-        tensors = to_tensors(directions)
-        for index, point in enumerate(points):
-            state.rewind()
-            move(values, tensors, point)
-            loss = {"loss": evaluate(dataset)["loss"]}
-            largest, smallest = (
-                _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
-                for end in ("LA", "SA")
-            )
-            yield [index], as_arrays([_with_ratio(largest, smallest) | loss])
-            interrupt()
+    def measure_here(_):
+        loss = {"loss": evaluate(dataset)["loss"]}
+        largest, smallest = (
+            _eigenpairs(operator, 1, end, tolerance=tolerance, seed=seed)[0][0]
+            for end in ("LA", "SA")
+        )
+        interrupt()
+        return [_with_ratio(largest, smallest) | loss]
 
-    return measure
+    return point_by_point(state, measure_here)
 
 
 def _with_ratio(largest, smallest):
@@ -703,15 +699,3 @@ def _lanczos(operator, steps, generator):
         beside.append(length)
         basis.append(moved / length)
     return np.array(diagonal), np.array(beside)
-
-
-def _times(units, direction):
-    return [unit * part for unit, part in zip(units, direction, strict=True)]
-
-
-def _dot(one, other):
-    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
-
-
-def _flat(direction):
-    return np.concatenate([np.ravel(array) for array in direction])

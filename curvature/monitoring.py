@@ -13,8 +13,8 @@ from typing import NamedTuple, TypedDict, Unpack
 import keras
 import numpy as np
 
+from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.checks import (
-    check_backend,
     check_choice,
     check_compiled,
     check_integer,
@@ -27,15 +27,13 @@ from losslandscape.basics.checks import (
 )
 from losslandscape.basics.internals import schedule_of
 from losslandscape.basics.types import Data
-from losslandscape.curvature.autodiff import DIFFERENTIATORS
 from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
-from losslandscape.measuring.engines import as_arrays, evaluator, to_tensors
+from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
 from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import evaluated, preserved
-from losslandscape.measuring.walks import mover
 from losslandscape.paths.trajectory import (
     History,
     between_records,
@@ -399,7 +397,7 @@ def _checked_functions(measures, x):
 
 def _check_model(model, settings):
     check_compiled(model)
-    check_backend("Curvature", DIFFERENTIATORS)
+    check_differentiates("Curvature")
     if {"scale_free_eigenvalue", "half_width"} & set(settings.measures):
         # Refuses a model without filters.
         scales(model, "filter")
@@ -430,31 +428,25 @@ def _meters(model, data, settings, interrupt):
 
 def _curvature_engine(state, data, interrupt, *, settings):
     """Measures the loss and its curvature, point by point."""
-    (dataset,), move = data, mover(state)
+    (dataset,) = data
     made, center = _meters(state.model, dataset, settings, interrupt), {}
 
-    def measure_here():
+    def measure_all():
         found = {}
         for name, meter in made.items():
             found |= _by_name(name, meter())
             interrupt()
         return found
 
-    def measure(directions, points):
+    def measure_here(point):
         nonlocal center
-        tensors = to_tensors(directions)
-        for index, point in enumerate(points):
-            state.rewind()
-            move(state.values, tensors, point)
-            if point.any():
-                found = measure_here()
-            else:
-                # Only the loss there is checked again at the end.
-                center = found = center | {"loss": made["loss"]()} if center else measure_here()
-            yield [index], as_arrays([found])
-            interrupt()
+        if point.any():
+            return [measure_all()]
+        # Only the loss there is checked again at the end.
+        center = center | {"loss": made["loss"]()} if center else measure_all()
+        return [center]
 
-    return measure
+    return point_by_point(state, measure_here)
 
 
 def _half_width(model, loss_here, settings):
@@ -469,12 +461,11 @@ def _half_width(model, loss_here, settings):
         # All filters are zero, as they may be before training.
         return Estimate(np.nan, np.nan, np.nan)
     with evaluated(model) as state:
-        move = mover(state)
 
         def reach(direction, sign):
             def is_low(distance):
                 state.rewind()
-                move(state.values, direction, np.array([sign * distance]))
+                state.move(state.values, direction, np.array([sign * distance]))
                 # A loss that is not finite counts as infinite.
                 return loss_here() < level
 

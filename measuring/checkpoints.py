@@ -5,16 +5,14 @@ the points that are still missing, and hold a fingerprint of all that the values
 depend on, so that the results of two computations never mix.
 """
 
-import collections.abc
 import dataclasses
-import hashlib
 import json
 import time
 import warnings
 
 import numpy as np
-from keras import ops, tree
 
+from losslandscape.basics.arrays import digest
 from losslandscape.basics.checks import numbered, warn
 from losslandscape.values.files import read_value
 
@@ -66,11 +64,11 @@ class Checkpoint:
             return
         parts = {"weights": model.weights, "loss or metrics": _measured(model)} | parts
         # Only once, because large ones take time.
-        common = {name.replace("_", " "): _digest(part) for name, part in parts.items()}
+        common = {name.replace("_", " "): digest(part) for name, part in parts.items()}
         self._fingerprints = [
             common
             | {
-                "data": _digest(dataset.tensors or list(dataset.batches)),
+                "data": digest(dataset.tensors or list(dataset.batches)),
                 "batch size": dataset.batch_size,
             }
             for dataset in data
@@ -173,25 +171,6 @@ def _stamp(path):
     except OSError:
         return None
     return status.st_ino, status.st_mtime_ns
-
-
-def _digest(arrays):
-    digest = hashlib.blake2b(digest_size=16)
-    for leaf in _leaves(arrays):
-        array = ops.convert_to_numpy(leaf)
-        array = np.ascontiguousarray(array.astype("S") if array.dtype == object else array)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.reshape(-1).view("uint8"))
-    return digest.hexdigest()
-
-
-def _leaves(arrays):
-    """The arrays in a structure; those of random directions are drawn one after the other."""
-    if isinstance(arrays, collections.abc.Sequence) and not isinstance(arrays, str):
-        for part in arrays:
-            yield from _leaves(part)
-    else:
-        yield from tree.flatten(arrays)
 
 
 def _measured(model):

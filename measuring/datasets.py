@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from losslandscape.backends.structures import arrays_of, in_structure_of, map_arrays
 from losslandscape.basics.checks import check_integer
 from losslandscape.basics.internals import flatten_layers
 
@@ -240,24 +241,6 @@ def batch_size_of(batch):
     """Returns the number of samples in a batch, or `None` if its arrays disagree."""
     sizes = {part.shape[0] if len(part.shape) else None for part in arrays_of(batch)}
     return sizes.pop() if len(sizes) == 1 else None
-
-
-def map_arrays(function, *structures):
-    """Maps a function over the arrays in structures of one kind, and keeps every `None`."""
-    return tree.map_structure(
-        lambda *parts: None if parts[0] is None else function(*parts), *structures
-    )
-
-
-def arrays_of(structure):
-    """Returns a list of the arrays in a structure."""
-    return [part for part in tree.flatten(structure) if part is not None]
-
-
-def in_structure_of(structure, arrays):
-    """Returns a structure with its arrays replaced by those in a list."""
-    remaining = iter(arrays)
-    return map_arrays(lambda _: next(remaining), structure)
 
 
 def _read_arrays(model, parts, batch_size, name):

@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.basics.checks import check_is_model, import_extra
+from losslandscape.backends.current import current
+from losslandscape.basics.checks import check_is_model
 from losslandscape.basics.claims import claimed
 from losslandscape.basics.internals import (
     flatten_layers,
@@ -27,7 +28,7 @@ from losslandscape.basics.internals import (
     set_global_seed_generator,
 )
 from losslandscape.measuring.references import variables_of
-from losslandscape.measuring.walks import along_directions, put_back
+from losslandscape.measuring.walks import along_directions, locator
 
 
 @contextlib.contextmanager
@@ -82,7 +83,7 @@ class State:
         model: The `keras.Model`.
         walk: How a point becomes weights.
         moved: List of the variables that a point sets.
-        moves: List of the functions that compute their values; see `walks`.
+        locate: The function that computes their values; see `locator`.
         others: List of all other variables that an evaluation may change, except
             those of metrics, which every evaluation resets anyway.
     """
@@ -90,7 +91,9 @@ class State:
     def __init__(self, model, walk=along_directions, *, with_optimizer):
         self.model, self.walk = model, walk
         pairs = walk(model)
-        self.moved, self.moves = [weight for weight, _ in pairs], [move for _, move in pairs]
+        self.moved = [weight for weight, _ in pairs]
+        self.locate = locator(self.moved, [move for _, move in pairs])
+        self._backend = current()
         self._test_function = model.test_function
         metrics = model.metrics_variables
         self._generators = [(put, get()) for get, put in _process_generators()]
@@ -110,9 +113,11 @@ class State:
             found += optimizer.variables
         found = list({id(variable): variable for variable in found}.values())
         moved = {id(variable) for variable in (*self.moved, *metrics)}
-        rest = {id(copy) for one in found if id(one) not in moved for copy in copies(one)}
+        rest = {
+            id(copy) for one in found if id(one) not in moved for copy in self._backend.copies(one)
+        }
         # After the variables themselves, so that each of their copies has the last word.
-        kept = [*self.moved, *(copy for variable in found for copy in copies(variable))]
+        kept = [*self.moved, *(copy for one in found for copy in self._backend.copies(one))]
         kept = list({id(variable): variable for variable in kept}.values())
         pairs = [(variable, _copy(variable)) for variable in kept]
         # A failed build leaves variables without a value behind.
@@ -130,6 +135,24 @@ class State:
         """The saved values of the variables that move, and those of all others."""
         return [[self.value(one) for one in each] for each in (self.moved, self.others)]
 
+    def move(self, values, directions, point):
+        """Puts the model at a point, always from the same state.
+
+        Nothing accumulates: neither where a point lies nor what is measured there depends
+        on earlier points.
+
+        Args:
+            values: Those of this state; in a graph they are arguments, or it would keep them.
+            directions: A list of lists of tensors shaped like the variables that move.
+            point: The coordinates along them.
+        """
+        centers, rest = values
+        for variable, value in zip(self.others, rest, strict=True):
+            self._backend.put_back(variable, value)
+        there = self.locate(centers, directions, point)
+        for weight, value in zip(self.moved, there, strict=True):
+            weight.assign(value)
+
     def rewind(self):
         """Restores the random generators of the process."""
         for put, value in self._generators:
@@ -138,7 +161,7 @@ class State:
     def start_over(self):
         """Restores all but the variables that move, so that the next evaluation starts from it."""
         for variable in self.others:
-            put_back(variable, self.value(variable))
+            self._backend.put_back(variable, self.value(variable))
         self.rewind()
 
     def restore(self):
@@ -150,7 +173,7 @@ class State:
         errors = []
         for variable, value in self._values.values():
             try:
-                put_back(variable, value)
+                self._backend.put_back(variable, value)
             except Exception as error:
                 errors.append(error)
         for layer, name, value in self._constants:
@@ -169,17 +192,6 @@ class State:
         self.restore()
 
 
-def copies(variable):
-    """Returns the copies of a variable, if a strategy of TensorFlow keeps one on each replica.
-
-    They may differ, as the moving statistics of `BatchNormalization` do. Of any other variable,
-    the only copy is itself.
-    """
-    value = variable if isinstance(variable, tf.Variable) else variable.value
-    is_distributed = isinstance(value, tf.distribute.DistributedValues)
-    return value.values if is_distributed else [variable]
-
-
 def check_copies(name, weights):
     """Refuses weights to move that a strategy keeps with different values; `name` is the model's.
 
@@ -190,11 +202,11 @@ def check_copies(name, weights):
     Raises:
         ValueError: If the copies of some differ.
     """
-    differing = [
-        weight.path
-        for weight in weights
-        if any(not np.array_equal(copies(weight)[0], copy) for copy in copies(weight)[1:])
-    ]
+    backend, differing = current(), []
+    for weight in weights:
+        first, *others = backend.copies(weight)
+        if any(not np.array_equal(first, other) for other in others):
+            differing.append(weight.path)
     if differing:
         raise ValueError(
             f"`{name}` has weights with another value on each replica of its strategy, so they "
@@ -237,8 +249,5 @@ def _fits(variable, value):
 
 def _process_generators():
     """Pairs of functions that read and set each random generator of the process."""
-    pairs = [(random.getstate, random.setstate), (np.random.get_state, np.random.set_state)]
-    if keras.backend.backend() == "torch":
-        torch = import_extra("torch", "torch")
-        pairs.append((torch.get_rng_state, torch.set_rng_state))
-    return pairs
+    of_python = (random.getstate, random.setstate), (np.random.get_state, np.random.set_state)
+    return [*of_python, *current().generators()]

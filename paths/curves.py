@@ -15,21 +15,22 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
+from losslandscape.backends.current import check_differentiates
+from losslandscape.backends.structures import map_arrays
 from losslandscape.basics.architecture import check_same_architecture
-from losslandscape.basics.checks import check_backend, check_compiled, check_integer
+from losslandscape.basics.checks import check_compiled, check_integer
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
 from losslandscape.basics.types import Data, Verbose
 from losslandscape.directions import resolve_seed
 from losslandscape.evaluation import Evaluation
-from losslandscape.measuring.datasets import all_datasets, map_arrays, one_dataset, read_dataset
+from losslandscape.measuring.datasets import all_datasets, one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator
 from losslandscape.measuring.grids import coordinates, line
 from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import MeasuringBetween, evaluating
 from losslandscape.measuring.progress import Progress, Status
 from losslandscape.measuring.state import evaluated
-from losslandscape.measuring.walks import locator
 from losslandscape.paths.interpolation import (
     between_models,
     check_mixtures,
@@ -103,7 +104,7 @@ def fit_curve(
     Reference:
         [Garipov et al., 2018](https://arxiv.org/abs/1802.10026), equations 2 and 4.
     """
-    check_backend("`fit_curve`", ["tensorflow"])
+    check_differentiates("`fit_curve`", ["tensorflow"])
     check_compiled(model)
     check_same_architecture([model, other], ["model", "other"])
     check_integer("epochs", epochs, minimum=1)
@@ -304,7 +305,7 @@ def _twins(model, control):
 
 def _stepper(state, other, control, trained, optimizer):
     """The function that trains the control point for one step, on a batch at a point t."""
-    model, locate = state.model, locator(state)
+    model, locate = state.model, state.locate
     centers = [state.value(weight) for weight in state.moved]
     # Copies, since both ends may be the same model.
     ends = [ops.copy(weight) for weight in mixed_weights(other)]

@@ -19,6 +19,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from losslandscape.basics.architecture import check_same_architecture
+from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import check_choice, check_integer
 from losslandscape.basics.internals import flatten_layers
 from losslandscape.basics.types import Data, Extent, Pair, Points
@@ -306,13 +307,10 @@ def _coordinates_of_third(models):
         [end - start for start, end in zip(first, other, strict=True)] for other in (second, third)
     )
 
-    def product(one, other):
-        return sum(np.vdot(a, b) for a, b in zip(one, other, strict=True))
-
-    unit = product(to_second, to_second)
-    alpha = product(to_second, to_third) / unit if unit else 0.0
-    across = product(to_third, to_third) - alpha**2 * unit
-    if unit == 0 or across <= 1e-9 * product(to_third, to_third):
+    unit = dot(to_second, to_second)
+    alpha = dot(to_second, to_third) / unit if unit else 0.0
+    across = dot(to_third, to_third) - alpha**2 * unit
+    if unit == 0 or across <= 1e-9 * dot(to_third, to_third):
         raise ValueError("`models` must not lie on one line: they would not span a plane.")
     return [float(alpha), float(np.sqrt(across / unit))]
 

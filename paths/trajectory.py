@@ -8,7 +8,6 @@ paths of several runs may share a plane.
 
 __all__ = ["WeightHistory", "evaluate_trajectory", "last_step", "read_history"]
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from keras import layers, ops
 
 from losslandscape.basics.architecture import check_same_settings
+from losslandscape.basics.arrays import digest
 from losslandscape.basics.checks import (
     check_choice,
     check_integer,
@@ -147,7 +147,7 @@ class WeightHistory(keras.callbacks.Callback):
             self._count += 1
             self._record(f"epoch-{self._count}")
         else:
-            self._last = _digest(_arrays(self.model))
+            self._last = digest(_arrays(self.model))
 
     def _last_number(self):
         """The number of the last record in the folder; refuses records by another unit."""
@@ -163,7 +163,7 @@ class WeightHistory(keras.callbacks.Callback):
     def _ends_here(self):
         """Whether the history ends with the model's weights."""
         if self._last is not None:
-            return self._last == _digest(_arrays(self.model))
+            return self._last == digest(_arrays(self.model))
         last = _files_in(self.folder, (".npz",))[-1]
         return _are_same(_read_file(self.model, last)[1], _arrays(self.model))
 
@@ -175,7 +175,7 @@ class WeightHistory(keras.callbacks.Callback):
         arrays = _arrays(self.model)
         with writing(self.folder / f"{name}.npz") as file:
             np.savez(file, *arrays)
-        self._last = _digest(arrays)
+        self._last = digest(arrays)
 
 
 # What `read_history` reads.
@@ -542,13 +542,6 @@ def _to_array(weight):
         return array
     # NumPy files cannot hold every half-precision type.
     return array.astype(keras.backend.result_type(weight.dtype, "float32"))
-
-
-def _digest(arrays):
-    digest = hashlib.blake2b(digest_size=16)
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.digest()
 
 
 def _are_same(arrays, others):

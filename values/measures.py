@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import (
     check_choice,
     check_list,
@@ -732,8 +733,8 @@ def _find_random_walk(trajectory):
 
 
 def _find_angle(first, second):
-    lengths = np.sqrt(_dot(first, first) * _dot(second, second))
-    cosine = float(_dot(first, second) / lengths)
+    lengths = np.sqrt(dot(first, first) * dot(second, second))
+    cosine = float(dot(first, second) / lengths)
     warning = "The axes are not at right angles: shapes are skewed."
     return Finding("cosine between the axes", cosine, warning if abs(cosine) > 0.1 else None)
 
@@ -770,17 +771,13 @@ def _gram(measured, spectrum, directions):
         return None
     units = spectrum.metadata
     if directions is not None and "normalize" not in units:
-        return np.array([[_dot(one, other) for other in directions] for one in directions])
+        return np.array([[dot(one, other) for other in directions] for one in directions])
     drawn = measured.metadata
     kind = ("normalize", "ignore", "layers")
     if drawn.get("directions") == "random" and all(drawn.get(k) == units.get(k) for k in kind):
         # In these units each filter of n entries is √n long, and different axes nearly orthogonal.
         return units["parameters"] * np.eye(2)
     return None
-
-
-def _dot(one, other):
-    return sum(np.vdot(np.asarray(a, float), b) for a, b in zip(one, other, strict=True))
 
 
 def _at_model(measured, inner):

@@ -1,0 +1,1 @@
+"""What each backend of Keras needs: one file per backend, and what their files share."""

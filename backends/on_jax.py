@@ -1,0 +1,179 @@
+"""JAX: many points in one compiled program, and two derivatives of a test step without state."""
+
+import functools
+
+import jax
+import keras
+import tensorflow as tf
+from keras import ops, tree
+
+from losslandscape.backends.losses import (
+    Derivatives,
+    assign,
+    check_stateless,
+    loss_among,
+    means_of,
+    size_of,
+)
+from losslandscape.backends.plain import Plain, obstacle_of_distribution
+from losslandscape.backends.reports import (
+    in_a_row,
+    in_order,
+    names_of,
+    regularized_weights,
+    report,
+)
+from losslandscape.backends.structures import of_backend, precise_dtypes, samples
+from losslandscape.basics.internals import build_symbolically, without_penalties
+
+
+class Backend(Plain):
+    """JAX."""
+
+    def break_even(self, model):  # noqa: ARG002
+        """Returns a small number: JAX compiles for `model.evaluate`, too."""
+        return 10
+
+    def obstacle(self, model):  # noqa: ARG002
+        """Refuses what Keras distributes."""
+        return obstacle_of_distribution()
+
+    def graph(self, state, dataset, length):
+        """Compiles the test step, the loop over batches and that over points."""
+        return _graph(state, dataset, length)
+
+    def differentiator(self, model, batches):
+        """Differentiates a compiled step, or an eager one where the model runs so."""
+        return _differentiator(model, batches)
+
+    def put_back(self, variable, value):
+        """Restores a copy, since an evaluation reuses the memory of the model's values."""
+        # What is not Keras' stays out of it, and JAX would cut its 64-bit integers.
+        variable.assign(value if isinstance(variable, tf.Variable) else ops.copy(value))
+
+
+def _graph(origin, dataset, length):
+    """The names of what is measured, and the graph that measures it at many points.
+
+    JAX passes the model's variables in and out as values, so the model is not touched.
+    """
+    model, moved = origin.model, origin.moved
+    size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
+    locate, regularized = origin.locate, regularized_weights(model)
+    measured = without_penalties(model) if regularized else model
+    last = (size - 1) // batch_size
+
+    # A function of its own is traced once for all numbers of directions.
+    @functools.partial(jax.jit, static_argnames="size")
+    def test_step(state, start, size, tensors):
+        return measured.test_step(state, samples(tensors, start, size))
+
+    def last_step(state, tensors):
+        start = last * batch_size
+        logs, state = test_step(state, start, size - start, tensors)
+        pairs = zip(tree.flatten(groups), tree.flatten(state), strict=True)
+        with keras.StatelessScope(pairs):
+            return report(model, logs, regularized)
+
+    def measure_at(tensors, variables, directions, point):
+        values = dict(zip(identities, tree.flatten(variables), strict=True))
+        centers = [values[id(weight)] for weight in moved]
+        there = dict(zip(map(id, moved), locate(centers, directions, point), strict=True))
+        state = tree.pack_sequence_as(variables, list((values | there).values()))
+        state = jax.lax.fori_loop(
+            0,
+            last,
+            lambda index, state: test_step(state, index * batch_size, batch_size, tensors)[1],
+            state,
+        )
+        return in_a_row(last_step(state, tensors), dtype)
+
+    # Data and variables are arguments: JAX would compile constants into the program.
+    @jax.jit
+    def measure_all(directions, points, number, tensors, variables):
+        def measure_next(index, results):
+            values = measure_at(tensors, variables, directions, points[index])
+            return results.at[index].set(values)
+
+        return jax.lax.fori_loop(0, number, measure_next, ops.zeros((length, len(names)), dtype))
+
+    tensors = of_backend(dataset.tensors)
+    # As `model.evaluate` does, for metrics that build late.
+    build_symbolically(model, samples(tensors, 0, 1))
+    groups = _groups(model)
+    identities = [id(variable) for variable in tree.flatten(groups)]
+    # In order, because JAX sorts them.
+    variables = _variables(origin)
+    names = names_of(in_order(jax.eval_shape(last_step, variables, tensors)))
+    return names, lambda *arguments: measure_all(*arguments, tensors, variables)
+
+
+def _groups(model):
+    """The variables in the order in which a test step on JAX receives them."""
+    return model.trainable_variables, model.non_trainable_variables, model.metrics_variables
+
+
+def _variables(state):
+    """The values at the center of what a test step receives."""
+    state.model.reset_metrics()
+    *weights, metrics = _groups(state.model)
+    values = [[state.value(variable) for variable in group] for group in weights]
+    return (*values, [ops.copy(variable) for variable in metrics])
+
+
+def _differentiator(model, batches):
+    # As `model.evaluate` does, for metrics that build late.
+    build_symbolically(model, batches[0])
+    weights, state = model.trainable_variables, model.non_trainable_variables
+    dtypes = precise_dtypes(weights)
+    derivatives = functools.partial(_derivatives, model)
+    if model.jit_compile and not model.run_eagerly:
+        derivatives = jax.jit(derivatives)
+
+    def differentiate(batch, direction):
+        pairs = zip(weights, dtypes, strict=True)
+        values = [ops.cast(weight.value, dtype) for weight, dtype in pairs]
+        others = [variable.value for variable in state]
+        found, after, depends = derivatives(values, others, batch, direction)
+        check_stateless(zip(state, depends, strict=True), bool)
+        assign(zip(state, after, strict=True))
+        return found
+
+    return differentiate
+
+
+def _derivatives(model, weights, state, batch, direction):
+    """The derivatives, the state after the step, and which of it depends on the weights."""
+
+    def gradient(weights):
+        # The total of a mean starts at 0, so the loss has the derivative 1 / count by it.
+        totals = [ops.zeros_like(mean.total.value) for mean in means_of(model)]
+        (loss, after), (gradient, slopes) = jax.value_and_grad(
+            functools.partial(_loss, model, state, batch), argnums=(0, 1), has_aux=True
+        )(weights, totals)
+        return gradient, (loss, slopes, after)
+
+    (found, (loss, slopes, after)), (product, (*_, moves)) = jax.jvp(
+        gradient, (weights,), (direction,)
+    )
+    count = size_of(batch)
+    for slope in reversed(slopes):
+        count = ops.where(slope == 0, count, 1 / slope)
+    # Those of integers are of a type of their own, without values.
+    depends = [move.dtype != jax.dtypes.float0 and ops.any(move != 0) for move in moves]
+    return Derivatives(loss, ops.cast(count, "float32"), found, product), after, depends
+
+
+def _loss(model, state, batch, weights, totals):
+    """The loss that `model.evaluate` would report if this batch were all the data."""
+    means = [id(mean.total) for mean in means_of(model)]
+    values = dict(zip(means, totals, strict=True))
+    with keras.StatelessScope():
+        model.reset_metrics()
+        metrics = [values.get(id(each), each.value) for each in model.metrics_variables]
+    pairs = zip(weights, model.trainable_variables, strict=True)
+    weights = [ops.cast(value, weight.dtype) for value, weight in pairs]
+    logs, (_, state, metrics) = model.test_step((weights, state, metrics), batch)
+    with keras.StatelessScope(zip(model.metrics_variables, metrics, strict=True)):
+        loss = loss_among(logs, model.get_metrics_result())
+    return ops.cast(loss, "float32"), state

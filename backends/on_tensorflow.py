@@ -1,0 +1,284 @@
+"""TensorFlow: many points in one graph, and two derivatives, some of which it would silently lose.
+
+The second derivatives of Keras' own layers are exact here; `derivatives` checks whatever else a
+model does.
+"""
+
+import contextlib
+import threading
+
+import keras
+import tensorflow as tf
+from keras import tree
+
+from losslandscape.backends.losses import (
+    Derivatives,
+    assign,
+    check_any,
+    check_stateless,
+    dense,
+    is_any,
+    not_twice,
+    reported_loss,
+    slope,
+    weight_of,
+)
+from losslandscape.backends.plain import Plain
+from losslandscape.backends.reports import in_a_row, names_of, regularized_weights, report
+from losslandscape.backends.structures import (
+    arrays_of,
+    in_structure_of,
+    map_arrays,
+    precise_dtypes,
+    samples,
+)
+from losslandscape.basics.internals import without_penalties
+
+# Functions in TensorFlow's modules are replaced for all threads.
+LOCK = threading.RLock()
+# How TensorFlow says that an operation, a rematerialized function or a loop (as in CTC) has no
+# second derivative.
+NOT_TWICE = LookupError, NotImplementedError, tf.errors.NotFoundError
+
+
+class Backend(Plain):
+    """TensorFlow."""
+
+    def break_even(self, model):
+        """Returns the number of points from which on a graph saves more time than it takes.
+
+        Both grow with the model, but the time to make it grows faster: one more weight costs as
+        much as about half a point saves.
+        """
+        return 25 + len(model.weights) // 2
+
+    def obstacle(self, model):
+        """Refuses what a strategy distributes."""
+        if model.distribute_strategy is not tf.distribute.get_strategy():
+            return "the model is distributed by a strategy"
+        return None
+
+    def graph(self, state, dataset, length):
+        """Puts the test step, the loop over batches and that over points into one graph."""
+        return _graph(state, dataset, length)
+
+    def differentiator(self, model, batches):
+        """Differentiates in a graph for any batch size, or eagerly where the model runs so."""
+        return _differentiator(model, batches)
+
+    def copies(self, variable):
+        """Returns the copies that a strategy keeps.
+
+        They may differ, as the moving statistics of `BatchNormalization` do.
+        """
+        value = variable if isinstance(variable, tf.Variable) else variable.value
+        is_distributed = isinstance(value, tf.distribute.DistributedValues)
+        return value.values if is_distributed else [variable]
+
+    def to_tensor(self, array):
+        """Copies an array: a tensor that TensorFlow makes from NumPy holds its memory twice."""
+        return tf.identity(array)
+
+    def after(self, value):
+        """One weight after the other: TensorFlow would compute and store them all at once."""
+        return tf.control_dependencies([value])
+
+
+def _graph(state, dataset, length):
+    """The names of what is measured, and the graph that measures it at many points."""
+    model, move, structure = state.model, state.move, _specification(dataset.tensors)
+    size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
+    # One eager step builds the metrics that build late, and shows what will be measured.
+    logs = model.test_step(samples(dataset.tensors, 0, 1))
+    regularized = regularized_weights(model, but_for=logs)
+
+    measured = without_penalties(model) if regularized else model
+
+    def test_step(arrays):
+        return measured.test_step(in_structure_of(structure, arrays))
+
+    names = names_of(report(model, logs, regularized))
+    # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
+    specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)]
+    step = tf.function(test_step, autograph=False, input_signature=[specs])
+
+    def steps(arrays):
+        def step_at(start, _):
+            # The last batch may be smaller, and its logs are those of all batches.
+            part = samples(arrays, start, tf.minimum(batch_size, size - start))
+            return start + batch_size, step(part)
+
+        # One place for all batches, because TensorFlow optimizes each place on its own.
+        nothing = tree.map_structure(tf.zeros_like, logs)
+        return tf.while_loop(lambda start, _: start < size, step_at, (0, nothing))[1]
+
+    def measure_at(values, arrays, directions, point):
+        move(values, directions, point)
+        model.reset_metrics()
+        # Small models take a tenth longer for a loop over a single batch.
+        found = step(arrays) if size <= batch_size else steps(arrays)
+        return in_a_row(report(model, found, regularized), dtype)
+
+    def measure_all(directions, points, number, values, arrays):
+        def measure_next(index, results):
+            found = measure_at(values, arrays, directions, points[index])
+            return index + 1, tf.tensor_scatter_nd_update(results, [[index]], [found])
+
+        start = (0, tf.zeros([length, len(names)], dtype))
+        return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
+
+    measure, arrays = _traced(measure_all), arrays_of(dataset.tensors)
+    return names, lambda *arguments: measure(*arguments, state.values, arrays)
+
+
+def _specification(tensors):
+    """The same structure of shapes and types, because graphs should not keep data."""
+    return map_arrays(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), tensors)
+
+
+def _traced(function):
+    """Makes graphs of a function of several arguments, one for each number and shape of them.
+
+    A `tf.function` alone would warn that it is traced often, once there are many calls.
+    """
+    graphs = {}
+
+    def call(*arguments):
+        # The records of a trajectory are one array, whose shape is their number. Shapes alone: this
+        # runs at each point, and types are those of the model.
+        shapes = tuple(tuple(array.shape) for array in tree.flatten(arguments))
+        if shapes not in graphs:
+            traceable = tf.function(function, autograph=False)
+            graphs[shapes] = traceable.get_concrete_function(*arguments)
+        return graphs[shapes](*arguments)
+
+    return call
+
+
+def _differentiator(model, batches):
+    def differentiate(batch, direction):
+        with _exact_operations():
+            return _derivatives(model, batch, direction)
+
+    if model.run_eagerly:
+        return differentiate
+    weights = model.trainable_variables
+    pairs = zip(weights, precise_dtypes(weights), strict=True)
+    vector = [tf.TensorSpec(weight.shape, dtype) for weight, dtype in pairs]
+    # For any batch size, so that there is one graph for all; made now, since TensorFlow warns of
+    # functions that are traced often, as over many calls.
+    signature = [map_arrays(_of_any_size, batches.element_spec), vector]
+    traceable = tf.function(differentiate, input_signature=signature, autograph=False)
+    graph = traceable.get_concrete_function()
+
+    def differentiate_in_graph(batch, direction):
+        with _saying_what_is_missing():
+            return graph(batch, direction)
+
+    return differentiate_in_graph
+
+
+def _of_any_size(spec):
+    """The specification of an array, a sparse or a ragged tensor, for any number of samples."""
+    shape = [None, *spec.shape[1:]]
+    if isinstance(spec, tf.RaggedTensorSpec):
+        kind = {"ragged_rank": spec.ragged_rank, "row_splits_dtype": spec.row_splits_dtype}
+        return tf.RaggedTensorSpec(shape, spec.dtype, **kind)
+    return type(spec)(shape, spec.dtype)
+
+
+def _derivatives(model, batch, direction):
+    weights = [weight.value for weight in model.trainable_variables]
+    dtypes = precise_dtypes(model.trainable_variables)
+    with tf.GradientTape() as outer:
+        # Persistent, because it is also asked what the loss and the state depend on.
+        with tf.GradientTape(persistent=True) as inner:
+            loss, means, updates = reported_loss(model, batch)
+        check_stateless(updates, lambda value: is_any(inner.gradient(value, weights)))
+        gradient = _gradient(inner, loss, weights)
+        check_any(gradient)
+        gradient = dense(gradient, weights, dtypes)
+        along = slope(gradient, direction)
+    product = dense(_gradient(outer, along, weights), weights, dtypes)
+    assign(updates)
+    count = weight_of(batch, means, lambda total: inner.gradient(loss, total))
+    return Derivatives(tf.cast(loss, "float32"), count, gradient, product)
+
+
+def _gradient(tape, target, sources):
+    """The gradient, with `None` where the target does not depend on a source."""
+    with _saying_what_is_missing():
+        return tape.gradient(target, sources)
+
+
+@contextlib.contextmanager
+def _saying_what_is_missing():
+    """Turns TensorFlow's errors for lack of a second derivative into one with a way out."""
+    try:
+        yield
+    except NOT_TWICE as error:
+        if isinstance(error, tf.errors.OpError) and "SymbolicGradient" not in str(error):
+            # Something else was not found.
+            raise
+        raise not_twice("TensorFlow", error) from error
+
+
+@contextlib.contextmanager
+def _exact_operations():
+    """Makes what is traced in a `with` block differentiable twice.
+
+    `tf.nn.moments`, which LayerNormalization and GroupNormalization call, holds
+    the mean constant where its first derivative vanishes, but its second does
+    not; the gradient of `tf.image.resize` has no gradient itself, nor has that of
+    `tf.recompute_grad`, by which layers are rematerialized: it is the function
+    itself. A user's `tf.function` may have been traced with these, so it is traced
+    again, as part of the block.
+    """
+    with LOCK:
+        moments, resize, recompute = tf.nn.moments, tf.image.resize, tf.recompute_grad
+        are_eager = tf.config.functions_run_eagerly()
+        try:
+            tf.nn.moments, tf.image.resize = _moments, _resizer(resize)
+            tf.recompute_grad = _unchanged
+            tf.config.run_functions_eagerly(True)
+            yield
+        finally:
+            tf.nn.moments, tf.image.resize, tf.recompute_grad = moments, resize, recompute
+            tf.config.run_functions_eagerly(are_eager)
+
+
+def _unchanged(function):
+    return function
+
+
+def _moments(x, axes, shift=None, keepdims=False, name=None):  # noqa: ARG001 (as tf.nn.moments)
+    x = tf.convert_to_tensor(x)
+    # Half precision has too small a range for squares.
+    precise = tf.cast(x, "float32") if x.dtype == "float16" else x
+    mean = tf.reduce_mean(precise, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(precise - mean), axes, keepdims=True)
+    if not keepdims:
+        mean, variance = tf.squeeze(mean, axes), tf.squeeze(variance, axes)
+    return tf.cast(mean, x.dtype), tf.cast(variance, x.dtype)
+
+
+def _resizer(original):
+    """Resizing is linear along each axis: a product with the resized unit matrix."""
+
+    def resize(images, size, method="bilinear", preserve_aspect_ratio=False, **options):
+        if preserve_aspect_ratio:
+            return original(images, size, method, preserve_aspect_ratio, **options)
+        images = tf.convert_to_tensor(images)
+
+        def matrix(old, new):
+            units = tf.eye(old)[tf.newaxis, :, tf.newaxis]
+            return original(units, (new, 1), method, **options)[0, :, 0]
+
+        height, width = tf.unstack(tf.shape(images)[-3:-1])
+        rows, columns = matrix(height, size[0]), matrix(width, size[1])
+        resized = tf.einsum("ph,qw,...hwc->...pqc", rows, columns, tf.cast(images, "float32"))
+        static = [*images.shape[:-3], *map(tf.get_static_value, (size[0], size[1]))]
+        resized = tf.ensure_shape(resized, [*static, images.shape[-1]])
+        return tf.cast(resized, images.dtype) if method == "nearest" else resized
+
+    return resize

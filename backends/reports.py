@@ -1,0 +1,74 @@
+"""Reports: what a test step reports, by name and in an order of its own.
+
+A weight penalty is reported apart from the loss of the data, next to which it may be large.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+
+def report(model, logs, regularized):
+    """What `model.evaluate` would report after the last step, and the data loss.
+
+    Args:
+        model: The `keras.Model` that has made its last test step.
+        logs: What that step returned.
+        regularized: From `regularized_weights`. If there are some, the step left their
+            penalties out.
+
+    Returns:
+        Dict of tensors by name.
+    """
+    metrics = model.get_metrics_result()
+    # The logs of a custom test step count only if their names differ from the metrics'.
+    logs = metrics if metrics.keys() == logs.keys() else logs
+    if regularized:
+        # Measured without the penalty, next to which rounding may swallow the data loss.
+        # Outside of a graph, some versions of Keras report Python's floats.
+        loss = ops.convert_to_tensor(logs["loss"])
+        penalized = loss + ops.cast(penalty(regularized), loss.dtype)
+        logs = logs | {"loss": penalized, "data_loss": loss}
+    return in_order(logs)
+
+
+def regularized_weights(model, but_for=()):
+    """The weights whose penalties are known to be in the loss.
+
+    Only Keras' own test step is known to add them; a custom one may not, so there
+    the loss is left whole. The same goes for a model that reports its own
+    `"data_loss"`, a name in `but_for`.
+    """
+    if "data_loss" in but_for:
+        return []
+    is_keras_own = all(
+        getattr(type(model), name) is getattr(keras.Model, name)
+        for name in ("test_step", "compute_loss")
+    )
+    weights = model.trainable_variables if is_keras_own else []
+    return [weight for weight in weights if weight.regularizer is not None]
+
+
+def penalty(weights):
+    """The sum of the penalties of some weights."""
+    return sum(weight.regularizer(weight) for weight in weights)
+
+
+def in_order(logs):
+    """The logs in an order that does not depend on the engine."""
+    first = [name for name in ("loss", "data_loss") if name in logs]
+    return {name: logs[name] for name in (*first, *sorted(set(logs) - set(first)))}
+
+
+def names_of(logs):
+    """One name per number: `f1_score_0`, … for a metric that has one per class."""
+    names = []
+    for name, value in logs.items():
+        shape = np.shape(value)
+        names += [name] if shape == () else [f"{name}_{i}" for i in range(np.prod(shape))]
+    return names
+
+
+def in_a_row(logs, dtype):
+    """All numbers of some logs in one tensor."""
+    return ops.concatenate([ops.reshape(ops.cast(value, dtype), [-1]) for value in logs.values()])
