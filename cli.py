@@ -1,14 +1,16 @@
 """Command line: draws the loss landscape of a saved model, for batch systems.
 
     losslandscape model.keras data.npz --plot levels 3d --points 51 --checkpoint surface.h5 --path figure.png
+    losslandscape data.npz --compare "batch 128" a1.keras a2.keras --compare "batch 2048" b1.keras b2.keras --path figure.png
 
 The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 done,
 1 failed, 2 invalid arguments, 130 interrupted.
-"""  # noqa: E501, the command stays on one line
+"""  # noqa: E501, each command stays on one line
 
 import argparse
 import contextlib
 import importlib
+import io
 import json
 import sys
 import time
@@ -18,8 +20,10 @@ import matplotlib as mpl
 import numpy as np
 
 import losslandscape as ll
+from losslandscape.basics.checks import check_path, warn
 from losslandscape.measuring.engines import ENGINES
-from losslandscape.values.files import no_device, reading_arrays, refusing
+from losslandscape.plotting import check_format
+from losslandscape.values.files import no_device, reading_arrays, refusing, replace_file
 
 LINE = "line"
 
@@ -41,7 +45,7 @@ def main(arguments=None):
     try:
         # Keras prints to stdout, which is for the summary.
         with contextlib.redirect_stdout(sys.stderr):
-            display = _plot(_load_model(options), _load_data(options), options)
+            measured = (_compare if options.compare else _plot)(options)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -50,7 +54,15 @@ def main(arguments=None):
         print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if options.json:
-        print(json.dumps(_summary(display, options, time.monotonic() - started), indent=2))
+        summary = _summary_of_comparison if options.compare else _summary
+        rest = {
+            "checkpoint": options.checkpoint,
+            "path": options.path,
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        print(json.dumps(summary(measured, options) | rest, indent=2))
+    elif options.compare:
+        print(measured)
     return 0
 
 
@@ -59,14 +71,22 @@ def _parser():
         prog="losslandscape", description="Draws the loss around a trained Keras model."
     )
     add = parser.add_argument
-    add("model", help="a compiled model, saved as .keras")
+    add("model", nargs="?", help="a compiled model, saved as .keras; not with --compare")
     add("data", help="an .npz file with the arrays x, y and, optionally, sample_weight")
     add("--x", default="x", help="name of the inputs in the file, for example x_test (default: x)")
     add("--y", default="y", help="name of the targets in the file (default: y)")
     kinds = (LINE, *ll.PLOT_TYPES)
-    add("--plot", nargs="+", default=["levels"], choices=kinds, help="figures (default: levels)")
+    add("--plot", nargs="+", choices=kinds, help="figures (default: levels; to compare, line)")
+    add(
+        "--compare",
+        nargs="+",
+        action="append",
+        metavar=("LABEL", "MODEL"),
+        help="a label and its models, one per training; once for each label",
+    )
+    add("--rise", type=float, default=1.0, help="of the loss, to compare (default: 1)")
     add("--points", type=int, default=21, help="points per axis (default: 21)")
-    add("--directions", type=int, default=1, help="random directions of a line (default: 1)")
+    add("--directions", type=int, help="random directions of lines (default: 1; to compare, 10)")
     add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
     add("--metric", default="loss", help="what to draw (default: loss)")
     add("--scale", default="linear", choices=ll.SCALES, help="default: linear")
@@ -112,29 +132,76 @@ def _load_data(options):
         return tuple(arrays[name] for name in names)
 
 
-def _plot(model, data, options):
-    if not options.path and not options.checkpoint:
-        raise ValueError("Nothing would be saved. Pass --path, --checkpoint or both.")
-    common = {
+def _common(options):
+    """The options that all calls share."""
+    return {
         "extent": _extent(options.extent),
         "metric": options.metric,
-        "scale": options.scale,
         "seed": options.seed,
         "batch_size": options.batch_size,
         "engine": options.engine,
         "checkpoint": options.checkpoint,
-        "path": options.path,
         "verbose": 0 if options.quiet else 1,
     }
-    if LINE not in options.plot:
-        return ll.plot_loss_3D(model, options.plot, data, None, options.points, **common)
-    if options.plot != [LINE]:
+
+
+def _plot(options):
+    if options.model is None:
+        raise ValueError("There is no model. Pass model and data, or models with --compare.")
+    if not options.path and not options.checkpoint:
+        raise ValueError("Nothing would be saved. Pass --path, --checkpoint or both.")
+    model, data, plot = _load_model(options), _load_data(options), options.plot or ["levels"]
+    common = _common(options) | {"scale": options.scale, "path": options.path}
+    if LINE not in plot:
+        return ll.plot_loss_3D(model, plot, data, None, options.points, **common)
+    if plot != [LINE]:
+        raise ValueError(f"`--plot` must be {LINE} alone, or any of the others. Received {plot}.")
+    number = options.directions or 1
+    return ll.plot_loss(model, data, None, options.points, number_of_directions=number, **common)
+
+
+def _compare(options):
+    """Measures the models of each label, and draws the figure."""
+    if options.model is not None:
         raise ValueError(
-            f"`--plot` must be {LINE} alone, or any of the others. Received {options.plot}."
+            f"With --compare, all models have a label. Received {options.model} without one: name "
+            "the data first, then --compare LABEL MODEL …"
         )
-    return ll.plot_loss(
-        model, data, None, options.points, number_of_directions=options.directions, **common
+    plot = options.plot or [LINE]
+    if plot not in ([LINE], ["levels"]):
+        raise ValueError(f"`--plot` must be {LINE} or levels, to compare. Received {plot}.")
+    labels = [label for label, *_ in options.compare]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"`--compare` must have another label each time. Received {labels}.")
+    path = None if options.path is None else check_path("path", options.path)
+    check_format(path)
+    for module in options.modules:
+        importlib.import_module(module)
+    if options.unsafe:
+        keras.config.enable_unsafe_deserialization()
+    comparison = ll.compare(
+        {label: paths for label, *paths in options.compare},
+        _load_data(options),
+        None,
+        options.points if plot == [LINE] else (options.points, options.points),
+        number_of_directions=options.directions,
+        rise=options.rise,
+        **_common(options),
     )
+    if path is not None:
+        _draw(comparison, path, options.scale)
+    return comparison
+
+
+def _draw(comparison, path, scale):
+    """Draws into a file; a failure causes a warning, so that the table is still printed."""
+    try:
+        (first, *_) = np.ravel(list(ll.plot_comparison(comparison, scale=scale).values()))
+        content = io.BytesIO()
+        first.get_figure(root=True).savefig(content, format=path.suffix[1:].lower(), dpi=ll.DPI)
+        replace_file(path, content.getvalue())
+    except Exception as error:
+        warn(f"Could not draw {path}: {type(error).__name__}: {error}.")
 
 
 def _extent(words):
@@ -148,16 +215,33 @@ def _extent(words):
         ) from error
 
 
-def _summary(display, options, seconds):
-    measured = display.surface or display.lines[0]
+def _summary(display, options):
+    measured = display.surface or display.line
     return {
         "model": options.model,
         "center": {name: _plain(value) for name, value in measured.center.items()},
         "values": {name: _range(values) for name, values in measured.values.items()},
         "metadata": measured.metadata,
-        "checkpoint": options.checkpoint,
-        "path": options.path,
-        "seconds": round(seconds, 3),
+    }
+
+
+def _summary_of_comparison(comparison, _):
+    widths = comparison.half_widths
+    return {
+        "trainings": {label: len(part) for label, part in widths.items()},
+        "half_widths": {
+            label: [[_plain(width) for width in row] for row in part]
+            for label, part in widths.items()
+        },
+        "differences": [
+            {
+                name: entry if isinstance(entry, str) else [_plain(number) for number in entry]
+                for name, entry in each._asdict().items()
+            }
+            for each in comparison.differences
+        ],
+        "notes": comparison.notes,
+        "metadata": comparison.metadata,
     }
 
 

@@ -474,6 +474,11 @@ class Evaluation:
                 f"measures this. Received {self.options['engine']!r}. Omit it."
             )
 
+    def check_metrics(self):
+        """Refuses a metric that is not measured, before anything else is."""
+        with patient_interrupts() as interrupt, evaluated(self.model) as state:
+            self._check_metrics(state, interrupt)
+
     def _check_metrics(self, state, interrupt):
         """Refuses a metric that is not measured, on one batch instead of all data."""
         if self.metrics == ("loss",):

@@ -16,6 +16,10 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_loss",
     "plot_loss_3D",
     "LossDisplay",
+    # Compare trainings
+    "compare",
+    "Comparison",
+    "plot_comparison",
     # Training
     "plot_trajectory",
     "WeightHistory",
@@ -115,6 +119,7 @@ from losslandscape.evaluation import (
 )
 from losslandscape.measuring.datasets import all_datasets
 from losslandscape.measuring.options import BETWEEN, Measuring, MeasuringBetween, evaluating
+from losslandscape.paths.comparison import compare
 from losslandscape.paths.curves import evaluate_curve, fit_curve
 from losslandscape.paths.interpolation import (
     evaluate_barriers,
@@ -133,6 +138,7 @@ from losslandscape.plotting import (
     check_format,
     check_style,
     plot_barriers,
+    plot_comparison,
     plot_levels,
     plot_line,
     plot_metrics,
@@ -141,6 +147,7 @@ from losslandscape.plotting import (
     plot_surface,
     plot_training_curvature,
 )
+from losslandscape.values.comparisons import Comparison
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import (
     report,
@@ -176,7 +183,8 @@ class LossDisplay(Generic[Kind]):
     pile up over many calls; here they can still be used. In notebooks and
     interactive sessions, and on the caller's own axes, figures stay open.
 
-    Every function that draws, measures or exports values also takes the display.
+    Every function that draws, measures or exports values also takes the display, and
+    a list may hold some: `plot_line([display1, display2])`.
 
     Attributes:
         lines: List of `LossLine`, one per dataset, from `plot_loss` and
@@ -190,6 +198,11 @@ class LossDisplay(Generic[Kind]):
     lines: list[LossLine] = field(default_factory=list)
     surfaces: list[Kind] = field(default_factory=list)
     axes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def line(self) -> LossLine:
+        """The first of the lines, or `None`."""
+        return self.lines[0] if self.lines else None  # type: ignore[return-value]
 
     @property
     def surface(self) -> Kind:

@@ -25,6 +25,7 @@ __all__ = [  # noqa: RUF022, in the order of the page
 
 import io
 import tempfile
+import textwrap
 from importlib import import_module
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from matplotlib import animation, colormaps, colors, ticker
 from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from losslandscape.basics.checks import (
     check_choice,
@@ -80,6 +82,7 @@ from losslandscape.drawing.shown import (
     value_label,
 )
 from losslandscape.drawing.space import bar_beside, best_view, draw_faces, fit, frame, label_heights
+from losslandscape.values.comparisons import Comparison
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import exceeds_random_walk, loss_barrier
 from losslandscape.values.surfaces import (
@@ -179,6 +182,131 @@ def plot_line(lines, ax=None, *, labels=None, metric="loss", scale="linear", fig
 
 
 @_tolerant
+def plot_comparison(comparison, ax=None, *, scale="linear", figsize=None):
+    """Draws what `compare` measured: curves with bands, and how the labels differ.
+
+    A curve is the mean over the trainings of a label, or over the directions through its
+    network if it has one, and the band one standard deviation to both sides. Beside it are
+    the differences in half-width and in the metric, with their intervals: see `Comparison`.
+    Below, it says what they are over and what is settled. Planes are drawn side by side.
+
+    Example:
+
+    >>> axes = plot_comparison(Comparison.load("batches.h5"))
+
+    Args:
+        comparison: A `Comparison`.
+        ax: Dict of Matplotlib axes to draw on: `"curves"`, `"half_width"` and `"metric"`,
+            as this returns it; for planes, `"levels"` with a list of one per training.
+            `None` (the default) makes a figure.
+        scale: `"linear"` (the default) or `"log"`, for the values of curves and planes.
+        figsize: As in `plot_line`.
+
+    Returns:
+        Dict of Matplotlib axes by name.
+
+    Raises:
+        ImportError: If SciPy is not installed (the extra `analysis`).
+        TypeError: If `comparison` is not a `Comparison`.
+        ValueError: If `scale` is unknown, or `ax` has other names.
+    """
+    if not isinstance(comparison, Comparison):
+        raise TypeError(f"`comparison` must be a `Comparison`. Received {comparison!r}.")
+    check_choice("scale", scale, SCALES)
+    names = ["levels"] if comparison.surfaces else ["curves", "half_width", "metric"]
+    if ax is not None and (not isinstance(ax, dict) or set(ax) != set(names)):
+        raise ValueError(f"`ax` must be a dict of axes for {', '.join(names)}. Received {ax!r}.")
+    if comparison.surfaces:
+        panels = {"levels": _draw_planes(comparison, ax and ax["levels"], scale, figsize)}
+        first = panels["levels"][0]
+    else:
+        panels = ax or _comparison_axes(len(comparison.differences), figsize)
+        first = panels["curves"]
+        _draw_compared_curves(first, comparison, scale)
+        _draw_differences(panels, comparison)
+    if ax is None:
+        figure = first.get_figure(root=True)
+        size = FontProperties(size="small").get_size_in_points()
+        letters = int(72 * figure.get_figwidth() / (0.55 * size))
+        words = [comparison.notes[1], *(each.verdict for each in comparison.differences)]
+        lines = [line for sentence in words for line in textwrap.wrap(sentence, letters)]
+        figure.supxlabel(plain("\n".join(lines)), fontsize=size, x=0.02, ha="left")
+    return panels
+
+
+def _comparison_axes(number, figsize):
+    """The axes of a new figure: curves at the left, this number of differences at the right."""
+    if figsize is not None:
+        check_pair("figsize", figsize, above=0)
+    width, height = panel_size()
+    # Each difference has a name of two lines, and in two panels.
+    height = max(height, 0.08 * mpl.rcParams["font.size"] * (number + 2))
+    _, axes = plt.subplot_mosaic(
+        [["curves", "half_width"], ["curves", "metric"]],
+        figsize=figsize or (1.9 * width, 1.2 * height),
+        layout="constrained",
+    )
+    return axes
+
+
+def _draw_compared_curves(ax, comparison, scale):
+    metric, curves = comparison.metadata["metric"], comparison.curves
+    values = [drawable_values(line, metric, scale) for line in curves.values()]
+    for (label, line), rows in zip(curves.items(), values, strict=True):
+        mean, color = _draw_curve(ax, line, rows, label, scale)
+        points = model_points(line, mean, metric, scale)
+        _mark(ax, points, facecolors=ax.get_facecolor(), edgecolors=color)
+    ax.set(xlabel=plain("α"))
+    ax.margins(x=0)
+    _label_values(ax, metric, scale)
+    note(ax, point_notes(list(curves.values()), values, scale))
+    legend(ax, f"mean ± s.d. of {_averaged(comparison)}")
+
+
+def _averaged(comparison):
+    """What the curves of a comparison are the means of."""
+    widths = comparison.half_widths.values()
+    trainings = sorted({len(each) for each in widths if len(each) > 1})
+    counts = [f"{' or '.join(map(str, trainings))} trainings"] if trainings else []
+    if any(len(each) == 1 for each in widths):
+        number = next(iter(widths)).shape[1]
+        counts.append(f"{number} direction{'s'[: number != 1]}\nthrough one network")
+    return " or ".join(counts)
+
+
+def _draw_differences(panels, comparison):
+    """Draws a row for every two labels: the difference, and its interval if there is one."""
+    found = comparison.differences
+    metric = comparison.metadata["metric"]
+    estimates = {
+        "half_width": ("half-width", [each.width for each in found]),
+        "metric": (value_label(metric), [each.metric for each in found]),
+    }
+    for key, (name, each) in estimates.items():
+        ax = panels[key]
+        for row, (mean, low, high) in enumerate(each):
+            reach = None if np.isnan(low) else [[mean - low], [high - mean]]
+            ax.errorbar(mean, row, xerr=reach, fmt="o", color="0.15", capsize=3, markersize=4)
+        ax.axvline(0, color="0.5", linewidth=0.8, linestyle="--")
+        pairs = [plain(f"{each.first}\n− {each.second}") for each in found]
+        ax.set_yticks(range(len(found)), pairs, parse_math=False, fontsize="small")
+        ax.set_ylim(len(found) - 0.4, -0.6)
+        ax.margins(x=0.15)
+        ax.set_xlabel(wrapped(f"difference in {name}", letters_along(ax)), parse_math=False)
+
+
+def _draw_planes(comparison, ax, scale, figsize):
+    """Draws the planes of all trainings with one scale; names those of one label by number."""
+    names = comparison.metadata["labels"]
+    labels = [
+        f"{name}, {names[:place].count(name) + 1}" if names.count(name) > 1 else name
+        for place, name in enumerate(names)
+    ]
+    style = {"metric": comparison.metadata["metric"], "scale": scale, "figsize": figsize}
+    return plot_levels(comparison.surfaces, ax, labels=labels, **style)
+
+
+@_tolerant
 def plot_levels(
     surfaces,
     ax=None,
@@ -234,7 +362,7 @@ def plot_levels(
     for panel, label in zip(axes, labels, strict=True):
         write_title(panel, label)
     _label_levels(drawn, axes, contours, names)
-    return axes if _is_list(surfaces) else axes[0]
+    return axes if _is_list(surfaces) or len(axes) > 1 else axes[0]
 
 
 @_tolerant
@@ -319,7 +447,7 @@ def plot_surface(
             fit(axes[-1].figure)
         else:
             make_room_for(bar, axes)
-    return axes if _is_list(surfaces) else axes[0]
+    return axes if _is_list(surfaces) or len(axes) > 1 else axes[0]
 
 
 @_tolerant

@@ -26,9 +26,15 @@ def check_is_model(model, name="model"):
     """Refuses anything but a model; `name` is the argument's."""
     if not isinstance(model, keras.Model):
         is_path = isinstance(model, (str, os.PathLike))
+        parts = model.values() if isinstance(model, dict) else model
+        are_several = isinstance(parts, collections.abc.Iterable) and any(
+            isinstance(part, keras.Model) for part in parts
+        )
         raise TypeError(
             f"`{name}` must be a `keras.Model`. Received {type(model).__name__}."
             + " Load it first, with `keras.models.load_model(path)`." * is_path
+            + " To compare several, call `compare({'first': model1, 'second': model2}, data)`."
+            * are_several
         )
 
 

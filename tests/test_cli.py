@@ -76,6 +76,50 @@ def test_non_finite_values_are_null_in_the_summary(model, capsys):
     assert not output.err
 
 
+def compare(model, command):
+    """Compares the model with one whose weights are larger."""
+    model.set_weights([1.1 * weight for weight in model.get_weights()])
+    model.save("other.keras")
+    return main(["data.npz", "--points", "3", *command.split()])
+
+
+@pytest.mark.usefixtures("files")
+def test_models_are_compared_by_label(model, capsys):
+    labels = "--compare first model.keras --compare second other.keras"
+    options = f"{labels} --directions 2 --rise 0.01 --seed 0"
+    assert compare(model, f"{options} --path figure.png --checkpoint points.h5") == 0
+    names = {path.name for path in Path().glob("*.*")}
+    assert names >= {"figure.png", "points-1.h5", "points-2.h5"}
+    output = capsys.readouterr().out
+    assert "first − second" in output
+    assert "say nothing about other trainings" in output
+    assert compare(model, f"{options} --json") == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["trainings"] == {"first": 1, "second": 1}
+    assert summary["differences"][0]["verdict"] in output.replace("\n", " ")
+    assert compare(model, f"{labels} --plot levels --path planes.png") == 0
+    assert Path("planes.png").exists()
+
+
+COMPARISON_ERRORS = {
+    "--compare a model.keras": "at least two labels",
+    "--compare a model.keras --compare a other.keras": "must have another label each time",
+    "--compare a model.keras --compare b": "'b' has none",
+    "--compare a model.keras --compare b other.keras --plot 3d": "must be line or levels",
+    "--compare a model.keras --compare b no.keras": "`models` must be saved models",
+    "": "There is no model",
+}
+
+
+@pytest.mark.usefixtures("files")
+def test_invalid_comparisons_exit_with_code_2(model, capsys):
+    for command, message in COMPARISON_ERRORS.items():
+        assert compare(model, command) == 2
+        assert message in capsys.readouterr().err
+    assert run("--compare a model.keras") == 2
+    assert "all models have a label. Received model.keras without" in capsys.readouterr().err
+
+
 ERRORS = {
     "": "Nothing would be saved",
     "--path figure.nothing": "`path` must end in one of",

@@ -16,6 +16,7 @@ from PIL import Image
 from scipy.integrate import trapezoid
 
 from losslandscape import (
+    Comparison,
     LossBarriers,
     LossDisplay,
     LossLine,
@@ -23,6 +24,7 @@ from losslandscape import (
     LossTrajectory,
     animate_path,
     plot_barriers,
+    plot_comparison,
     plot_levels,
     plot_line,
     plot_path,
@@ -55,6 +57,7 @@ def a_surface(function, betas=ALPHAS):
 
 # A bowl that is longer along beta, and lower for positive alpha.
 BOWL = a_surface(lambda a, b: 0.5 + 3 * a**2 - a + b**2, betas=np.linspace(-1, 1, 11))
+STEEP_BOWL = a_surface(lambda a, b: 0.5 + 9 * a**2 + b**2, betas=np.linspace(-1, 1, 11))
 STEEP = a_surface(lambda a, b: 0.5 * np.exp(6 * (a**2 + b**2)))
 TORN = a_surface(
     lambda a, b: np.where(a + b > 1.25, np.nan, np.where(a * b > 0.95, np.inf, 1.5 + a))
@@ -1272,3 +1275,67 @@ def test_look_of_a_path():
 @pytest.mark.mpl_image_compare
 def test_look_of_the_fidelity_of_a_path():
     return plot_path_fidelity(TRAJECTORY).figure
+
+
+def compared(*numbers):
+    """As many trainings per label as the numbers say, each flatter than the next."""
+    lines = {
+        f"batch {2**place}": [
+            a_line(np.outer([0.8, 1.2], (ALPHAS * (place + 1)) ** 2) + training / 100)
+            for training in range(number)
+        ]
+        for place, number in enumerate(numbers, start=1)
+    }
+    return Comparison.of(lines, rise=0.5, shared=True)
+
+
+def test_a_comparison_shows_curves_differences_and_what_they_are_over():
+    several = compared(2, 3)
+    axes = plot_comparison(several)
+    curves = [line.get_ydata() for line in axes["curves"].lines]
+    np.testing.assert_allclose(curves[0], 4 * ALPHAS**2 + 0.005)
+    assert axes["curves"].get_legend().get_title().get_text() == "mean ± s.d. of 2 or 3 trainings"
+    (found,) = several.differences
+    (bar,) = axes["half_width"].collections
+    np.testing.assert_allclose(bar.get_segments()[0][:, 0], found.width[1:])
+    assert axes["half_width"].get_yticklabels()[0].get_text() == "batch 2\n− batch 4"
+    words = " ".join(axes["curves"].figure.get_supxlabel().split())
+    assert "over trainings" in words
+    assert found.verdict in words
+    # One training each: it is said that this is about directions.
+    axes = plot_comparison(compared(1, 1))
+    title = axes["curves"].get_legend().get_title().get_text()
+    assert title == "mean ± s.d. of 2 directions\nthrough one network"
+    words = " ".join(axes["curves"].figure.get_supxlabel().split())
+    assert "they say nothing about other trainings" in words
+    # Each model has one loss, whose difference has no interval.
+    assert not axes["metric"].collections
+    mine = dict(zip(axes, plt.subplots(3)[1], strict=True))
+    assert plot_comparison(several, mine) is mine
+    for wrong, error in ((mine["curves"], ValueError), ({"levels": 1}, ValueError)):
+        with pytest.raises(error, match="`ax` must be a dict of axes for curves, half_width"):
+            plot_comparison(several, wrong)
+    with pytest.raises(TypeError, match="`comparison` must be a `Comparison`"):
+        plot_comparison(BOWL)
+
+
+def test_planes_of_a_comparison_share_one_scale():
+    comparison = Comparison.of({"a": [BOWL, BOWL], "b": STEEP_BOWL}, rise=0.1)
+    axes = plot_comparison(comparison)["levels"]
+    assert [ax.get_title() for ax in axes] == ["a, 1", "a, 2", "b"]
+    assert "not settled" in axes[0].figure.get_supxlabel()
+
+
+def test_displays_are_taken_where_values_are():
+    line, other = a_line(0.5 + ALPHAS**2), a_line(0.5 + 2 * ALPHAS**2)
+    displays = [LossDisplay(lines=[line]), LossDisplay(lines=[other]), line]
+    assert [display.line for display in displays[:2]] == [line, other]
+    assert LossDisplay().line is None
+    drawn = [curve.get_ydata() for curve in plot_line(displays).lines]
+    np.testing.assert_array_equal(drawn, [each.values["loss"][0] for each in (line, other, line)])
+    both = LossDisplay(surfaces=[BOWL, BOWL])
+    assert len(plot_levels([both, BOWL])) == 3
+    # Each of them is returned, whatever held them.
+    assert len(plot_levels(both)) == len(plot_surface(both)) == 2
+    with pytest.raises(TypeError, match="`lines` must be a `LossLine`. Received LossDisplay"):
+        plot_line([line, both])

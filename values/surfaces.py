@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-class _Saved:
+class Saved:
     """HDF5 reading and writing, shared by all values."""
 
     def save(self, path: FilePath) -> None:
@@ -132,7 +132,7 @@ class _Saved:
         return to_dataset(*self._table())
 
 
-class _Landscape(_Saved):
+class _Landscape(Saved):
     """Properties that lines and surfaces derive from their fields."""
 
     # The fields with one value per point, in the order in which the points are numbered.
@@ -499,7 +499,7 @@ class LossBarriers(_Landscape):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Spectrum(_Saved):
+class Spectrum(Saved):
     """Eigenvalues of a Hessian, estimated with random vectors.
 
     Attributes:
@@ -526,7 +526,7 @@ class Spectrum(_Saved):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LayerCurvature(_Saved):
+class LayerCurvature(Saved):
     """The curvature of the loss in each layer of a model, while all others stay put.
 
     Attributes:
@@ -627,19 +627,16 @@ def values_of(name, value, kind):
 
     Args:
         name: The name of the argument, for errors.
-        value: A value, a list of them, or a display that holds some: an object with
-            `lines` and `surfaces`.
+        value: A value, a display that holds some, which is an object with `lines` and
+            `surfaces`, or a list of either.
         kind: The class they must have, such as `LossLine`, or a tuple of some.
 
     Raises:
         TypeError: If something else was given.
         ValueError: If the list is empty.
     """
-    held = [*getattr(value, "lines", []), *getattr(value, "surfaces", [])]
-    found = [each for each in held if isinstance(each, kind)]
-    if found:
-        return found
-    values = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    given = list(value) if isinstance(value, (list, tuple, np.ndarray)) else [value]
+    values = [part for each in given for part in _held(each, kind)]
     for each in values:
         if not isinstance(each, kind):
             others = [other for other in PLOTS if isinstance(each, other)]
@@ -648,6 +645,12 @@ def values_of(name, value, kind):
     if not values:
         raise ValueError(f"`{name}` must be at least one {_names(kind)}. Received none.")
     return values
+
+
+def _held(value, kind):
+    """The values of a class that a display holds, or else what was given."""
+    held = [*getattr(value, "lines", []), *getattr(value, "surfaces", [])]
+    return [each for each in held if isinstance(each, kind)] or [value]
 
 
 def value_of(name, value, kind):

@@ -2,15 +2,20 @@
 
 import sys
 
+import keras
 import numpy as np
 import pytest
+from keras import layers
 from scipy import stats
+from sklearn.datasets import load_digits
 
 from losslandscape import (
     LossBarriers,
     LossLine,
     LossSurface,
     LossTrajectory,
+    evaluate_surface,
+    evaluate_surfaces,
     random_directions,
     report,
 )
@@ -279,6 +284,82 @@ def test_a_report_says_how_a_picture_would_mislead():
     assert warnings_of(report(narrow)) == ["The minimum is narrower than the grid"]
     other = report(surface_of(lambda a, b: 1 + a**2 + b**2), expected={"loss": 1.1})
     assert warnings_of(other) == ["The center is not the model's own loss"]
+
+
+def test_only_a_dip_that_matters_is_a_finding():
+    # Lowest by d²/4 at a = -d/2, while the median rise is about 1.
+    def dip(depth, **metadata):
+        bowl = surface_of(lambda a, b: 3 + 3 * (a**2 + b**2) + np.sqrt(12 * depth) * a)
+        bowl.metadata.update(metadata)
+        return warnings_of(report(bowl))
+
+    warning = ["The loss is lower elsewhere"]
+    assert [dip(0.02), dip(0.2), dip(0.2, dataset_size=1000)] == [[], warning, warning]
+    # The mean of 100 losses of about 3 is known to about 0.3.
+    assert dip(0.2, dataset_size=100) == []
+    assert warnings_of(report(surface_of(lambda a, b: 2 + a**2 - b**2))) == warning
+
+
+def test_few_high_points_do_not_hide_the_others():
+    # Three decades, but as many points on each part of the scale.
+    assert warnings_of(report(line_of(lambda a: 0.01 + 10 * np.abs(a)))) == []
+
+
+def digits_network(*between, outputs="softmax"):
+    hidden = [layers.Dense(32, "relu"), *between, layers.Dense(10, outputs)]
+    return keras.Sequential([keras.Input((64,)), *hidden])
+
+
+def fitted(network, data, epochs, loss="sparse_categorical_crossentropy", batch_size=32):
+    network.compile(keras.optimizers.Adam(0.003), loss, jit_compile=False)
+    network.fit(*data, batch_size, epochs, verbose=0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Handwritten digits: training data and test data."""
+    x, y = load_digits(return_X_y=True)
+    return (x[:1200] / 16, y[:1200]), (x[1200:] / 16, y[1200:])
+
+
+def test_a_report_does_not_warn_of_planes_around_healthy_networks(digits):
+    train, _ = digits
+    decay = layers.Dense(32, "relu", kernel_regularizer=keras.regularizers.L2(1e-3))
+    between = [], [layers.BatchNormalization(momentum=0.9)], [decay]
+    for seed, parts in enumerate(between):
+        network = fitted(digits_network(*parts), train, 15)
+        for plane in range(4 * seed, 4 * seed + 4):
+            for surface in evaluate_surfaces(
+                network, digits, number_of_points=9, seed=plane, verbose=0
+            ):
+                assert warnings_of(report(surface)) == []
+
+
+def test_a_report_warns_of_planes_around_unsound_networks(digits):
+    train, _ = digits
+    logits = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    sound = fitted(digits_network(), train, 15)
+    permuted = np.random.default_rng(0).permutation(train[1])
+    lagging = digits_network(layers.BatchNormalization(momentum=0.999))
+    regressed = fitted(digits_network(outputs=None), train, 10, logits)
+    regressed.compile(loss="mse", jit_compile=False)
+    unsound = {
+        "undertrained": (fitted(digits_network(), train, 1), train),
+        "wrong data": (sound, (train[0], permuted)),
+        "lagging": (fitted(lagging, train, 5, batch_size=200), train),
+        "wrong loss": (regressed, (train[0], keras.utils.to_categorical(train[1]))),
+    }
+    for network, data in unsound.values():
+        surface = evaluate_surface(network, *data, 9, seed=0, verbose=0)
+        assert any(
+            "on another loss" in finding.warning for finding in report(surface) if finding.warning
+        )
+        # One layer of several, or raw directions, are no measure of how far 1 is.
+        surface.metadata["layers"] = ["dense"]
+        assert "rise at a distance of 1, relative to the loss" not in {
+            finding.check for finding in report(surface)
+        }
 
 
 def test_a_report_measures_the_angle_between_the_axes(model):
