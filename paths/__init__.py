@@ -1,1 +1,1 @@
-"""From one set of weights to another: training, and the ways between models."""
+"""Several sets of weights: in the course of training, between models, and compared."""
