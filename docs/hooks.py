@@ -121,7 +121,8 @@ def overview():
 def summaries():
     """The first line of the docstring of each function and class, without importing them."""
     found = {}
-    for path in (*ROOT.glob("*.py"), *ROOT.glob("[!.td]*/*.py")):
+    folders = [ROOT, *sorted(path.parent for path in ROOT.glob("*/__init__.py"))]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 text = ast.get_docstring(node) or ""
