@@ -4,7 +4,7 @@ from pathlib import Path
 
 from losslandscape import LossLine, confidence_interval, half_widths, plot_line
 
-measured = Path(__file__).parents[2] / "examples" / "measured"
+measured = Path(__file__).resolve().parents[2] / "examples" / "measured"
 lines, labels = [], []
 for size in (128, 2048):
     name = f"*14px*/resnet20-SGD-{size}-decay0.0005-seed0/lines-filter-*.h5"
