@@ -1517,8 +1517,12 @@ def _dress_plane(ax, surface):
         ax.set(xlabel=plain("α"), ylabel=plain("β"))
     else:
         lengths, names = [letters_along(ax, axis) for axis in "xy"], surface.axis_names
-        if any(len(name) > length for name, length in zip(names, lengths, strict=True)):
-            names = [re.sub(LONG_COMPONENT, r"PC \1", name) for name in names]
+        short = [re.sub(LONG_COMPONENT, r"PC \1", name) for name in names]
+        if any(
+            len(name) > length and name != other
+            for name, other, length in zip(names, short, lengths, strict=True)
+        ):
+            names = short
         for axis, name, length in zip("xy", names, lengths, strict=True):
             ax.set(**{f"{axis}label": wrapped(name, length)})
         ax.set_aspect("auto" if is_strip(surface) else "equal")

@@ -4,7 +4,6 @@ MkDocs calls the functions, in the order below, and Griffe the class.
 """
 
 import ast
-import itertools
 import re
 from pathlib import Path
 
@@ -146,8 +145,8 @@ def overview():
 def summaries():
     """The first line of the docstring of each function and class, without importing them."""
     found = {}
-    folders = (path.parent for path in ROOT.glob("*/__init__.py"))
-    for path in itertools.chain(ROOT.glob("*.py"), *(folder.glob("*.py") for folder in folders)):
+    folders = [ROOT, *sorted(path.parent for path in ROOT.glob("*/__init__.py"))]
+    for path in (path for folder in folders for path in sorted(folder.glob("*.py"))):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 text = ast.get_docstring(node) or ""

@@ -31,7 +31,7 @@ from losslandscape.drawing.shown import (
     sides_of,
     value_label,
 )
-from losslandscape.drawing.space import best_view
+from losslandscape.drawing.space import HEIGHT, WIDTH, best_view
 from losslandscape.values.files import (
     read_array,
     reading,
@@ -261,7 +261,7 @@ def write_html(surface: Surface, path: FilePath, *, title: str | None = None) ->
             "camera_eye": _eye(surface),
             # As high, to its width, as Matplotlib's figure of the same surface.
             "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (*sides_of(surface), 0.75), strict=True)),
+            "aspectratio": dict(zip("xyz", (*sides_of(surface), HEIGHT / WIDTH), strict=True)),
         },
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
         margin={"l": 0, "r": 0, "b": 80, "t": 50},

@@ -610,9 +610,9 @@ ODD_NAMES = ["", "$x_y$", "a_$", "two\nlines", "50 % & {x} \\frac", "long " * 40
     ("name", "scale"), [("$x_y$", "linear"), *((name, "log") for name in ODD_NAMES)]
 )
 def test_any_name_of_a_metric_can_be_drawn(name, scale):
-    values = {name: BOWL.values["loss"]}
-    surface = dataclasses.replace(BOWL, values=values, center={name: 0.5})
-    line = LossLine(BOWL.betas, {name: BOWL.values["loss"].T}, {name: 0.5}, {})
+    alphas, betas, values = ALPHAS[::5], BOWL.betas[::5], BOWL.values["loss"][::5, ::5]
+    surface = LossSurface(alphas, betas, {name: values}, {name: 0.5}, {})
+    line = LossLine(betas, {name: values.T}, {name: 0.5}, {})
     for plot, value in ((plot_line, line), (plot_levels, surface), (plot_surface, surface)):
         plot(value, metric=name, scale=scale).figure.canvas.draw()
 

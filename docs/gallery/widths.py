@@ -5,7 +5,7 @@ from pathlib import Path
 from losslandscape import LossLine, plot_line
 from losslandscape.values.measures import confidence_interval, half_widths
 
-measured = Path(__file__).parents[2] / "examples" / "measured"
+measured = Path(__file__).resolve().parents[2] / "examples" / "measured"
 lines, labels = [], []
 for size in (128, 2048):
     name = f"*14px*/resnet20-SGD-{size}-decay0.0005-seed0/lines-filter-*.h5"

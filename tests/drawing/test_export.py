@@ -14,7 +14,6 @@ import pyvista
 
 from losslandscape import LossLine, LossSurface, LossTrajectory, plot_surface
 from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
-from losslandscape.drawing.space import FLOOR, HEIGHT
 from losslandscape.values.measures import non_convexity
 
 ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
@@ -398,8 +397,10 @@ def test_a_page_looks_as_the_figure_does_on_any_screen(surface, tmp_path):
     across = np.hypot(eye["x"], eye["y"])
     assert np.rad2deg(np.arctan2(eye["z"], across)) == pytest.approx(ax.elev)
     box = [layout["scene"]["aspectratio"][axis] for axis in "xyz"]
-    # The figure has a floor below the part of its box that holds the surface.
-    expected = ax.get_box_aspect() * (1, 1, HEIGHT / (HEIGHT + FLOOR))
+    # The page has no floor below the surface.
+    low, high = ax.get_zlim()
+    share = np.ptp(surface.values["loss"]) / (high - low)
+    expected = ax.get_box_aspect() * [1, 1, share]
     np.testing.assert_allclose(np.divide(box, box[2]), expected / expected[2])
     # Colors are those of the bar, which a telephone has room for below the surface.
     assert drawn["lighting"] == {"ambient": 1, "diffuse": 0, "specular": 0}
