@@ -1416,9 +1416,11 @@ def _draw_measure(ax, curvature, name, scale):
     _label_values(ax, MEASURE_NAMES.get(name, name), scale)
     if len(ax.lines) > 1:
         # At the end from which the curve is farther away.
-        ends = np.flatnonzero(np.isfinite(curvature.thresholds))[[0, -1]]
-        distances = np.nan_to_num(np.abs(values - curvature.thresholds)[ends])
-        end = ends[distances.argmax()]
+        found = np.flatnonzero(np.isfinite(curvature.thresholds))
+        distances = np.nan_to_num(np.abs(values - curvature.thresholds)[found])
+        # A name is about as long as a third of the axis.
+        third = -(-len(found) // 3)
+        end = found[0 if distances[:third].min() > distances[-third:].min() else -1]
         name_point(ax, "limit of stability", (times[end], curvature.thresholds[end]))
 
 
@@ -1486,9 +1488,13 @@ def _levels(levels, values, scale, cmap):
     """Levels to draw at, and the norm that colors them."""
     if levels is None or isinstance(levels, int):
         most = {} if levels is None else {"number": levels}
-        levels = round_levels(_bulk(values) if scale == "log" else values, scale, **most)
-        kind = colors.LogNorm if scale == "log" else colors.Normalize
-        return levels, kind(levels[0], levels[-1])
+        if scale == "linear":
+            levels = round_levels(values, scale, **most)
+            return levels, colors.Normalize(levels[0], levels[-1])
+        levels = round_levels(_bulk(values), scale, **most)
+        # Below and above, Matplotlib extends the colors to these.
+        levels = levels[(levels > 1e-250) & (levels < 1e250)]
+        return levels, colors.LogNorm(levels[0], levels[-1])
     levels = _limits("levels", levels, scale)
     shades = colormaps.get_cmap(cmap).N
     if len(levels) >= shades:

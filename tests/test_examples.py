@@ -86,10 +86,12 @@ def test_paper_draws_the_networks_side_by_side(run, networks, tmp_path, monkeypa
     ]
 
 
-def test_the_cover_is_a_picture_and_on_demand_pages_and_meshes(run):
+def test_the_cover_is_a_picture_and_on_demand_pages_meshes_and_films(run, monkeypatch):
+    monkeypatch.setattr("losslandscape.plotting.FRAMES", 3)
     files = run("cover", "--depth", "2", "--pages")
     stems = ("cover-resnet-2", "cover-vgg-like-2")
-    assert set(files) == {"cover.png"} | {f"{s}.{kind}" for s in stems for kind in ("html", "vtp")}
+    kinds = ("html", "vtp", "gif")
+    assert set(files) == {"cover.png"} | {f"{stem}.{kind}" for stem in stems for kind in kinds}
 
 
 def test_an_interrupted_measurement_goes_on_where_it_stopped(tmp_path):

@@ -7,7 +7,7 @@ from trained import fit, train
 
 from losslandscape import WeightHistory, plot_training_curvature, training_curvature
 
-history = WeightHistory(tempfile.mkdtemp(), every=20)
+history = WeightHistory(tempfile.mkdtemp(), every=40)
 optimizer = keras.optimizers.SGD(0.5)
 network = fit("descent", batch_size=1200, optimizer=optimizer, epochs=400, callbacks=[history])
 curvature = training_curvature(network, history, *train, ("largest_eigenvalue",), seed=0)
