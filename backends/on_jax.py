@@ -21,7 +21,7 @@ from losslandscape.backends.reports import (
     in_order,
     names_of,
     regularized_weights,
-    report,
+    reported,
 )
 from losslandscape.backends.structures import of_backend, precise_dtypes, samples
 from losslandscape.basics.internals import build_symbolically, without_penalties
@@ -73,7 +73,7 @@ def _graph(origin, dataset, length):
         logs, state = test_step(state, start, size - start, tensors)
         pairs = zip(tree.flatten(groups), tree.flatten(state), strict=True)
         with keras.StatelessScope(pairs):
-            return report(model, logs, regularized)
+            return reported(model, logs, regularized)
 
     def measure_at(tensors, variables, directions, point):
         values = dict(zip(identities, tree.flatten(variables), strict=True))

@@ -24,7 +24,7 @@ from losslandscape.backends.losses import (
     weight_of,
 )
 from losslandscape.backends.plain import Plain
-from losslandscape.backends.reports import in_a_row, names_of, regularized_weights, report
+from losslandscape.backends.reports import in_a_row, names_of, regularized_weights, reported
 from losslandscape.backends.structures import (
     arrays_of,
     in_structure_of,
@@ -97,7 +97,7 @@ def _graph(state, dataset, length):
     def test_step(arrays):
         return measured.test_step(in_structure_of(structure, arrays))
 
-    names = names_of(report(model, logs, regularized))
+    names = names_of(reported(model, logs, regularized))
     # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
     specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)]
     step = tf.function(test_step, autograph=False, input_signature=[specs])
@@ -117,7 +117,7 @@ def _graph(state, dataset, length):
         model.reset_metrics()
         # Small models take a tenth longer for a loop over a single batch.
         found = step(arrays) if size <= batch_size else steps(arrays)
-        return in_a_row(report(model, found, regularized), dtype)
+        return in_a_row(reported(model, found, regularized), dtype)
 
     def measure_all(directions, points, number, values, arrays):
         def measure_next(index, results):

@@ -16,7 +16,7 @@ from losslandscape.backends.losses import (
     weight_of,
 )
 from losslandscape.backends.plain import Plain, obstacle_of_distribution
-from losslandscape.backends.reports import in_a_row, names_of, regularized_weights, report
+from losslandscape.backends.reports import in_a_row, names_of, regularized_weights, reported
 from losslandscape.backends.structures import of_backend, precise_dtypes, samples
 from losslandscape.basics.internals import without_penalties
 
@@ -52,7 +52,7 @@ def _loop(state, dataset):
     with torch.no_grad():
         logs = model.test_step(samples(tensors, 0, 1))
     regularized = regularized_weights(model, but_for=logs)
-    names = names_of(report(model, logs, regularized))
+    names = names_of(reported(model, logs, regularized))
 
     measured = without_penalties(model) if regularized else model
 
@@ -62,7 +62,7 @@ def _loop(state, dataset):
         model.reset_metrics()
         for start in range(0, size, batch_size):
             logs = measured.test_step(samples(tensors, start, min(batch_size, size - start)))
-        return in_a_row(report(model, logs, regularized), dtype)
+        return in_a_row(reported(model, logs, regularized), dtype)
 
     @torch.no_grad()
     def measure_all(directions, points, number):

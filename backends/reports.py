@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 
-def report(model, logs, regularized):
+def reported(model, logs, regularized):
     """What `model.evaluate` would report after the last step, and the data loss.
 
     Args:

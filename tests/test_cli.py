@@ -4,8 +4,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -192,20 +190,3 @@ def test_untrusted_code_runs_only_on_request(model, data, capsys):
     np.savez("data.npz", x=np.array([{}, {}]), y=data[1])
     assert run("--points 3 --checkpoint other.h5") == 2
     assert "allow_pickle=False" in capsys.readouterr().err
-
-
-def test_the_module_runs_from_a_checkout(files):
-    command = ["model.keras", "data.npz", "--points", "3", "--checkpoint", "surface.h5", "--json"]
-    process = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "losslandscape",
-            *(str(files / part) if "." in part else part for part in command),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(process.stdout)["values"]["loss"]["shape"] == [3, 3]

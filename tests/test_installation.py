@@ -48,17 +48,22 @@ plot_loss_3D(model, ("levels", "3d"), x_test, y_test)
 display = plot_loss_3D(model, "levels", x_test, y_test, number_of_points=5)
 assert display.surface.values["loss"].shape == (5, 5)
 """
-COMMANDS = """
-import importlib.metadata, runpy
-(command,) = importlib.metadata.entry_points(group="console_scripts", name="losslandscape")
-sys.argv = ["losslandscape", "--help"]
-for run in (command.load(), lambda: runpy.run_module("losslandscape", run_name="__main__")):
+COMMAND = """
+import runpy
+
+def shows_help(command):
+    sys.argv = ["losslandscape", "--help"]
     try:
-        run()
+        command()
     except SystemExit as exit:
-        assert exit.code == 0
-    else:
-        raise AssertionError("no help")
+        return exit.code == 0
+
+assert shows_help(lambda: runpy.run_module("losslandscape", run_name="__main__"))
+"""
+INSTALLED_COMMAND = """
+import importlib.metadata
+(command,) = importlib.metadata.entry_points(group="console_scripts", name="losslandscape")
+assert shows_help(command.load())
 """
 
 
@@ -102,7 +107,8 @@ def install(python, *what):
 
 
 def test_a_checkout_works_next_to_modules_of_the_same_names(user_folder):
-    file = run_script(user_folder, sys.executable, PYTHONPATH=f"{user_folder}:{ROOT}")
+    path = f"{user_folder}:{ROOT}"
+    file = run_script(user_folder, sys.executable, IMPORT + COMMAND, PYTHONPATH=path)
     assert file == ROOT / "losslandscape.py"
 
 
@@ -129,7 +135,7 @@ def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel, source], check=True)
     python = fresh_environment(tmp_path / "venv")
     install(python, wheel)
-    file = run_script(user_folder, python, IMPORT + CALLS + COMMANDS)
+    file = run_script(user_folder, python, IMPORT + CALLS + COMMAND + INSTALLED_COMMAND)
     assert file.is_relative_to(tmp_path / "venv")
 
 
