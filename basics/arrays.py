@@ -12,6 +12,11 @@ def flat(arrays):
     return np.concatenate([np.ravel(ops.convert_to_numpy(array)) for array in arrays])
 
 
+def plus(arrays, others):
+    """The sums of two lists of arrays, entry by entry."""
+    return [one + other for one, other in zip(arrays, others, strict=True)]
+
+
 def times(arrays, others):
     """The products of two lists of arrays, entry by entry."""
     return [one * other for one, other in zip(arrays, others, strict=True)]

@@ -10,7 +10,7 @@ from keras import ops
 
 from losslandscape.backends.current import current
 from losslandscape.backends.structures import map_arrays, precise_dtypes
-from losslandscape.basics.arrays import flat
+from losslandscape.basics.arrays import flat, plus
 from losslandscape.basics.internals import flatten_layers
 from losslandscape.measuring.datasets import handed_over
 from losslandscape.measuring.engines import evaluator
@@ -64,17 +64,16 @@ def mean_derivative(state, differentiate, batches, direction, part):
     dtypes = precise_dtypes(state.model.trainable_variables)
     pairs = zip(direction, dtypes, strict=True)
     vector = [ops.convert_to_tensor(array, dtype) for array, dtype in pairs]
-    loss, count = 0.0, 0.0
-    wholes = [ops.zeros_like(step) for step in vector]
+    loss, count, sums = 0.0, 0.0, None
     state.start_over()
     for batch in batches:
         found = differentiate(batch, vector)
         loss += found.count * found.loss
         count += found.count
-        shares = zip(wholes, getattr(found, part), strict=True)
-        wholes = [whole + ops.cast(found.count, share.dtype) * share for whole, share in shares]
+        terms = [ops.cast(found.count, each.dtype) * each for each in getattr(found, part)]
+        sums = terms if sums is None else plus(sums, terms)
     count = float(count)
-    return float(loss) / count, [ops.convert_to_numpy(whole / count) for whole in wholes]
+    return float(loss) / count, [ops.convert_to_numpy(each) / count for each in sums]
 
 
 def reported_loss(model, data):

@@ -95,7 +95,7 @@ def test_models_are_compared_by_label(model, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["trainings"] == {"first": 1, "second": 1}
     assert summary["differences"][0]["verdict"] in output.replace("\n", " ")
-    assert compare(model, f"{labels} --plot levels --path planes.png") == 0
+    assert compare(model, f"{labels} --points 5 --plot levels --path planes.png") == 0
     assert Path("planes.png").exists()
 
 

@@ -338,7 +338,7 @@ def test_the_model_is_bit_identical_after_interrupts_at_random_times(model, data
         return evaluate(*arguments, **options)
 
     model.evaluate = evaluate_and_arm
-    for delay in generator.uniform(0.001, 0.3, size=30):
+    for delay in generator.uniform(0.001, 0.3, size=15):
         delays = [delay]
         with pytest.raises(KeyboardInterrupt):
             evaluate_line(model, *data, 100_000, verbose=0)

@@ -29,7 +29,7 @@ from networks import LOSS, resnet, vgg_like  # noqa: E402
 # Networks of depth 2 have no blocks: a convolution and the classifier, fast to compile.
 SMALL = (
     *("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "5"),
-    *("--points", "5", "--line-points", "21", "--directions", "2"),
+    *("--points", "5", "--line-points", "21", "--directions", "2", "--no-augmentation"),
 )
 
 
@@ -196,6 +196,7 @@ def test_a_claim_on_one_path_is_seen_and_not_confirmed():
 
 def test_claims_are_told_of_all_networks(run, monkeypatch):
     monkeypatch.setattr(claims, "SEEDS", 2)
+    monkeypatch.setattr(claims, "SMALL", 2)
     files = run("claims", "--depths", "2", "--seeds", "1", "--widths")
     header, _, *rows = rows_of(files["claims.md"])
     assert [row[0] for row in rows] == ["5"] * 4 + ["7"]

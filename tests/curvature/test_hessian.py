@@ -495,7 +495,7 @@ def test_convexity_of_quadratics_is_exact():
 def test_convexity_is_the_ratio_of_the_extreme_eigenvalues(network):
     directions = random_directions(network, 2, seed=0)
     surface = evaluate_convexity(
-        network, X, Y, (2, 3), directions=directions, tolerance=1e-4, verbose=0
+        network, X, Y, (3, 2), directions=directions, tolerance=1e-3, verbose=0
     )
     weights = network.get_weights()
     for i, beta in enumerate(surface.betas):
@@ -511,8 +511,8 @@ def test_convexity_is_the_ratio_of_the_extreme_eigenvalues(network):
 def test_workers_measure_convexity(network):
     options = {"number_of_points": 2, "seed": 0, "verbose": 0}
     with ThreadPoolExecutor(1) as executor:
-        shared = evaluate_convexity(network, X, Y, executor=executor, **options)
-    serial = evaluate_convexity(network, X, Y, **options)
+        shared = evaluate_convexity(network, X, Y, executor=executor, tolerance=0.1, **options)
+    serial = evaluate_convexity(network, X, Y, tolerance=0.1, **options)
     for name, values in serial.values.items():
         np.testing.assert_allclose(shared.values[name], values, rtol=1e-3, err_msg=name)
     losses = evaluate_surface(network, X, Y, **options).values["loss"]
@@ -526,8 +526,6 @@ def test_convexity_of_one_layer_is_that_of_its_block(network):
         surface = evaluate_convexity(
             network, X, Y, layers=last, executor=executor, tolerance=1e-4, **options
         )
-    losses = evaluate_surface(network, X, Y, layers=last, **options).values["loss"]
-    np.testing.assert_allclose(surface.values["loss"], losses, rtol=1e-5)
     directions = random_directions(network, 2, layers=last, seed=0)
     for weight, one, other in zip(network.weights, *directions, strict=True):
         weight.assign_sub(one + other)
@@ -550,9 +548,10 @@ def test_a_convexity_map_has_no_automatic_extent(network):
 
 def test_the_model_is_left_alone(model, data):
     before = [np.array(v) for v in (*model.variables, *model.metrics_variables)]
-    Hessian(model, *data).eigenvalues()
-    Hessian(model, *data).trace(number_of_probes=2)
-    evaluate_convexity(model, *data, number_of_points=2, verbose=0)
+    hessian = Hessian(model, *data)
+    hessian.eigenvalues(tolerance=0.1)
+    hessian.trace(number_of_probes=2)
+    evaluate_convexity(model, *data, number_of_points=2, tolerance=0.1, verbose=0)
     for now, then in zip((*model.variables, *model.metrics_variables), before, strict=True):
         np.testing.assert_array_equal(np.array(now), then)
 
@@ -794,7 +793,8 @@ def test_gradients_of_the_reported_loss_are_not_refused(parts, loss):
     if loss == "mse":
         # Where gradients are about to vanish.
         model.compile(keras.optimizers.Adam(0.02), loss)
-        model.fit(FEATURES, TARGETS, epochs=60, batch_size=24, verbose=0)
+        # Sixty passes in one epoch, since each epoch takes longer to begin than to run.
+        model.fit(np.tile(FEATURES, (60, 1)), np.tile(TARGETS, (60, 1)), batch_size=24, verbose=0)
         gradient_direction(model, FEATURES, TARGETS)
 
 

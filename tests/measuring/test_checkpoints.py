@@ -56,7 +56,9 @@ def same(one, other):
 
 
 def convexity(model, data, **options):
-    return ll.curvature.hessian.evaluate_convexity(model, *data, 3, seed=0, **options)
+    return ll.curvature.hessian.evaluate_convexity(
+        model, *data, (4, 2), seed=0, tolerance=0.1, **options
+    )
 
 
 def trajectory(model, data, **options):

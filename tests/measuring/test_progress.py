@@ -141,8 +141,10 @@ def closed():
     return stream
 
 
-@pytest.mark.parametrize("stream", [Full, Latin, closed, lambda: None])
-@pytest.mark.parametrize("verbose", ["auto", 1])
+@pytest.mark.parametrize(
+    ("stream", "verbose"),
+    [(Full, "auto"), (Latin, "auto"), (closed, "auto"), (lambda: None, "auto"), (Full, 1)],
+)
 def test_a_bar_that_cannot_be_written_costs_nothing(stream, verbose, quadratic, monkeypatch):
     """Nor does a warning, on a standard error that cannot be written either."""
     monkeypatch.setattr("losslandscape.measuring.progress.PLAIN_INTERVAL", 0)

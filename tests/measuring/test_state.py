@@ -175,7 +175,6 @@ MODELS = {
     "variable in a closure": lambda: network(loss=loss_with_a_closure()),
     "variable in a metric's function": lambda: network(metrics=[loss_with_a_closure()]),
     "own test step": adapting,
-    "LSTM": lambda: stateful(layers.LSTM),
     "bidirectional": lambda: stateful(
         lambda units, **options: layers.Bidirectional(layers.LSTM(units, **options))
     ),

@@ -1,5 +1,6 @@
 """Trajectory: what is recorded, the plane it spans, and how faithful the picture is."""
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -19,11 +20,21 @@ def flat(arrays):
     return np.concatenate([np.ravel(array) for array in arrays])
 
 
+@pytest.fixture(scope="module")
+def six_epochs(tmp_path_factory):
+    """The folder of the first history that `trained` needs; others get a copy."""
+    return tmp_path_factory.mktemp("six") / "history"
+
+
 @pytest.fixture
-def trained(model, data, tmp_path):
+def trained(model, data, tmp_path, six_epochs):
     """A network with normalization layers, and the history of six epochs."""
-    history = WeightHistory(tmp_path / "history")
-    model.fit(*data, epochs=6, batch_size=16, callbacks=[history], verbose=0)
+    if not six_epochs.exists():
+        callbacks = [WeightHistory(six_epochs)]
+        model.fit(*data, epochs=6, batch_size=16, callbacks=callbacks, verbose=0)
+    history = WeightHistory(shutil.copytree(six_epochs, tmp_path / "history"))
+    *_, last = read_history(model, history)[1]
+    model.set_weights(last)
     return model, history
 
 
