@@ -32,7 +32,6 @@ from numpy.typing import ArrayLike
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import (
     check_choice,
-    check_list,
     check_number,
     check_numbers,
     import_extra,
@@ -669,7 +668,6 @@ def _find_by_comparison(measured, metric, *, expected, directions, curvature):
         _check_expected(expected, metric)
         yield _find_difference(measured.center[metric], expected[metric])
     if directions is not None:
-        directions = _pair_of_directions(directions)
         yield _find_angle(*directions)
     if isinstance(measured, LossTrajectory) and "random_walk" in measured.metadata:
         yield _find_random_walk(measured)
@@ -836,12 +834,19 @@ def _at_model(measured, inner):
 
 
 def _check_pair(directions):
+    """Refuses anything but two lists of arrays of the same shapes."""
     is_pair = isinstance(directions, (list, tuple)) and len(directions) == 2
     if not is_pair or not all(isinstance(each, (list, tuple)) for each in directions):
         received = [type(each).__name__ for each in directions] if is_pair else type(directions)
         raise ValueError(
             "`directions` must be the two directions of a surface, each a list of arrays. Received "
             f"{received}."
+        )
+    shapes = [[np.shape(array) for array in each] for each in directions]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "`directions` must be the two directions of a surface, lists of arrays of the same "
+            f"shapes. Received shapes {shapes}."
         )
 
 
@@ -858,18 +863,6 @@ def _check_expected(expected, metric):
     if metric not in expected:
         raise ValueError(f"`expected` must have {metric!r}. Received only {sorted(expected)}.")
     check_numbers("expected", expected[metric])
-
-
-def _pair_of_directions(directions):
-    """The two directions of a surface, each a list of arrays."""
-    pair = [check_list("directions", each) for each in check_list("directions", directions)]
-    shapes = [[np.shape(array) for array in direction] for direction in pair]
-    if len(pair) != 2 or shapes[0] != shapes[1]:
-        raise ValueError(
-            "`directions` must be the two directions of a surface, lists of arrays of the same "
-            f"shapes. Received {len(pair)} of shapes {shapes}."
-        )
-    return pair
 
 
 def _crossings(alphas, risen, rise):
