@@ -59,9 +59,11 @@ def _graph(origin, dataset, length):
     """
     model, moved = origin.model, origin.moved
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
-    locate, regularized = origin.locate, regularized_weights(model)
+    last, locate, tensors = (size - 1) // batch_size, origin.locate, of_backend(dataset.tensors)
+    # As `model.evaluate` does, for metrics that build late.
+    build_symbolically(model, samples(tensors, 0, 1))
+    regularized = regularized_weights(model, but_for=model.get_metrics_result())
     measured = without_penalties(model) if regularized else model
-    last = (size - 1) // batch_size
 
     # A function of its own is traced once for all numbers of directions.
     @functools.partial(jax.jit, static_argnames="size")
@@ -97,9 +99,6 @@ def _graph(origin, dataset, length):
 
         return jax.lax.fori_loop(0, number, measure_next, ops.zeros((length, len(names)), dtype))
 
-    tensors = of_backend(dataset.tensors)
-    # As `model.evaluate` does, for metrics that build late.
-    build_symbolically(model, samples(tensors, 0, 1))
     groups = _groups(model)
     identities = [id(variable) for variable in tree.flatten(groups)]
     # In order, because JAX sorts them.
