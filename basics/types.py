@@ -1,4 +1,4 @@
-"""Types: what several calls take or return, by one name each."""
+"""Types: one name for each kind of value that several calls take or return."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# What a decorator takes, and returns as it was.
+# A function that a decorator takes and, with the same signature, returns.
 Call = TypeVar("Call", bound=Callable)
 
 # What Keras accepts as data: arrays, tensors, `tf.data.Dataset`, `PyDataset`, and tuples of them.
@@ -44,7 +44,7 @@ Verbose: TypeAlias = Literal["auto", 0, 1, 2]
 
 
 class Display(Protocol):
-    """What was measured and drawn: a `LossDisplay`, which is made far above."""
+    """What was measured and drawn: a `LossDisplay`, which cannot be imported here."""
 
     @property
     def lines(self) -> list:
