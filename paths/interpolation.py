@@ -236,7 +236,7 @@ def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
         shares: Float array of shape `(number of points, number of models)`; each row
             adds up to 1.
         assemble: As in `Evaluation.along`.
-        origin: Dict for the metadata: those of `describe_mixtures`, and more.
+        origin: What `describe_mixtures` returned, and more.
         order: As in `Evaluation.along`.
 
     Returns:

@@ -206,19 +206,19 @@ def evaluate_trajectory(
     Several runs are drawn on one plane: that of the principal components of all
     their records, through the weights of `model`, usually where the first run ends.
 
-    How much of a path's variance the plane explains says little by itself: even a
-    random walk in many dimensions lies close to a plane. The k-th component of a
-    random walk explains 6 / (π²k²) of its variance, so the first two explain 60.8 %
-    and 15.2 %. With few records it is more: 6 / (4 (n² - 1) sin²(πk / 2n)) for n
-    records. The metadata hold both numbers under `"random_walk"`; plots show them
-    next to those of the path, and say so if those of the path are no greater.
-
     Example:
 
     >>> trajectory = evaluate_trajectory(
     ...     small_batch, {"16": small_history, "100": large_history}, x_train, y_train
     ... )
     >>> plot_path(trajectory, scale="log")
+
+    How much of a path's variance the plane explains says little by itself: even a
+    random walk in many dimensions lies close to a plane. The k-th component of a
+    random walk explains 6 / (π²k²) of its variance, so the first two explain 60.8 %
+    and 15.2 %. With few records it is more: 6 / (4 (n² - 1) sin²(πk / 2n)) for n
+    records. The metadata hold both numbers under `"random_walk"`; plots show them
+    next to those of the path, and say so if those of the path are no greater.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
