@@ -28,13 +28,12 @@ import numpy as np
 from keras import layers
 
 from losslandscape.backends.structures import precise_dtypes
-from losslandscape.basics.architecture import check_same_settings
+from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.checks import (
     check_choice,
     check_integer,
     check_memory,
     check_model,
-    check_same_weights,
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
@@ -210,9 +209,8 @@ def direction_between(model: keras.Model, other: keras.Model) -> Direction:
     >>> plot_loss(small_batch, (x, y), directions=[direction], extent=(-0.5, 1.5))
     """
     check_model(model)
-    check_same_weights(model, other)
-    check_same_settings(model, other)
-    pairs = zip(model.trainable_variables, other.trainable_variables, strict=True)
+    check_same_architecture([model, other], ["model", "other"])
+    pairs = zip(model.trainable_variables, counterparts(model, other), strict=True)
     return [to_numpy(end) - to_numpy(start) for start, end in pairs]
 
 

@@ -18,13 +18,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops, tree
 
-from losslandscape.basics.checks import check_same_weights
+from losslandscape.basics.checks import check_model
 from losslandscape.basics.internals import calls_with_arguments, flatten_layers, has_graph
 
 # Settings that may differ: what is computed from given weights and data does not depend on them.
 FREE = {"batch_input_shape", "batch_shape", "build_config", "name", "seed", "trainable"}
 FREE_ENDINGS = ("_constraint", "_initializer")
-# The attributes of every layer, and those that `compile`, `fit` and others give a model.
+# Attributes that every layer has, or that `compile`, `fit` and other methods add to a model.
 USUAL = {
     "activity_regularizer",
     "autocast",
@@ -65,7 +65,7 @@ def check_same_architecture(models, names):
     """Refuses models that differ from the first one in more than the values of their weights.
 
     Args:
-        models: List of models, of which the first is a built one.
+        models: List of models. The first one must be built.
         names: The names of the arguments that hold them, for errors.
 
     Raises:
@@ -75,7 +75,7 @@ def check_same_architecture(models, names):
     """
     first, *others = models
     for other, name in zip(others, names[1:], strict=True):
-        check_same_weights(first, other, name)
+        check_model(other, name)
         shapes, received = ([tuple(w.shape) for w in part.weights] for part in (first, other))
         if received != shapes:
             raise ValueError(
@@ -83,6 +83,22 @@ def check_same_architecture(models, names):
                 f"weights must be {shapes}. Received {received}."
             )
         check_same_settings(first, other, names[0], name)
+
+
+def counterparts(model, other):
+    """Returns the weights of another model in the places of a model's trainable weights.
+
+    They need not be trainable themselves.
+
+    Args:
+        model: A built `keras.Model`.
+        other: A model of the same architecture.
+
+    Returns:
+        List of variables, one per weight in `model.trainable_variables`.
+    """
+    found = {id(weight): twin for weight, twin in zip(model.weights, other.weights, strict=True)}
+    return [found[id(weight)] for weight in model.trainable_variables]
 
 
 def check_same_settings(model, other, name="model", other_name="other"):

@@ -100,19 +100,6 @@ def check_compiled(model, name="model"):
         )
 
 
-def check_same_weights(model, other, name="other"):
-    """Refuses a model whose trainable weights differ in shape from those of the first."""
-    check_model(other, name)
-    shapes, received = (
-        [tuple(weight.shape) for weight in part.trainable_variables] for part in (model, other)
-    )
-    if received != shapes:
-        raise ValueError(
-            f"`{name}` must have the architecture of `model`: the shapes of its trainable weights "
-            f"must be {shapes}. Received {received}."
-        )
-
-
 def check_choice(name, value, choices):
     """Refuses a value that is not among the accepted ones."""
     # An array would be compared entry by entry.

@@ -21,7 +21,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from losslandscape.basics.architecture import check_same_settings
+from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.checks import check_model, import_extra
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import calls, has_graph
@@ -90,13 +90,7 @@ def _check(model, other):
             "`other` must be a Sequential or Functional model, since only these show which layer "
             f"reads which channels. Received {type(other).__name__} with its own `call`."
         )
-    shapes, received = ([tuple(w.shape) for w in part.weights] for part in (model, other))
-    if received != shapes:
-        raise ValueError(
-            "`other` must have the architecture of `model`: the shapes of all its weights must be "
-            f"{shapes}. Received {received}."
-        )
-    check_same_settings(model, other)
+    check_same_architecture([model, other], ["model", "other"])
     for part, name in ((model, "model"), (other, "other")):
         for weight, array in zip(part.weights, part.get_weights(), strict=True):
             if not np.isfinite(_to_float(array)).all():
@@ -170,7 +164,7 @@ def _to_float(array):
 
 
 def _matched_forward(matching):
-    """Assigns each group by only those weights whose other axes are already in order."""
+    """Assigns each group in turn, by the weights whose other axes are already in order."""
     known = {g: order for g, order in matching.unpermuted.items() if g not in matching.free}
     for group in matching.free:
         known[group] = _assigned(matching, group, known)

@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from losslandscape.backends.current import check_differentiates
 from losslandscape.backends.structures import map_arrays
-from losslandscape.basics.architecture import check_same_architecture
+from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.checks import check_compiled, check_integer
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
@@ -118,7 +118,7 @@ def fit_curve(
         evaluator(model, interrupt)(data.first_batch)
         state.restore()
         control = _halfway(model, other, data, generator)
-        trained = _trained_weights(model, control)
+        trained = counterparts(model, control)
         optimizer.build(trained)
         step = _stepper(state, other, control, trained, optimizer)
         if not model.run_eagerly:
@@ -236,15 +236,14 @@ def _batches(data, generator):
 def _halfway(model, other, data, generator):
     """A copy of the model, halfway to the other one and a little off the line between them."""
     control = _clone(model, next(iter(data.batches)))
-    twins = _twins(model, control)
+    twins = {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
     for (weight, mix), end in zip(between_models(model), mixed_weights(other), strict=True):
         twins[id(weight)].assign(mix(weight.value, [end.value], [0.5]))
-    ends = zip(model.trainable_variables, other.trainable_variables, strict=True)
+    ends = zip(model.trainable_variables, counterparts(model, other), strict=True)
     length = np.sqrt(sum(np.sum((_array(end) - _array(start)) ** 2) for start, end in ends))
     steps = [generator.normal(size=weight.shape) for weight in model.trainable_variables]
     scale = OFFSET * length / np.sqrt(sum(np.sum(step**2) for step in steps))
-    for weight, step in zip(model.trainable_variables, steps, strict=True):
-        twin = twins[id(weight)]
+    for twin, step in zip(counterparts(model, control), steps, strict=True):
         twin.assign_add(ops.cast(scale * step, twin.dtype))
     return control
 
@@ -290,17 +289,6 @@ def _uncompiled(model):
         yield
     finally:
         model.compiled = before
-
-
-def _trained_weights(model, control):
-    """The weights of the control point that are trained, in the order of the gradients."""
-    twins = _twins(model, control)
-    return [twins[id(weight)] for weight in model.trainable_variables]
-
-
-def _twins(model, control):
-    """The weights of the control point by the id of the model's own."""
-    return {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
 
 
 def _stepper(state, other, control, trained, optimizer):

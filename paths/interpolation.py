@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.basics.architecture import check_same_architecture
+from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import check_choice, check_integer
 from losslandscape.basics.internals import flatten_layers
@@ -274,7 +274,7 @@ def between_models(model):
 
 
 def mixed_weights(model):
-    """Returns the weights of a model that mixtures mix: those of a floating-point type."""
+    """Returns the weights of a model that are mixed: all of a floating-point type."""
     return [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
 
 
@@ -300,7 +300,7 @@ def _check_not_compiled(engine):
 def _coordinates_of_third(models):
     """The third model's coordinates, in units of the distance between the first two."""
     first, second, third = (
-        [ops.convert_to_numpy(weight).astype(float) for weight in model.trainable_variables]
+        [ops.convert_to_numpy(weight).astype(float) for weight in counterparts(models[0], model)]
         for model in models
     )
     to_second, to_third = (
@@ -379,7 +379,7 @@ def _has_renorm(layer):
 
 
 def _estimate_statistics(model, batches, interrupt):
-    """Sets moving statistics to the means of those that layers compute in training per batch."""
+    """Sets moving statistics to means, over batches, of the statistics that training computes."""
     with _BatchStatistics(_updating(model, next(iter(batches)))) as statistics:
         for batch in batches:
             statistics.samples = batch_size_of(batch)
