@@ -264,7 +264,7 @@ def _range(values):
 
 
 def _plain(value):
-    """A number for JSON, which has neither NaN nor inf: those become `None`."""
+    """A number for JSON; NaN and inf, which JSON does not have, become `None`."""
     return float(value) if np.isfinite(value) else None
 
 

@@ -179,7 +179,7 @@ Kind = TypeVar("Kind", bound=LossSurface)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossDisplay(Generic[Kind]):
-    """What was measured, and where it was drawn.
+    """The values that a call measured, and the axes that it drew on.
 
     A figure that cannot be drawn or saved causes a warning, but never loses the
     values: the display holds them, and the warning says how to draw them again. If
@@ -198,7 +198,7 @@ class LossDisplay(Generic[Kind]):
         surfaces: List of `LossSurface`, one per dataset, from `plot_loss_3D`, or
             of a `LossTrajectory` from `plot_trajectory`.
         axes: Dict of Matplotlib axes by plot type, such as `"line"`, `"levels"` or
-            `"3d"`: those that could be drawn. A list of axes for several datasets.
+            `"3d"`, without plots that failed. A list of axes for several datasets.
     """
 
     lines: list[LossLine] = field(default_factory=list)

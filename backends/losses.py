@@ -77,7 +77,7 @@ def loss_among(logs, results):
 
 
 def means_of(model):
-    """The metrics of a model that are means, one of which its loss usually is."""
+    """The metrics of a model that are means; the tracker of its loss usually is one."""
     return [metric for metric in model.metrics if isinstance(metric, keras.metrics.Mean)]
 
 

@@ -9,7 +9,7 @@ from keras import ops
 
 
 def reported(model, logs, regularized):
-    """What `model.evaluate` would report after the last step, and the data loss.
+    """The values that `model.evaluate` would report after the last step, and the data loss.
 
     Args:
         model: The `keras.Model` that has made its last test step.

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from losslandscape.basics.types import Call
 
-# What a thing is called here, and what it is called elsewhere.
+# The name that a thing has here, and the names that it has elsewhere.
 ELSEWHERE = {
     "number_of_points": "num_points n_points npoints points num steps num_steps n_steps resolution",
     "number_of_directions": "num_directions n_directions repeats",

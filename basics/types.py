@@ -32,7 +32,7 @@ Extent: TypeAlias = Pair | tuple[Pair, Pair]
 
 PlotType: TypeAlias = Literal["levels", "3d"]
 Scale: TypeAlias = Literal["linear", "log"]
-# Of a plane, whose contours may hide what lies between them.
+# For contours, which may hide what lies between them: "auto" chooses by the values.
 ContourScale: TypeAlias = Literal["auto", "linear", "log"]
 Statistics: TypeAlias = Literal["interpolate", "estimate"]
 # Of a barrier between two models.
@@ -44,7 +44,7 @@ Verbose: TypeAlias = Literal["auto", 0, 1, 2]
 
 
 class Display(Protocol):
-    """What was measured and drawn: a `LossDisplay`, which cannot be imported here."""
+    """Stands for a `LossDisplay`, which cannot be imported here."""
 
     @property
     def lines(self) -> list:

@@ -109,7 +109,7 @@ def check_loss(model, loss, reported):
 
 
 def check_derivatives(state, differentiate, batch):
-    """Refuses derivatives that are not those of the loss on a few samples.
+    """Compares the derivatives with the loss itself on a few samples; refuses wrong ones.
 
     Args:
         state: The `State` from which each derivative starts, with the weights that the model

@@ -151,8 +151,8 @@ def worst_direction(
         verbose: As in `evaluate_lines`; the bar counts the steps.
 
     Returns:
-        A direction, as `gradient_direction` returns: of those tried, the one with the
-        highest loss. There may be even worse ones.
+        A direction, in the form that `gradient_direction` returns: the one with the
+        highest loss of all that were tried. There may be even worse ones.
 
     Raises:
         TypeError: If an argument has the wrong type.

@@ -154,9 +154,10 @@ class Hessian:
             direction: A list of arrays with the shapes of `model.trainable_variables`.
 
         Returns:
-            Another such list, in single precision, or double for weights in double. It
-            is zero for weights that the loss does not depend on, and may not be finite.
-            In half precision it is only as accurate as the model's own gradients.
+            Another such list, in single precision, or in double precision for weights
+            that have it. It is zero for weights that the loss does not depend on, and
+            may not be finite. In half precision it is only as accurate as the model's
+            own gradients.
         """
         direction = check_direction(self.model, direction)
         with self._matrix() as matrix:

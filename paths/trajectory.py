@@ -178,7 +178,7 @@ class WeightHistory(keras.callbacks.Callback):
         self._last = digest(arrays)
 
 
-# What `read_history` reads.
+# The forms of a history that `read_history` accepts.
 History: TypeAlias = WeightHistory | FilePath | Sequence[FilePath | keras.Model]
 
 
@@ -218,7 +218,7 @@ def evaluate_trajectory(
     random walk explains 6 / (π²k²) of its variance, so the first two explain 60.8 %
     and 15.2 %. With few records it is more: 6 / (4 (n² - 1) sin²(πk / 2n)) for n
     records. The metadata hold both numbers under `"random_walk"`; plots show them
-    next to those of the path, and say so if those of the path are no greater.
+    next to the path's own, and say so if these are no greater.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
@@ -605,7 +605,7 @@ def _until_the_end(model, names, records):
 
 
 def _trained_indices(model):
-    """The indices of the trainable weights, and of those that are frozen now."""
+    """The indices of the trainable weights, and of weights that are frozen now."""
     index_of = {id(weight): index for index, weight in enumerate(model.weights)}
     trained = [index_of[id(weight)] for weight in model.trainable_variables]
     ever = {

@@ -123,9 +123,8 @@ def verdict_of(labels, width, numbers):
 class Comparison(Saved):
     """Several trainings, measured in the same way, and how they differ.
 
-    `print` shows a comparison as a table, and `plot_comparison` draws it. All functions that
-    draw or measure lines or surfaces accept it in place of its lines or surfaces, one per
-    training.
+    `print` shows a comparison as a table, and `plot_comparison` draws it. Functions that draw
+    or measure lines or surfaces accept a comparison in place of these, one per training.
 
     Example:
 

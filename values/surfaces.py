@@ -627,7 +627,7 @@ class TrainingCurvature(_Landscape):
 
 
 def complete_values(measured, metric):
-    """Returns the values of a metric; refuses those of an unfinished checkpoint."""
+    """Returns the values of a metric; refuses an unfinished checkpoint."""
     check_metric(metric, single=True)
     if metric not in measured.values:
         accepted = ", ".join(map(repr, measured.values))
