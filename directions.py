@@ -339,7 +339,7 @@ def register_filters(
 ) -> None:
     """Registers which axes of a custom layer's weights number its filters.
 
-    Otherwise, a weight of a custom layer counts as a bias if it has at most one
+    Without a rule, a weight of a custom layer counts as a bias if it has at most one
     dimension or is named `"bias"`; if not, its last axis numbers the filters.
     Subclasses inherit the rules that are registered for their parents.
 

@@ -10,7 +10,7 @@ BACKENDS = "jax", "tensorflow", "torch"
 
 
 def current():
-    """Returns what this library needs of the backend that Keras runs on: a `Plain` or more."""
+    """Returns the interface to the backend that Keras runs on: its `Backend`, or a `Plain` one."""
     name = keras.backend.backend()
     if name not in BACKENDS:
         return Plain()
@@ -19,7 +19,7 @@ def current():
 
 
 def check_differentiates(subject, backends=BACKENDS):
-    """Refuses a backend that cannot differentiate; the error begins with `subject`."""
+    """Refuses all other backends for a call that differentiates; the error begins with `subject`."""
     if keras.backend.backend() not in backends:
         *others, last = map(repr, backends)
         accepted = f"{', '.join(others)} or {last}" if others else last

@@ -1,7 +1,7 @@
-"""TensorFlow: many points in one graph; two derivatives, where it would silently lose a part.
+"""TensorFlow: many points in one graph, and two derivatives, of which it silently drops parts.
 
-The second derivatives of Keras' own layers are exact here; `derivatives` checks whatever else a
-model does.
+The second derivatives of Keras' own layers are made exact here; `derivatives` checks everything
+else that a model does.
 """
 
 import contextlib
