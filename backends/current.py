@@ -19,7 +19,7 @@ def current():
 
 
 def check_differentiates(subject, backends=BACKENDS):
-    """Refuses all other backends for a call that differentiates; the error begins with `subject`."""
+    """Refuses other backends for a call that differentiates; the error begins with `subject`."""
     if keras.backend.backend() not in backends:
         *others, last = map(repr, backends)
         accepted = f"{', '.join(others)} or {last}" if others else last

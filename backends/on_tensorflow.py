@@ -103,7 +103,7 @@ def _graph(state, dataset, length):
 
     def steps(arrays):
         def step_at(start, _):
-            # The last batch may be smaller. The metrics accumulate: its logs are of all batches.
+            # The last batch may be smaller. Metrics accumulate, so its logs cover all batches.
             part = samples(arrays, start, tf.minimum(batch_size, size - start))
             return start + batch_size, step(part)
 

@@ -35,8 +35,8 @@ def reported(model, logs, regularized):
 def regularized_weights(model, names=()):
     """The weights whose penalties are known to be in the loss.
 
-    Only Keras' own test step is known to add them. With a custom one, the loss is not
-    split, nor if `names`, of the values that the model reports, contain `"data_loss"`.
+    Only Keras' own test step is known to add them, so with a custom one there are none.
+    Nor are there any if `names`, of the values that the model reports, hold `"data_loss"`.
     """
     if "data_loss" in names:
         return []

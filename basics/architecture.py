@@ -1,6 +1,6 @@
 """Architecture: whether models differ in anything but the values of their weights.
 
-Only weights are put from one model into another. All else, such as an activation, a
+Only weights are copied from one model into another. All else, such as an activation, a
 vocabulary or a constant, remains that of the model that is measured, so any other difference
 between the models would silently be ignored. It is refused here.
 """
@@ -129,7 +129,7 @@ def check_same_settings(model, other, name="model", other_name="other"):
 
 
 def _difference(model, other):
-    """Says what the second model has, and the first has otherwise; `None` if they are alike."""
+    """Describes how the second model differs from the first one; `None` if it does not."""
     pairs = list(itertools.zip_longest(_computing_layers(model), _computing_layers(other)))
     for mine, its in pairs:
         if _kind(mine) != _kind(its):
@@ -324,7 +324,7 @@ def _is_of_library(thing):
 
 
 def _attributes(thing, used=()):
-    """The attributes of an object that are public, or whose names are used."""
+    """The public attributes of an object, and the private ones whose names are in `used`."""
     return {key: value for key, value in vars(thing).items() if key[0] != "_" or key in used}
 
 

@@ -178,7 +178,7 @@ def check_pair(name, values, *, above=-np.inf):
 
 
 def check_list(name, values):
-    """Refuses anything but things in an order; returns them as a list."""
+    """Refuses anything but an iterable in a fixed order; returns it as a list."""
     unordered = str, bytes, collections.abc.Mapping, collections.abc.Set
     if not isinstance(values, collections.abc.Iterable) or isinstance(values, unordered):
         raise TypeError(f"`{name}` must be a list. Received {values!r}.")
@@ -232,7 +232,7 @@ def expanded(name, path):
 
 
 def numbered(name, path, number):
-    """Lists the path itself or, for several files, `line-1.h5`, …; checks each as a path."""
+    """Returns a list of the path or, for several files, of `line-1.h5`, …; checks each path."""
     path = check_path(name, path)
     if number == 1:
         return [path]

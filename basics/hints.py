@@ -94,7 +94,7 @@ def check_options(name, options, accepted, draw=None):
 
 
 def hinted(*, draw: Callable | None = None) -> Callable[[Call], Call]:
-    """Makes a decorator: the error of a call that does not fit the signature says what would.
+    """Makes a decorator: a call that does not fit the signature gets an error that says what does.
 
     Args:
         draw: A function that draws what the decorated one returns. Defaults to `None`.

@@ -289,7 +289,7 @@ def _doubled(batch):
     def double(tensor):
         if isinstance(tensor, tf.SparseTensor):
             return tf.sparse.concat(0, [tensor, tensor])
-        # The one of Keras does not take ragged tensors or strings.
+        # `ops.concatenate` does not take ragged tensors or strings.
         concatenate = tf.concat if tf.is_tensor(tensor) else ops.concatenate
         return concatenate([tensor, tensor], axis=0)
 

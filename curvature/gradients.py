@@ -1,7 +1,7 @@
 """Gradients: the directions in which the loss rises fastest, and farthest.
 
-Random directions nearly always miss these. Which directions they are depends on which steps
-count as equally long: here, all that are as long as random directions of the same normalization.
+Random directions nearly always miss these. "Fastest" depends on how the lengths of directions are
+measured: here, in the units of random directions with the same normalization.
 """
 
 __all__ = ["gradient_direction", "worst_direction"]

@@ -93,9 +93,9 @@ def compare(
         rise: How far the loss rises within a half-width; see `half_widths`. Defaults to 1.0.
         **options: How it is measured; see `Comparing` and `Measuring`. The checkpoint
             `compare.h5` becomes `compare-1.h5`, `compare-2.h5`, …, one per training.
-            `metric` is compared, too, at the models themselves. With `"data_loss"`, also the
-            half-widths are those of the loss without weight penalties: choose it if
-            penalties differ.
+            The values of `metric` at the models themselves are compared, too. With
+            `"data_loss"`, half-widths are also those of the loss without weight penalties:
+            choose it if penalties differ.
 
     Returns:
         A `Comparison`.
