@@ -192,7 +192,7 @@ def _improved(matching, permutations):
 
 
 def _neighbors(matching, group):
-    """The groups that are along another axis of a weight than a group; the same one may be, too."""
+    """The groups on the other axes of the weights that follow a group; possibly itself."""
     neighbors = set()
     for axes in (matching.axes[index] for index in matching.counted):
         for one, other in itertools.permutations(axes.values(), 2):
@@ -290,7 +290,7 @@ class _Groups:
             raise _UnsupportedError("it joins channels that are grouped in different ways")
 
     def order(self, weight, axes):
-        """Makes the axes of a weight follow channels; a weight that is used again unites both."""
+        """Makes the axes of a weight follow channels, like those of its earlier uses, if any."""
         axes = {axis % len(weight.shape): channels for axis, channels in axes.items()}
         known = self.axes.setdefault(id(weight), axes)
         for axis, channels in axes.items():
@@ -316,7 +316,7 @@ def _follow_model(model, inputs, groups):
     for each in calls(model):
         call = _Call(*each)
         if all(id(tensor) in known for tensor in call.outputs):
-            # A layer of inputs.
+            # An input layer.
             continue
         given = [known[id(tensor)] for tensor in call.inputs]
         try:

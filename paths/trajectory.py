@@ -44,7 +44,7 @@ from losslandscape.values.surfaces import LossTrajectory
 
 SUFFIXES = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
-# A component that is shorter than this, relative to the whole path, is rounding error, no axis.
+# A component that is shorter than this, relative to the whole path, is rounding error, not an axis.
 ROUNDING = 1e-6
 # How many bytes of records may be on the device at once.
 BUDGET = 2**30
@@ -238,7 +238,7 @@ def evaluate_trajectory(
         **options: How it is measured; see `Measuring`.
 
     Returns:
-        A `LossTrajectory`: the surface, the path on it, and how faithful this is.
+        A `LossTrajectory`: the surface, the path on it, and how faithful the picture is.
         The paths of several runs follow each other; `runs` tells them apart. With
         several runs there is no `"random_walk"`, since runs that start apart stay
         apart. Distances are measured in all trained weights, including those that

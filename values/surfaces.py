@@ -673,7 +673,7 @@ def _held(value, kind):
 
 
 def value_of(name, value, kind):
-    """Returns the only value that was given; refuses others, as `values_of` does, and several."""
+    """Returns the one value that was given; refuses several, and all that `values_of` refuses."""
     values = values_of(name, value, kind)
     if len(values) != 1:
         raise TypeError(
