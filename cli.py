@@ -10,7 +10,6 @@ The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 do
 import argparse
 import contextlib
 import importlib
-import io
 import json
 import sys
 import time
@@ -23,7 +22,7 @@ import losslandscape as ll
 from losslandscape.basics.checks import check_path, warn
 from losslandscape.measuring.engines import ENGINES
 from losslandscape.plotting import check_format
-from losslandscape.values.files import no_device, reading_arrays, refusing, replace_file
+from losslandscape.values.files import no_device, reading_arrays, refusing
 
 LINE = "line"
 
@@ -76,7 +75,8 @@ def _parser():
     add("--x", default="x", help="name of the inputs in the file, for example x_test (default: x)")
     add("--y", default="y", help="name of the targets in the file (default: y)")
     kinds = (LINE, *ll.PLOT_TYPES)
-    add("--plot", nargs="+", choices=kinds, help="figures (default: levels; to compare, line)")
+    figures = "what to draw (default: levels; with --compare, line)"
+    add("--plot", nargs="+", choices=kinds, help=figures)
     add(
         "--compare",
         nargs="+",
@@ -84,15 +84,20 @@ def _parser():
         metavar=("LABEL", "MODEL"),
         help="a label and its models, one per training; once for each label",
     )
-    add("--rise", type=float, default=1.0, help="of the loss, to compare (default: 1)")
+    rise = "with --compare, how far the loss rises within a half-width (default: 1)"
+    add("--rise", type=float, default=1.0, help=rise)
     add("--points", type=int, default=21, help="points per axis (default: 21)")
-    add("--directions", type=int, help="random directions of lines (default: 1; to compare, 10)")
-    add("--extent", nargs="+", default=["-1", "1"], help="first and last coordinate, or auto")
-    add("--metric", default="loss", help="what to draw (default: loss)")
-    add("--scale", default="auto", choices=ll.CONTOUR_SCALES, help="default: suits the values")
+    directions = "number of random directions of lines (default: 1; with --compare, 10)"
+    add("--directions", type=int, help=directions)
+    extent = "first and last coordinate, or auto (default: -1 1)"
+    add("--extent", nargs="+", default=["-1", "1"], help=extent)
+    add("--metric", default="loss", help="metric to draw (default: loss)")
+    scale = "scale of the values (default: auto, one that suits them)"
+    add("--scale", default="auto", choices=ll.CONTOUR_SCALES, help=scale)
     add("--seed", type=int, help="seed for the random directions (default: random)")
-    add("--batch-size", type=int, help="default: chosen for speed")
-    add("--engine", default="auto", choices=("auto", *ENGINES), help="default: auto")
+    add("--batch-size", type=int, help="samples per batch (default: chosen for speed)")
+    engine = "how points are measured (default: auto, the faster one)"
+    add("--engine", default="auto", choices=("auto", *ENGINES), help=engine)
     add("--checkpoint", help="HDF5 file to keep the points in, and to resume from")
     add("--path", help="where to save the figure; the suffix sets the format")
     add("--json", action="store_true", help="print a summary")
@@ -194,7 +199,7 @@ def _compare(options):
 
 
 def _scale(options, plot):
-    """The scale asked for; lines have none that suits their values."""
+    """The scale asked for; for lines, `"auto"` is linear."""
     return "linear" if LINE in plot and options.scale == "auto" else options.scale
 
 
@@ -202,9 +207,7 @@ def _draw(comparison, path, scale):
     """Draws into a file; a failure causes a warning, so that the table is still printed."""
     try:
         (first, *_) = np.ravel(list(ll.plot_comparison(comparison, scale=scale).values()))
-        content = io.BytesIO()
-        first.get_figure(root=True).savefig(content, format=path.suffix[1:].lower(), dpi=ll.DPI)
-        replace_file(path, content.getvalue())
+        ll.save_figure(first.get_figure(root=True), path)
     except Exception as error:
         warn(f"Could not draw {path}: {type(error).__name__}: {error}.")
 
@@ -261,7 +264,7 @@ def _range(values):
 
 
 def _plain(value):
-    """A number for JSON, which has neither NaN nor inf: those become `None`."""
+    """A number for JSON; NaN and inf, which JSON does not have, become `None`."""
     return float(value) if np.isfinite(value) else None
 
 

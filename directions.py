@@ -28,13 +28,12 @@ import numpy as np
 from keras import layers
 
 from losslandscape.backends.structures import precise_dtypes
-from losslandscape.basics.architecture import check_same_settings
+from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.checks import (
     check_choice,
     check_integer,
     check_memory,
     check_model,
-    check_same_weights,
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
@@ -52,7 +51,7 @@ class Filters(NamedTuple):
         shape: Shape of the weight.
         axes: The axes that one filter spans; its norm is taken over them.
             `None` for biases and normalization parameters, which are not
-            filters and stay put under `ignore="biasbn"`.
+            filters and do not move with `ignore="biasbn"`.
         number: Number of filters in the weight, 0 where `axes` is `None`.
     """
 
@@ -91,23 +90,24 @@ def random_directions(
     Args:
         model: A built `keras.Model`.
         number: How many directions to draw. Defaults to 1.
-        normalize: What is scaled to the norm it has in the model: each
-            `"filter"` (the default, as in the paper), each `"layer"` (a whole
-            weight array), each single `"weight"` (its entry is multiplied by
-            the model's), or nothing (`None`, the raw normal draw).
+        normalize: Which parts are scaled to the norm that they have in the
+            model: each `"filter"` (the default, as in the paper), each `"layer"`
+            (a whole weight array), each single `"weight"` (its entry is multiplied
+            by the model's), or none (`None`, the raw normal draw).
         ignore: `"biasbn"` (the default, as in the paper) keeps biases and
-            normalization parameters in place; `None` moves them, too. Under
+            normalization parameters in place; `None` moves them, too. With
             `normalize="filter"`, each of their entries then counts as a filter.
-        layers: The layers that move, while all others stay put: a layer of the
+        layers: The layers that move, while all others are fixed: a layer of the
             model, its name or path, a pattern of names such as `"conv*"`, or a
             list of these. A layer includes those within it. `None` (the default)
-            moves all. The same seed moves a layer the same way, whichever others move.
+            moves all. With the same seed, a layer moves in the same direction,
+            whichever others move.
         seed: Integer seed. `None` (the default) draws one from NumPy's global
             random state, which `keras.utils.set_random_seed` sets.
 
     Returns:
         A list of `number` directions. Each is a list of float32 arrays with the
-        shapes of `model.trainable_variables`, zeros where a weight stays put.
+        shapes of `model.trainable_variables`, with zeros for weights that do not move.
 
     Raises:
         TypeError: If `model` is not a Keras model, `number` or `seed` is not an
@@ -132,7 +132,7 @@ class RandomDirections(collections.abc.Sequence):
     """Random directions that are drawn when they are needed, so that no two need be in memory.
 
     Args:
-        model: As in `random_directions`; what counts are the weights that it has now.
+        model: As in `random_directions`; only the weights that it has now matter.
         number: As in `random_directions`.
         seed: Integer seed.
         normalize: As in `random_directions`.
@@ -172,7 +172,7 @@ class RandomDirections(collections.abc.Sequence):
         """Draws all directions up to the last one that is wanted, since they are one stream."""
         generator = np.random.default_rng(self._seed)
         for index in range(max(indices, default=-1) + 1):
-            # Drawn even if it is not used: what is ignored must not change the rest.
+            # Drawn for ignored weights, too, so that ignoring them does not change the rest.
             direction = [
                 scale(generator.standard_normal(shape, dtype=np.float32))
                 for shape, scale in self._parts
@@ -180,7 +180,7 @@ class RandomDirections(collections.abc.Sequence):
             _check_any(direction)
             if index in indices:
                 yield direction
-            # Or it would stay in memory while the next one is drawn.
+            # Otherwise it would stay in memory while the next one is drawn.
             del direction
 
 
@@ -209,9 +209,8 @@ def direction_between(model: keras.Model, other: keras.Model) -> Direction:
     >>> plot_loss(small_batch, (x, y), directions=[direction], extent=(-0.5, 1.5))
     """
     check_model(model)
-    check_same_weights(model, other)
-    check_same_settings(model, other)
-    pairs = zip(model.trainable_variables, other.trainable_variables, strict=True)
+    check_same_architecture([model, other], ["model", "other"])
+    pairs = zip(model.trainable_variables, counterparts(model, other), strict=True)
     return [to_numpy(end) - to_numpy(start) for start, end in pairs]
 
 
@@ -220,7 +219,7 @@ def check_directions(model, directions, number=None):
 
     Args:
         model: A built `keras.Model`.
-        directions: What a user gave as directions.
+        directions: The directions that a user gave.
         number: How many there must be. Defaults to `None`, any number.
 
     Returns:
@@ -243,12 +242,12 @@ def check_directions(model, directions, number=None):
 
 
 def check_direction(model, direction, name="direction"):
-    """Refuses what is no direction of a model.
+    """Refuses anything but a direction of a model.
 
     Args:
         model: A built `keras.Model`.
-        direction: What a user gave as a direction.
-        name: What errors call it.
+        direction: The direction that a user gave.
+        name: Its name in errors.
 
     Returns:
         A list of arrays, of the types that weights move in.
@@ -278,9 +277,9 @@ def check_direction(model, direction, name="direction"):
 def filters(model: keras.Model) -> list[Filters]:
     """Returns how each trainable weight of a model splits into filters.
 
-    A filter is what produces one feature map or one neuron: a column of a
-    `Dense` kernel, a slice `kernel[..., i]` of a convolution, one channel of a
-    depthwise kernel, the vector of one token of an `Embedding`.
+    A filter consists of the weights that produce one feature map or one neuron: a
+    column of a `Dense` kernel, a slice `kernel[..., i]` of a convolution, one channel
+    of a depthwise kernel, the vector of one token of an `Embedding`.
 
     Args:
         model: A built `keras.Model`.
@@ -340,9 +339,9 @@ def register_filters(
 ) -> None:
     """Registers which axes of a custom layer's weights number its filters.
 
-    Without this, a weight of an unknown layer counts as a bias if it has at most
-    one dimension or is named `"bias"`; otherwise its last axis counts as the
-    output. Subclasses inherit what is registered for their parents.
+    Without a rule, a weight of a custom layer counts as a bias if it has at most one
+    dimension or is named `"bias"`; if not, its last axis numbers the filters.
+    Subclasses inherit the rules that are registered for their parents.
 
     Args:
         layer_class: The custom `keras.layers.Layer` class.
@@ -381,7 +380,7 @@ def owners(model):
 
 
 def choose_weights(model, layers=None):
-    """Returns whether each trainable weight belongs to some layers.
+    """Returns whether each trainable weight belongs to the chosen layers.
 
     Args:
         model: A built `keras.Model`.
@@ -409,7 +408,7 @@ def choose_weights(model, layers=None):
 
 
 def layer_names(layers):
-    """Returns the names and patterns of what `random_directions` takes as `layers`."""
+    """Returns the names and patterns in the argument `layers` of `random_directions`."""
     wanted = layers if isinstance(layers, (list, tuple)) else [layers]
     return [each if isinstance(each, str) else each.path or each.name for each in wanted]
 
@@ -418,8 +417,8 @@ def scales(model, normalize=None, ignore="auto", layers=None):
     """Returns the root mean square of each entry of a random direction.
 
     With T, the diagonal matrix of these scales, random directions d of any
-    normalization have `E[d·dᵀ] = T²`, so `E[dᵀHd] = tr(T·H·T)`. Under `"filter"`,
-    an entry of a filter of n entries has the scale `‖θ_f‖ / √n`.
+    normalization have `E[d·dᵀ] = T²`, so `E[dᵀHd] = tr(T·H·T)`. With `"filter"`,
+    each of the n entries of a filter has the scale `‖θ_f‖ / √n`.
 
     Args:
         model: A built `keras.Model`.
@@ -452,7 +451,7 @@ def scales(model, normalize=None, ignore="auto", layers=None):
 
 
 def resolve_ignore(normalize, ignore):
-    """Returns what stays put: if `"auto"`, `"biasbn"` unless nothing is normalized."""
+    """Returns the rule itself; for `"auto"`, `"biasbn"`, or `None` without normalization."""
     if ignore != "auto":
         return ignore
     return None if normalize is None else "biasbn"
@@ -472,14 +471,14 @@ def to_numpy(weight):
 
 
 def _real(array, name):
-    """Anything like an array as an array of real numbers."""
+    """Converts anything like an array to an array; refuses one that does not hold real numbers."""
     if isinstance(array, keras.Variable) or keras.ops.is_tensor(array):
         array = keras.ops.convert_to_numpy(array)
     try:
         array = np.asarray(array)
         kind = keras.backend.standardize_dtype(array.dtype)
     except (TypeError, ValueError):
-        # Rows of several lengths, or things that are no numbers.
+        # Rows of different lengths, or objects other than numbers.
         kind = str(getattr(array, "dtype", type(array).__name__))
     if kind != "bool" and "float" not in kind and "int" not in kind:
         raise TypeError(

@@ -173,24 +173,24 @@ DPI = 300
 EMBEDDED_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
 
 
-# What the surfaces in a display are.
+# The class of the surfaces in a display.
 Kind = TypeVar("Kind", bound=LossSurface)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossDisplay(Generic[Kind]):
-    """What was measured, and where it was drawn.
+    """The values that a call measured, and the axes that it drew on.
 
     A figure that cannot be drawn or saved causes a warning, but never loses the
-    values: they are here, and the warning says how to draw them again. If
-    warnings are turned into errors, it is printed to stderr instead.
+    values: the display holds them, and the warning says how to draw them again. If
+    warnings are turned into errors, the warning is printed to stderr instead.
 
     In a script, figures saved to a `path` are closed in pyplot, so they do not
-    pile up over many calls; here they can still be used. In notebooks and
+    pile up over many calls; the display still holds them. In notebooks and
     interactive sessions, and on the caller's own axes, figures stay open.
 
-    Every function that draws, measures or exports values also takes the display, and
-    a list may hold some: `plot_line([display1, display2])`.
+    Every function that draws, measures or exports values also accepts a display in
+    their place, or in a list: `plot_line([display1, display2])`.
 
     Attributes:
         lines: List of `LossLine`, one per dataset, from `plot_loss` and
@@ -198,7 +198,7 @@ class LossDisplay(Generic[Kind]):
         surfaces: List of `LossSurface`, one per dataset, from `plot_loss_3D`, or
             of a `LossTrajectory` from `plot_trajectory`.
         axes: Dict of Matplotlib axes by plot type, such as `"line"`, `"levels"` or
-            `"3d"`: those that could be drawn. A list of axes for several datasets.
+            `"3d"`, without plots that failed. A list of axes for several datasets.
     """
 
     lines: list[LossLine] = field(default_factory=list)
@@ -228,15 +228,15 @@ class LossDisplay(Generic[Kind]):
         """Saves the values, or the figures.
 
         Args:
-            path: Where to save. The suffix `.h5` saves the values, to be loaded by
-                `LossLine.load`, `LossSurface.load` or `LossTrajectory.load`, any
-                other one the figures. If there are several, `results.h5` becomes
-                `results-1.h5`, `results-2.h5`, …, and `landscape.png` becomes
-                `landscape-levels.png`, …
+            path: Where to save. The suffix `.h5` saves the values, which
+                `LossLine.load`, `LossSurface.load` or `LossTrajectory.load` reads;
+                any other suffix saves the figures. For several values, `results.h5`
+                becomes `results-1.h5`, `results-2.h5`, …; for several figures,
+                `landscape.png` becomes `landscape-levels.png`, …
 
         Raises:
-            ValueError: If `path` is not a file that can be written, or if there is
-                nothing to save in it.
+            ValueError: If `path` is not a file that can be written, or if the display
+                has no values or figures to save in it.
 
         Example:
 
@@ -257,12 +257,20 @@ class LossDisplay(Generic[Kind]):
                 value.save(part)
         else:
             for name, part in _figure_paths(path, tuple(self.axes)).items():
-                _save(self.figures[name], part)
+                save_figure(self.figures[name], part)
 
     def __repr__(self):
         # One line: a notebook would show a picture twice.
         values = self.lines or self.surfaces
         return f"LossDisplay({', '.join(self.axes)}; {values[0] if len(values) == 1 else values!r})"
+
+
+def save_figure(figure, path):
+    """Writes a figure whole or not at all."""
+    content = io.BytesIO()
+    with mpl.rc_context(EMBEDDED_FONTS):
+        figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
+    replace_file(path, content.getvalue())
 
 
 @hinted(draw=plot_line)
@@ -319,19 +327,19 @@ def plot_loss(
             `None` (the default) draws `number_of_directions` random ones.
         number_of_directions: How many random directions; several are drawn as
             their mean and one standard deviation. Defaults to 1.
-        layers: The layers that random directions move, while all others stay put;
+        layers: The layers that random directions move, while all others are fixed;
             see `random_directions`. Defaults to `None`, all of them.
         extent: First and last coordinate. Defaults to `(-1.0, 1.0)`, where a
             filter-normalized direction is as long as the weights themselves.
-            `"auto"` extends it as far as the loss on the first dataset stays
-            below ten times that of the model.
+            `"auto"` goes as far as the loss on the first dataset stays below ten
+            times that of the model.
         metric: What to draw: `"loss"` (the default), any metric the model was
             compiled with, or `"data_loss"`, the loss without weight penalties.
         scale: `"linear"` (the default) or `"log"`, for the values.
         seed: Integer seed for the random directions. `None` (the default) draws
             one from NumPy's global random state; it is in the metadata.
-        batch_size: Samples per batch, for arrays. `None` (the default) chooses
-            large batches, as the model's activations allow, which is fastest.
+        batch_size: Samples per batch, for arrays. `None` (the default) makes batches
+            as large as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
             one TensorFlow or JAX graph, or one loop on Torch. `"auto"` (the default) uses
@@ -342,11 +350,11 @@ def plot_loss(
         checkpoint: Path of an HDF5 file that keeps points as they are measured;
             the same call resumes from it after a crash. With several datasets,
             `line.h5` becomes `line-1.h5`, `line-2.h5`, … Defaults to `None`.
-        accuracy: Interpolate what cubic splines predict within this share of the
-            range of `metric`, such as 0.01, which saves most evaluations of a fine,
-            smooth line; a note says how many points were interpolated, see
-            `evaluate_lines`. Defaults to `None`: everything that is drawn was
-            measured.
+        accuracy: Interpolate the points that cubic splines predict to within this
+            fraction of the range of `metric`, such as 0.01. This saves most
+            evaluations of a fine, smooth line; a note says how many points were
+            interpolated, see `evaluate_lines`. Defaults to `None`: everything that
+            is drawn was measured.
         ax: Matplotlib axes to draw on. `None` (the default) makes a new figure.
         path: Where to save the figure; the suffix sets the format. `None` (the
             default) does not save it.
@@ -454,11 +462,11 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             compiled with, or `"data_loss"`, the loss without weight penalties. A
             list of several makes a figure of each from one computation.
         scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) leaves it
-            to each plot type: in space linear, of contours as in `plot_levels`.
+            to each plot type: linear in space, and for contours as in `plot_levels`.
         seed: Integer seed for the random directions. `None` (the default) draws
             one from NumPy's global random state; it is in the metadata.
-        batch_size: Samples per batch, for arrays. `None` (the default) chooses
-            large batches, as the model's activations allow, which is fastest.
+        batch_size: Samples per batch, for arrays. `None` (the default) makes batches
+            as large as the model's activations allow, which is fastest.
         engine: `"evaluate"` measures each point with `model.evaluate`;
             `"compiled"` puts the model's own `test_step` and many points into
             one TensorFlow or JAX graph, or one loop on Torch. `"auto"` (the default) uses
@@ -470,14 +478,14 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             from coarse to fine; the same call resumes from it after a crash, and
             `LossSurface.load` reads it at any time, for a preview. Defaults to
             `None`.
-        accuracy: Interpolate what cubic splines predict within this share of the
-            range of `metric`, such as 0.01: for smooth landscapes and fine grids this
-            saves most evaluations, and a note says how many points were
-            interpolated; see `evaluate_surface`. Defaults to `None`: everything
-            that is drawn was measured.
-        ax: Matplotlib axes to draw on: a dict of them by plot type, or those of
-            the only plot type; a list of them for several datasets. `None` (the
-            default) makes figures.
+        accuracy: Interpolate the points that cubic splines predict to within this
+            fraction of the range of `metric`, such as 0.01. This saves most
+            evaluations of a fine grid over a smooth landscape; a note says how many
+            points were interpolated, see `evaluate_surface`. Defaults to `None`:
+            everything that is drawn was measured.
+        ax: Matplotlib axes to draw on, or a list of them for several datasets; for
+            several plot types, a dict of these by plot type. `None` (the default)
+            makes figures.
         path: Where to save the figure; the suffix sets the format. With two plot
             types, `landscape.png` becomes `landscape-levels.png` and
             `landscape-3d.png`. `None` (the default) does not save it.
@@ -487,7 +495,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             left, 2 one line at the end, 0 nothing.
         **style: Further keyword arguments of `plot_levels` and `plot_surface`, such
             as `cmap`, `levels`, `limits`, `view`, `axes` or `figsize`. Each plot type
-            gets those that it takes.
+            gets the ones that it accepts.
 
     Returns:
         A `LossDisplay` with the surfaces, axes and figures. With several metrics, the
@@ -622,8 +630,9 @@ def plot_trajectory(
     """Plots the path of training on the loss of the plane that holds most of it.
 
     A second figure shows how faithful the first one is: the loss at each record
-    next to that on the plane, and the record's distance from the plane. The model
-    is left as it was. Several runs are drawn on one plane, each in a color of its own.
+    next to the loss at its projection onto the plane, and its distance from the plane.
+    The model is left as it was. Several runs are drawn on one plane, each in its own
+    color.
 
     Example:
 
@@ -695,7 +704,7 @@ def _finish(display, drawings, paths, show):
         with _warning_of_failure(
             f"Could not write {paths[name]}", "The figure is in the returned display."
         ):
-            _save(display.figures[name], paths[name])
+            save_figure(display.figures[name], paths[name])
     with _warning_of_failure("Could not show", "The figures are in the returned display."):
         if show:
             plt.show()
@@ -725,14 +734,6 @@ def _how_to_draw(draw):
         "The values are in the returned display; to draw them again, call "
         f"{draw.func.__name__}(display{style})."
     )
-
-
-def _save(figure, path):
-    """Writes a figure whole or not at all."""
-    content = io.BytesIO()
-    with mpl.rc_context(EMBEDDED_FONTS):
-        figure.savefig(content, format=path.suffix[1:].lower(), dpi=DPI)
-    replace_file(path, content.getvalue())
 
 
 def _check_dataset_labels(labels, number):
@@ -772,7 +773,7 @@ def _check_plot_types(plot_types):
 
 
 def _surface_drawings(plot_types, metric, common, style):
-    """A function that draws by the name of each figure; refuses options that none of them takes."""
+    """Dict of functions that draw, by the figures' names; refuses options that none of them has."""
     check_metric(metric)
     metrics = [metric] if isinstance(metric, str) else list(metric)
     taken = {
@@ -797,7 +798,7 @@ def _surface_drawings(plot_types, metric, common, style):
 
 
 def _chosen_scale(scale):
-    """The scale as an option of drawings, unless each of them is to choose its own."""
+    """The scale as an option of drawings; none if each of them is to choose its own."""
     check_choice("scale", scale, CONTOUR_SCALES)
     return {} if scale == "auto" else {"scale": scale}
 

@@ -1,8 +1,8 @@
 """Installs the flat modules of this folder as one package, `losslandscape`.
 
-`losslandscape.py` becomes `losslandscape/__init__.py`, and its siblings and the folders
-beside it become submodules, so that nothing called `plotting` or `evaluation` is installed at the
-top level, next to the user's own modules.
+`losslandscape.py` becomes `losslandscape/__init__.py`, and the modules and folders next to it
+become submodules, so that nothing called `plotting` or `evaluation` is installed at the top level,
+next to the user's own modules.
 """
 
 import re
@@ -57,7 +57,7 @@ class BuildFlatPackage(build_py):
 
     def find_modules(self):
         """Lists (package, module, file) for everything in the wheel."""
-        # The second one is for `python -m losslandscape`.
+        # `__main__` is for `python -m losslandscape`.
         flat = [(PACKAGE, "__init__", f"{PACKAGE}.py"), (PACKAGE, "__main__", "cli.py")]
         names = {path.stem for path in ROOT.glob("*.py")} - {PACKAGE, "setup"}
         flat += [(PACKAGE, name, f"{name}.py") for name in sorted(names)]
@@ -69,7 +69,7 @@ class BuildFlatPackage(build_py):
         ]
 
     def run(self):
-        """Adds the file that says that the types in the code are to be used."""
+        """Adds the file that tells type checkers to use the types in the code."""
         super().run()
         if not self.editable_mode:
             Path(self.build_lib, PACKAGE, "py.typed").touch()

@@ -10,16 +10,16 @@ BACKENDS = "jax", "tensorflow", "torch"
 
 
 def current():
-    """Returns the backend that Keras runs on, with what it can do for this library."""
+    """Returns the interface to the backend that Keras runs on: its `Backend`, or a `Plain` one."""
     name = keras.backend.backend()
     if name not in BACKENDS:
         return Plain()
-    # Another one may not be installed.
+    # Imported here, since the other backends may not be installed.
     return importlib.import_module(f"losslandscape.backends.on_{name}").Backend()
 
 
 def check_differentiates(subject, backends=BACKENDS):
-    """Refuses other backends than these for what differentiates; `subject` begins the error."""
+    """Refuses other backends for a call that differentiates; the error begins with `subject`."""
     if keras.backend.backend() not in backends:
         *others, last = map(repr, backends)
         accepted = f"{', '.join(others)} or {last}" if others else last

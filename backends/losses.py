@@ -43,8 +43,8 @@ class _Functional(keras.StatelessScope):
 def reported_loss(model, batch):
     """The loss that `model.evaluate` would report if this batch were all the data.
 
-    Also the total and count of each mean that the model keeps, and all other
-    variables that the step assigns, with their new values.
+    It comes with the total and count of each mean that the model keeps, and with all
+    other variables that the step assigns and their new values.
     """
     number = len(model.weights)
     with _Functional(model) as scope:
@@ -59,7 +59,7 @@ def reported_loss(model, batch):
 
 def loss_among(logs, results):
     """The loss in the logs of a test step, or in the results of the metrics."""
-    # As in `model.evaluate`, a step's own logs count only if their names are not the metrics'.
+    # As in `model.evaluate`, a step's own logs count only if their names differ from the metrics'.
     logs = results if results.keys() == dict(logs).keys() else logs
     if "loss" not in logs:
         raise ValueError(
@@ -77,7 +77,7 @@ def loss_among(logs, results):
 
 
 def means_of(model):
-    """The metrics of a model that are means, one of which its loss usually is."""
+    """The metrics of a model that are means; the tracker of its loss usually is one."""
     return [metric for metric in model.metrics if isinstance(metric, keras.metrics.Mean)]
 
 
@@ -97,7 +97,7 @@ def check_any(gradient):
 
 
 def check_stateless(updates, depends):
-    """Refuses variables that the step assigns, if what they get depends on the weights."""
+    """Refuses variables to which the step assigns values that depend on the weights."""
     carried = [
         variable.path
         for variable, value in updates
@@ -122,7 +122,7 @@ def not_twice(backend, error):
 
 
 def _in_a_line(error):
-    """The end of an error's message, since TensorFlow's begins with where it happened."""
+    """The last line of an error's message: in TensorFlow, the others say where it happened."""
     *_, last = str(error).strip().splitlines()
     return last.strip().rstrip(".") + "."
 
@@ -147,13 +147,13 @@ def slope(gradient, direction):
 
 
 def assign(updates):
-    """Gives variables the values that a test step has for them."""
+    """Assigns the new values from a test step to its variables."""
     for variable, value in updates:
         variable.assign(value)
 
 
 def weight_of(batch, means, slope_of):
-    """The weight of a batch's loss in the mean it goes through, or else the batch size."""
+    """The weight of a batch's loss: the count of the metric that averages it, or the batch size."""
     for total, count in means:
         if slope_of(total) is not None:
             return ops.cast(count, "float32")

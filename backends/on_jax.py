@@ -35,7 +35,7 @@ class Backend(Plain):
         return 10
 
     def obstacle(self, model):  # noqa: ARG002
-        """Refuses what Keras distributes."""
+        """Refuses a model that Keras distributes."""
         return obstacle_of_distribution()
 
     def graph(self, state, dataset, length):
@@ -43,27 +43,29 @@ class Backend(Plain):
         return _graph(state, dataset, length)
 
     def differentiator(self, model, batches):
-        """Differentiates a compiled step, or an eager one where the model runs so."""
+        """Differentiates a compiled step, or an eager one if the model runs eagerly."""
         return _differentiator(model, batches)
 
     def put_back(self, variable, value):
-        """Restores a copy, since an evaluation reuses the memory of the model's values."""
-        # What is not Keras' stays out of it, and JAX would cut its 64-bit integers.
+        """Restores a copy, since an evaluation on JAX reuses the memory of a model's values."""
+        # Not through JAX for a variable of TensorFlow: its 64-bit integers would be truncated.
         variable.assign(value if isinstance(variable, tf.Variable) else ops.copy(value))
 
 
 def _graph(origin, dataset, length):
-    """The names of what is measured, and the graph that measures it at many points.
+    """The names of the measured values, and the graph that measures them at many points.
 
     JAX passes the model's variables in and out as values, so the model is not touched.
     """
     model, moved = origin.model, origin.moved
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
-    locate, regularized = origin.locate, regularized_weights(model)
+    last, locate, tensors = (size - 1) // batch_size, origin.locate, of_backend(dataset.tensors)
+    # As `model.evaluate` does, for metrics that build late.
+    build_symbolically(model, samples(tensors, 0, 1))
+    regularized = regularized_weights(model, model.get_metrics_result())
     measured = without_penalties(model) if regularized else model
-    last = (size - 1) // batch_size
 
-    # A function of its own is traced once for all numbers of directions.
+    # Compiled on its own, it is traced only once, whatever the number of directions.
     @functools.partial(jax.jit, static_argnames="size")
     def test_step(state, start, size, tensors):
         return measured.test_step(state, samples(tensors, start, size))
@@ -97,13 +99,10 @@ def _graph(origin, dataset, length):
 
         return jax.lax.fori_loop(0, number, measure_next, ops.zeros((length, len(names)), dtype))
 
-    tensors = of_backend(dataset.tensors)
-    # As `model.evaluate` does, for metrics that build late.
-    build_symbolically(model, samples(tensors, 0, 1))
     groups = _groups(model)
     identities = [id(variable) for variable in tree.flatten(groups)]
-    # In order, because JAX sorts them.
     variables = _variables(origin)
+    # Put in order again, because JAX sorts a dict by its keys.
     names = names_of(in_order(jax.eval_shape(last_step, variables, tensors)))
     return names, lambda *arguments: measure_all(*arguments, tensors, variables)
 
@@ -114,7 +113,7 @@ def _groups(model):
 
 
 def _variables(state):
-    """The values at the center of what a test step receives."""
+    """The values at the center of the variables that a test step receives."""
     state.model.reset_metrics()
     *weights, metrics = _groups(state.model)
     values = [[state.value(variable) for variable in group] for group in weights]
@@ -143,7 +142,7 @@ def _differentiator(model, batches):
 
 
 def _derivatives(model, weights, state, batch, direction):
-    """The derivatives, the state after the step, and which of it depends on the weights."""
+    """The derivatives, the state after the step, and which variables in it depend on weights."""
 
     def gradient(weights):
         # The total of a mean starts at 0, so the loss has the derivative 1 / count by it.
@@ -159,7 +158,7 @@ def _derivatives(model, weights, state, batch, direction):
     count = size_of(batch)
     for slope in reversed(slopes):
         count = ops.where(slope == 0, count, 1 / slope)
-    # Those of integers are of a type of their own, without values.
+    # JAX gives integers derivatives of type `float0`, which hold no values.
     depends = [move.dtype != jax.dtypes.float0 and ops.any(move != 0) for move in moves]
     return Derivatives(loss, ops.cast(count, "float32"), found, product), after, depends
 

@@ -1,7 +1,7 @@
-"""TensorFlow: many points in one graph, and two derivatives, some of which it would silently lose.
+"""TensorFlow: many points in one graph, and two derivatives, of which it silently drops parts.
 
-The second derivatives of Keras' own layers are exact here; `derivatives` checks whatever else a
-model does.
+The second derivatives of Keras' own layers are made exact here; `derivatives` checks everything
+else that a model does.
 """
 
 import contextlib
@@ -36,8 +36,8 @@ from losslandscape.basics.internals import without_penalties
 
 # Functions in TensorFlow's modules are replaced for all threads.
 LOCK = threading.RLock()
-# How TensorFlow says that an operation, a rematerialized function or a loop (as in CTC) has no
-# second derivative.
+# The errors by which TensorFlow says that an operation, a rematerialized function or a loop (as in
+# CTC) has no second derivative.
 NOT_TWICE = LookupError, NotImplementedError, tf.errors.NotFoundError
 
 
@@ -47,13 +47,13 @@ class Backend(Plain):
     def break_even(self, model):
         """Returns the number of points from which on a graph saves more time than it takes.
 
-        Both grow with the model, but the time to make it grows faster: one more weight costs as
-        much as about half a point saves.
+        Both grow with the model, but the time to make the graph grows faster: each weight array
+        costs as much as half a point saves.
         """
         return 25 + len(model.weights) // 2
 
     def obstacle(self, model):
-        """Refuses what a strategy distributes."""
+        """Refuses a model that a strategy distributes."""
         if model.distribute_strategy is not tf.distribute.get_strategy():
             return "the model is distributed by a strategy"
         return None
@@ -63,7 +63,7 @@ class Backend(Plain):
         return _graph(state, dataset, length)
 
     def differentiator(self, model, batches):
-        """Differentiates in a graph for any batch size, or eagerly where the model runs so."""
+        """Differentiates in a graph for any batch size, or eagerly if the model runs eagerly."""
         return _differentiator(model, batches)
 
     def copies(self, variable):
@@ -76,39 +76,38 @@ class Backend(Plain):
         return value.values if is_distributed else [variable]
 
     def to_tensor(self, array):
-        """Copies an array: a tensor that TensorFlow makes from NumPy holds its memory twice."""
+        """Copies an array: a tensor that is made from one of NumPy takes its memory twice."""
         return tf.identity(array)
 
     def after(self, value):
-        """One weight after the other: TensorFlow would compute and store them all at once."""
+        """Orders the weights: TensorFlow would compute and store all of them at once."""
         return tf.control_dependencies([value])
 
 
 def _graph(state, dataset, length):
-    """The names of what is measured, and the graph that measures it at many points."""
+    """The names of the measured values, and the graph that measures them at many points."""
     model, move, structure = state.model, state.move, _specification(dataset.tensors)
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
     # One eager step builds the metrics that build late, and shows what will be measured.
     logs = model.test_step(samples(dataset.tensors, 0, 1))
-    regularized = regularized_weights(model, but_for=logs)
-
+    regularized = regularized_weights(model, logs)
     measured = without_penalties(model) if regularized else model
 
     def test_step(arrays):
         return measured.test_step(in_structure_of(structure, arrays))
 
     names = names_of(reported(model, logs, regularized))
-    # Of any length, as in Keras' graph for batches of two sizes: one trace, and the same numbers.
+    # For batches of any size, as in Keras' own graph: one trace, and the same numbers.
     specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)]
     step = tf.function(test_step, autograph=False, input_signature=[specs])
 
     def steps(arrays):
         def step_at(start, _):
-            # The last batch may be smaller, and its logs are those of all batches.
+            # The last batch may be smaller. Metrics accumulate, so its logs cover all batches.
             part = samples(arrays, start, tf.minimum(batch_size, size - start))
             return start + batch_size, step(part)
 
-        # One place for all batches, because TensorFlow optimizes each place on its own.
+        # All batches pass through one call, because TensorFlow optimizes each call separately.
         nothing = tree.map_structure(tf.zeros_like, logs)
         return tf.while_loop(lambda start, _: start < size, step_at, (0, nothing))[1]
 
@@ -132,7 +131,7 @@ def _graph(state, dataset, length):
 
 
 def _specification(tensors):
-    """The same structure of shapes and types, because graphs should not keep data."""
+    """The shapes and types of a structure of tensors: a graph should not keep the data."""
     return map_arrays(lambda tensor: tf.TensorSpec(tensor.shape, tensor.dtype), tensors)
 
 
@@ -144,8 +143,8 @@ def _traced(function):
     graphs = {}
 
     def call(*arguments):
-        # The records of a trajectory are one array, whose shape is their number. Shapes alone: this
-        # runs at each point, and types are those of the model.
+        # Shapes are enough, which saves time at each point: the types are always the model's, and
+        # the number of a trajectory's records is in the shape of their array.
         shapes = tuple(tuple(array.shape) for array in tree.flatten(arguments))
         if shapes not in graphs:
             traceable = tf.function(function, autograph=False)
@@ -165,8 +164,8 @@ def _differentiator(model, batches):
     weights = model.trainable_variables
     pairs = zip(weights, precise_dtypes(weights), strict=True)
     vector = [tf.TensorSpec(weight.shape, dtype) for weight, dtype in pairs]
-    # For any batch size, so that there is one graph for all; made now, since TensorFlow warns of
-    # functions that are traced often, as over many calls.
+    # One graph for all batch sizes. It is made here, since TensorFlow warns of a `tf.function` that
+    # is traced often, as this would be over many calls.
     signature = [map_arrays(_of_any_size, batches.element_spec), vector]
     traceable = tf.function(differentiate, input_signature=signature, autograph=False)
     graph = traceable.get_concrete_function()
@@ -213,7 +212,7 @@ def _gradient(tape, target, sources):
 
 @contextlib.contextmanager
 def _saying_what_is_missing():
-    """Turns TensorFlow's errors for lack of a second derivative into one with a way out."""
+    """Turns TensorFlow's errors about a missing second derivative into one that says what to do."""
     try:
         yield
     except NOT_TWICE as error:
@@ -227,11 +226,11 @@ def _saying_what_is_missing():
 def _exact_operations():
     """Makes what is traced in a `with` block differentiable twice.
 
-    `tf.nn.moments`, which LayerNormalization and GroupNormalization call, holds
-    the mean constant where its first derivative vanishes, but its second does
-    not; the gradient of `tf.image.resize` has no gradient itself, nor has that of
-    `tf.recompute_grad`, by which layers are rematerialized: it is the function
-    itself. A user's `tf.function` may have been traced with these, so it is traced
+    `tf.nn.moments`, which LayerNormalization and GroupNormalization call, treats the
+    mean as a constant, which is right for the first derivative but not for the second.
+    The gradients of `tf.image.resize` and of `tf.recompute_grad`, which rematerializes
+    layers, have no gradient themselves; the latter is replaced by the function itself.
+    A user's `tf.function` may have been traced with the originals, so it is traced
     again, as part of the block.
     """
     with LOCK:

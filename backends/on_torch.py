@@ -1,4 +1,4 @@
-"""Torch: many points in one loop, without what `model.evaluate` adds to each; two derivatives."""
+"""Torch: many points in one loop, without the overhead of `model.evaluate`; two derivatives."""
 
 import keras
 import torch
@@ -25,7 +25,7 @@ class Backend(Plain):
     """Torch."""
 
     def obstacle(self, model):
-        """Refuses what Torch compiles, or Keras distributes."""
+        """Refuses a model that Torch compiles, or Keras distributes."""
         if model.jit_compile:
             return "the model is compiled by Torch"
         return obstacle_of_distribution()
@@ -44,16 +44,15 @@ class Backend(Plain):
 
 
 def _loop(state, dataset):
-    """The names of what is measured, and a function that measures it at many points."""
+    """The names of the measured values, and a function that measures them at many points."""
     model, move = state.model, state.move
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
     tensors = of_backend(dataset.tensors)
     # One step builds the metrics that build late, and shows what will be measured.
     with torch.no_grad():
         logs = model.test_step(samples(tensors, 0, 1))
-    regularized = regularized_weights(model, but_for=logs)
+    regularized = regularized_weights(model, logs)
     names = names_of(reported(model, logs, regularized))
-
     measured = without_penalties(model) if regularized else model
 
     def measure_at(directions, point):

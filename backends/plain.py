@@ -1,7 +1,7 @@
 """Plain: what this library asks of a backend of Keras, and what any backend can do.
 
-A backend that measures many points at a time, or differentiates, adds to it in a file of its
-own, such as `on_jax.py`.
+A backend that measures many points at a time, or differentiates, overrides methods in its own
+file, such as `on_jax.py`.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ class Plain:
             length: The most points that the function takes at once.
 
         Returns:
-            The names of what is measured, and a function of directions, an array of
-            `length` points, and how many of these to measure; it returns a tensor with a
-            row per point.
+            The names of the measured values, and a function. It takes directions, an array
+            of `length` points and how many of these to measure, and returns a tensor with
+            a row per point.
         """
         raise NotImplementedError
 
@@ -44,8 +44,8 @@ class Plain:
             batches: The batches, as a test step gets them.
 
         Returns:
-            A function of a batch and a direction that returns `Derivatives`. It changes what
-            the model's own test step would change, except the metrics.
+            A function that takes a batch and a direction, and returns `Derivatives`. It
+            changes the state that the model's own test step would change, except the metrics.
         """
         raise NotImplementedError
 
@@ -54,7 +54,7 @@ class Plain:
         return []
 
     def copies(self, variable):
-        """Returns the copies of a variable, if there is one on each replica; else itself."""
+        """Returns a list of the variable or, if replicas have copies of it, of these copies."""
         return [variable]
 
     def put_back(self, variable, value):
@@ -66,12 +66,12 @@ class Plain:
         return ops.copy(array)
 
     def after(self, value):  # noqa: ARG002
-        """Enters a block whose operations come after a value was computed."""
+        """Makes a context whose operations run only after a value has been computed."""
         return contextlib.nullcontext()
 
 
 def obstacle_of_distribution():
-    """Why a graph of this library does not apply where Keras distributes, or `None`."""
+    """Why `graph` does not apply to a model that Keras distributes; `None` if it does not."""
     if keras.distribution.distribution() is not None:
         return "the model is distributed by a strategy"
     return None

@@ -1,6 +1,6 @@
-"""Reports: what a test step reports, by name and in an order of its own.
+"""Reports: the values that a test step reports, by name and in a fixed order.
 
-A weight penalty is reported apart from the loss of the data, next to which it may be large.
+The loss without weight penalties is reported, too: penalties may be much larger.
 """
 
 import keras
@@ -9,13 +9,13 @@ from keras import ops
 
 
 def reported(model, logs, regularized):
-    """What `model.evaluate` would report after the last step, and the data loss.
+    """The values that `model.evaluate` would report after the last step, and the data loss.
 
     Args:
         model: The `keras.Model` that has made its last test step.
-        logs: What that step returned.
-        regularized: From `regularized_weights`. If there are some, the step left their
-            penalties out.
+        logs: The logs that this step returned.
+        regularized: The weights that `regularized_weights` returns. If there are any, the
+            step left their penalties out.
 
     Returns:
         Dict of tensors by name.
@@ -24,7 +24,7 @@ def reported(model, logs, regularized):
     # The logs of a custom test step count only if their names differ from the metrics'.
     logs = metrics if metrics.keys() == logs.keys() else logs
     if regularized:
-        # Measured without the penalty, next to which rounding may swallow the data loss.
+        # The penalty is added here, because subtracting a large one would round the data loss away.
         # Outside of a graph, some versions of Keras report Python's floats.
         loss = ops.convert_to_tensor(logs["loss"])
         penalized = loss + ops.cast(penalty(regularized), loss.dtype)
@@ -32,14 +32,13 @@ def reported(model, logs, regularized):
     return in_order(logs)
 
 
-def regularized_weights(model, but_for=()):
+def regularized_weights(model, names=()):
     """The weights whose penalties are known to be in the loss.
 
-    Only Keras' own test step is known to add them; a custom one may not, so there
-    the loss is left whole. The same goes for a model that reports its own
-    `"data_loss"`, a name in `but_for`.
+    Only Keras' own test step is known to add them, so with a custom one there are none.
+    Nor are there any if `names`, of the values that the model reports, hold `"data_loss"`.
     """
-    if "data_loss" in but_for:
+    if "data_loss" in names:
         return []
     is_keras_own = all(
         getattr(type(model), name) is getattr(keras.Model, name)

@@ -1,11 +1,11 @@
-"""Structures: the arrays in what Keras nests, and the types to compute with."""
+"""Structures: the arrays in nested lists, tuples and dicts, and the types to compute in."""
 
 import keras
 from keras import ops, tree
 
 
 def map_arrays(function, *structures):
-    """Maps a function over the arrays in structures of one kind, and keeps every `None`."""
+    """Maps a function over the arrays in structures that are nested alike; keeps every `None`."""
     return tree.map_structure(
         lambda *parts: None if parts[0] is None else function(*parts), *structures
     )
@@ -33,7 +33,7 @@ def samples(tensors, start, size):
 
 
 def precise_dtypes(weights):
-    """The type to compute each weight in: half precision would round a step away."""
+    """The types to compute the weights in: half precision would round small steps away."""
     return [
         real_dtype(weight.dtype) if keras.backend.is_float_dtype(weight.dtype) else weight.dtype
         for weight in weights
@@ -41,7 +41,7 @@ def precise_dtypes(weights):
 
 
 def real_dtype(dtype):
-    """The type of at least single precision that numbers of a type are computed in."""
+    """The type to compute numbers of a type in, of at least single precision."""
     return keras.backend.result_type(dtype, "float32")
 
 

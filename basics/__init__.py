@@ -1,1 +1,1 @@
-"""What everything else stands on: refusals, and private names of Keras."""
+"""What everything else stands on: checks of arguments, and the private names of Keras."""

@@ -1,8 +1,8 @@
 """Architecture: whether models differ in anything but the values of their weights.
 
-What is put from one model into another are weights. All else, such as an activation, a
-vocabulary or a constant, stays that of the model that is measured, so where another model
-has something else, it would silently be replaced. It is refused here.
+Only weights are copied from one model into another. All else, such as an activation, a
+vocabulary or a constant, remains that of the model that is measured, so any other difference
+between the models would silently be ignored. It is refused here.
 """
 
 import functools
@@ -18,13 +18,13 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops, tree
 
-from losslandscape.basics.checks import check_same_weights
+from losslandscape.basics.checks import check_model
 from losslandscape.basics.internals import calls_with_arguments, flatten_layers, has_graph
 
-# What may differ, since nothing that is computed from given weights and data depends on it.
+# Settings that may differ: what is computed from given weights and data does not depend on them.
 FREE = {"batch_input_shape", "batch_shape", "build_config", "name", "seed", "trainable"}
 FREE_ENDINGS = ("_constraint", "_initializer")
-# The attributes of every layer, and those that `compile`, `fit` and others give a model.
+# Attributes that every layer has, or that `compile`, `fit` and other methods add to a model.
 USUAL = {
     "activity_regularizer",
     "autocast",
@@ -47,7 +47,7 @@ USUAL = {
     "train_function",
     "unrolled_steps_per_execution",
 }
-# The packages whose objects and functions are told apart by their names.
+# The packages whose objects and functions are compared by name alone.
 LIBRARIES = sys.stdlib_module_names - {"types"} | {
     "jax",
     "jaxlib",
@@ -56,8 +56,8 @@ LIBRARIES = sys.stdlib_module_names - {"types"} | {
     "tensorflow",
     "torch",
 }
-# How deep the attributes of a layer are compared, in containers, and how many an object counts as:
-# its own may lead anywhere.
+# How many levels of containers deep the attributes of a layer are compared. An object counts as
+# several levels, since its own attributes may lead anywhere.
 DEPTH, OBJECT = 12, 3
 
 
@@ -65,17 +65,17 @@ def check_same_architecture(models, names):
     """Refuses models that differ from the first one in more than the values of their weights.
 
     Args:
-        models: List of models, of which the first is a built one.
+        models: List of models. The first one must be built.
         names: The names of the arguments that hold them, for errors.
 
     Raises:
         TypeError: If one is not a Keras model.
-        ValueError: If one differs, in the shapes of its weights or as in
-            `check_same_settings`.
+        ValueError: If one differs in the shapes of its weights, or in what
+            `check_same_settings` compares.
     """
     first, *others = models
     for other, name in zip(others, names[1:], strict=True):
-        check_same_weights(first, other, name)
+        check_model(other, name)
         shapes, received = ([tuple(w.shape) for w in part.weights] for part in (first, other))
         if received != shapes:
             raise ValueError(
@@ -85,11 +85,27 @@ def check_same_architecture(models, names):
         check_same_settings(first, other, names[0], name)
 
 
+def counterparts(model, other):
+    """Returns the weights of another model in the places of a model's trainable weights.
+
+    They need not be trainable themselves.
+
+    Args:
+        model: A built `keras.Model`.
+        other: A model of the same architecture.
+
+    Returns:
+        List of variables, one per weight in `model.trainable_variables`.
+    """
+    found = {id(weight): twin for weight, twin in zip(model.weights, other.weights, strict=True)}
+    return [found[id(weight)] for weight in model.trainable_variables]
+
+
 def check_same_settings(model, other, name="model", other_name="other"):
     """Refuses a model that computes something else than the first one, given the same weights.
 
     Compares the layers and how they are connected, their configurations, vocabularies and
-    statistics of inputs and, of layers and models of one's own, all attributes. Names, seeds,
+    statistics of inputs, and all attributes of custom layers and models. Names, seeds,
     initializers, constraints and what is trainable may differ.
 
     Args:
@@ -113,7 +129,7 @@ def check_same_settings(model, other, name="model", other_name="other"):
 
 
 def _difference(model, other):
-    """What a model has instead of what the first one has, or `None`."""
+    """Describes how the second model differs from the first one; `None` if it does not."""
     pairs = list(itertools.zip_longest(_computing_layers(model), _computing_layers(other)))
     for mine, its in pairs:
         if _kind(mine) != _kind(its):
@@ -130,7 +146,7 @@ def _difference(model, other):
 
 
 def _computing_layers(model):
-    """The layers, and the models with a `call` of their own: others are what their layers are."""
+    """The layers, and the models with a custom `call`: other models only connect their layers."""
     return [
         layer
         for layer in flatten_layers(model)
@@ -154,7 +170,7 @@ def _settings(layer):
     """All that a layer computes with besides its weights, by name."""
     attributes = _attributes(layer, _names_in(type(layer)))
     found = {
-        # A function itself can be compared, unlike its serialized form, which names lines.
+        # A function itself is compared: its serialized form depends on line numbers.
         key: attributes[key] if callable(attributes.get(key)) else value
         for key, value in _config(layer).items()
     }
@@ -171,7 +187,7 @@ def _settings(layer):
 
 
 def _names_in(kind):
-    """The names that the methods of one's own classes use, such as those of private attributes."""
+    """The names that methods of custom classes use, among them those of private attributes."""
     own_classes = [each for each in kind.__mro__ if not _is_of_library(each)]
     parts = [part for each in own_classes for part in vars(each).values()]
     functions = [getattr(part, "fget", part) for part in parts]
@@ -182,11 +198,11 @@ def _names_in(kind):
 def _config(layer):
     try:
         with warnings.catch_warnings():
-            # Keras warns of what cannot be loaded again.
+            # Keras warns of layers that cannot be loaded again.
             warnings.simplefilter("ignore")
             return layer.get_config()
     except Exception:
-        # A layer of one's own need not have one.
+        # A custom layer need not have a configuration.
         return {}
 
 
@@ -194,7 +210,7 @@ def _vocabulary(layer):
     try:
         return layer.get_vocabulary()
     except Exception:
-        # There is none yet.
+        # There is no vocabulary yet.
         return None
 
 
@@ -203,7 +219,7 @@ def _is_free(key):
 
 
 def _described(thing, depth=DEPTH):
-    """What a value is, made of plain values that can be compared."""
+    """A description of a value by plain values, which can be compared."""
     if thing is None or isinstance(thing, (str, bytes, numbers.Number)):
         # NaN is not equal to itself.
         return thing if thing == thing else "nan"  # noqa: PLR0124
@@ -234,7 +250,7 @@ def _array(thing, _=None):
     try:
         array = thing if isinstance(thing, np.ndarray) else ops.convert_to_numpy(thing)
     except Exception:
-        # Symbolic, or of another kind than arrays.
+        # Symbolic, or not an array of numbers.
         return type(thing).__qualname__
     content = array.tolist() if array.dtype == object else array.tobytes()
     return str(array.dtype), array.shape, content
@@ -266,7 +282,7 @@ def _name(thing, _):
 
 
 def _object(thing, depth):
-    """An object that describes itself, holds a table, or is of a class of one's own."""
+    """An object with a configuration or a table, or of a custom class."""
     name = type(thing).__qualname__
     if hasattr(thing, "get_config"):
         return name, _described(_config(thing), depth)
@@ -285,9 +301,9 @@ DESCRIPTIONS = {
     np.generic: _array,
     np.ndarray: _array,
     tf.Variable: _array,
-    # They are compared themselves, or are weights.
+    # Layers are compared on their own, and variables are weights.
     **dict.fromkeys((keras.Layer, keras.Variable, type, types.ModuleType), _name),
-    # What training and reporting use.
+    # Used only in training and reporting.
     **dict.fromkeys((keras.metrics.Metric, keras.optimizers.Optimizer), _name),
     dict: _mapping,
     **dict.fromkeys((list, tuple), _sequence),
@@ -308,12 +324,12 @@ def _is_of_library(thing):
 
 
 def _attributes(thing, used=()):
-    """The attributes of an object that are not Keras' own business."""
+    """The public attributes of an object, and the private ones whose names are in `used`."""
     return {key: value for key, value in vars(thing).items() if key[0] != "_" or key in used}
 
 
 def _graphs(model):
-    """How the layers of each model that is just a graph are connected, and with what in between."""
+    """How the layers of each model that is just a graph are connected, through which operations."""
     parts = [layer for layer in flatten_layers(model) if not isinstance(layer, layers.InputLayer)]
     positions = {id(layer): index for index, layer in enumerate(parts)}
     return [_graph(part, positions) for part in parts if _is_graph(part)]
@@ -329,7 +345,7 @@ def _graph(model, positions):
 
     for operation, arguments, outputs in calls_with_arguments(model):
         if not isinstance(operation, layers.InputLayer):
-            # What is no layer, such as a product, holds its settings itself.
+            # An operation that is no layer, such as a product, has its settings as attributes.
             is_layer = isinstance(operation, keras.Layer)
             what = positions[id(operation)] if is_layer else _described(_attributes(operation))
             kind = None if is_layer else _kind(operation)

@@ -29,11 +29,11 @@ def dot(arrays, others):
 
 
 def digest(structure):
-    """A text that differs, for all that can happen, if any array of a structure does.
+    """A text that differs, for all practical purposes, if any array of a structure differs.
 
     Args:
-        structure: Arrays in lists, tuples and dicts. What only looks like a list, such as
-            random directions that are drawn one by one, is read one by one.
+        structure: Arrays in lists, tuples and dicts. Lazy sequences, such as random
+            directions that are drawn when needed, are read entry by entry.
     """
     found = hashlib.blake2b(digest_size=16)
     for leaf in _leaves(structure):

@@ -18,8 +18,8 @@ import numpy as np
 from losslandscape.basics.hints import meant
 from losslandscape.basics.internals import flatten_layers
 
-# The most bytes that a derived name adds to the given one: "-trajectory", or what makes
-# ".name.1234567.part" of it.
+# The most bytes that the name of a derived file adds to the given one, as in "name-trajectory" and
+# ".name.1234567.part".
 ROOM = 14
 
 
@@ -72,7 +72,7 @@ def check_model(model, name="model"):
 
 
 def check_complete(model, number):
-    """Refuses a model that had fewer weights, this number of them, before it was called."""
+    """Refuses a model that had another number of weights before it was called on data."""
     if len(model.weights) != number:
         raise ValueError(
             f"`model` {model.name!r} made weights when it was called on data for the first time, "
@@ -97,19 +97,6 @@ def check_compiled(model, name="model"):
             f"`{name}` rounds its loss and metrics to {halves.pop()}, in which it was compiled, to "
             "two or three digits. Call `keras.config.set_floatx('float32')` and compile it again; "
             "its layers keep their type, and new ones take that of `keras.config.set_dtype_policy`."
-        )
-
-
-def check_same_weights(model, other, name="other"):
-    """Refuses a model whose trainable weights differ in shape from those of the first."""
-    check_model(other, name)
-    shapes, received = (
-        [tuple(weight.shape) for weight in part.trainable_variables] for part in (model, other)
-    )
-    if received != shapes:
-        raise ValueError(
-            f"`{name}` must have the architecture of `model`: the shapes of its trainable weights "
-            f"must be {shapes}. Received {received}."
         )
 
 
@@ -155,7 +142,7 @@ def check_integer(name, value, minimum=None):
 
 
 def check_number(name, value, *, above=None, minimum=None, below=None):
-    """Refuses anything but a real number, NaN, and numbers out of range; below inf is finite."""
+    """Refuses anything but a real number in a range, and NaN; `below=np.inf` means finite."""
     if not _is_number(value):
         raise TypeError(f"`{name}` must be a number. Received {value!r}.")
     limits = {
@@ -191,7 +178,7 @@ def check_pair(name, values, *, above=-np.inf):
 
 
 def check_list(name, values):
-    """Refuses what is not several things in an order; returns them as a list."""
+    """Refuses anything but an iterable in a fixed order; returns it as a list."""
     unordered = str, bytes, collections.abc.Mapping, collections.abc.Set
     if not isinstance(values, collections.abc.Iterable) or isinstance(values, unordered):
         raise TypeError(f"`{name}` must be a list. Received {values!r}.")
@@ -199,7 +186,7 @@ def check_list(name, values):
 
 
 def check_memory(name, number, size):
-    """Refuses a number of things of some bytes each that all memory together cannot hold."""
+    """Refuses a number of things, each of `size` bytes, that would not fit into memory."""
     available = _memory()
     if number * size > available:
         raise ValueError(
@@ -212,10 +199,10 @@ def _memory():
     """The bytes of memory that this machine, or the container on it, has."""
     limits = [sys.maxsize]
     with contextlib.suppress(AttributeError, OSError, ValueError):
-        # There is none on Windows.
+        # Windows has no `sysconf`.
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     with contextlib.suppress(OSError, ValueError):
-        # It is "max" without a limit.
+        # Without a limit, the file says "max".
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(limits)
 
@@ -233,7 +220,7 @@ def check_path(name, path):
 
 
 def expanded(name, path):
-    """Returns a `pathlib.Path`, with the home of a user for `~`; refuses what is no path."""
+    """Returns a `pathlib.Path` with `~` expanded; refuses anything but a path."""
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"`{name}` must be the path of a file or folder. Received {path!r}.")
     try:
@@ -245,7 +232,7 @@ def expanded(name, path):
 
 
 def numbered(name, path, number):
-    """Returns a path, or for several files `line-1.h5`, `line-2.h5`, …, as `check_path` does."""
+    """Returns a list of the path or, for several files, of `line-1.h5`, …; checks each path."""
     path = check_path(name, path)
     if number == 1:
         return [path]
@@ -297,7 +284,7 @@ def warn(message):
     try:
         warnings.warn(message, stacklevel=level)
     except UserWarning:
-        # Where they can be printed, at least.
+        # Warnings are errors here, so this one is at least printed.
         with contextlib.suppress(Exception), warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn(message, stacklevel=level)

@@ -1,7 +1,7 @@
 """Claims: one thread at a time measures a model.
 
 A measurement moves the weights in place, so two at once would see each other's points. The
-second is refused: it could wait for hours, and nobody would know for what.
+second is refused, since otherwise it might wait for hours, and nobody would know why.
 """
 
 import contextlib
@@ -14,12 +14,12 @@ import keras
 from losslandscape.basics.types import Call
 
 LOCK = threading.RLock()
-# What is measured now. Each call holds its own claim, so none outlives its call.
+# The claims of running calls. Only a call holds its claim, so none outlives its call.
 CLAIMS = weakref.WeakSet()
 
 
 class Claim:
-    """Which models a thread measures, and what they share with others.
+    """Which models a thread measures, with the variables that others may share.
 
     Attributes:
         thread: The identifier of the thread.

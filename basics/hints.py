@@ -1,6 +1,6 @@
 """Hints: what was meant by a name that does not exist.
 
-Who comes from other libraries tries the names that he knows. An error says what they are here.
+Users of other libraries try the names that they know. An error says what these are called here.
 """
 
 import difflib
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from losslandscape.basics.types import Call
 
-# What a thing is called here, and what it is called elsewhere.
+# The name that a thing has here, and the names that it has elsewhere.
 ELSEWHERE = {
     "number_of_points": "num_points n_points npoints points num steps num_steps n_steps resolution",
     "number_of_directions": "num_directions n_directions repeats",
@@ -31,7 +31,7 @@ ELSEWHERE = {
     "3d": "surface plot_surface space mesh",
     "number": "k top_k n num",
 }
-# What the axes and figures of Matplotlib do by themselves.
+# Keywords for what the axes and figures of Matplotlib can do themselves.
 MATPLOTLIB = {
     "title": "Call `set_title` of the axes that it returns.",
     "xlabel": "Call `set_xlabel` of the axes that it returns.",
@@ -44,7 +44,7 @@ MATPLOTLIB = {
 
 
 def meant(name, accepted):
-    """Returns which of the accepted names is likely meant, as it is written here, or `None`."""
+    """Returns the accepted name that is likely meant, in its own spelling, or `None`."""
     names = {each.lower(): each for each in accepted if isinstance(each, str)}
     word = str(name).lower()
     if word in names:
@@ -65,7 +65,7 @@ def instead(name, accepted, draw=None):
 
     Args:
         name: The keyword.
-        accepted: The names of all that do.
+        accepted: The names of all keywords that exist.
         draw: A function that draws what the call returns, or `None`.
     """
     if draw is not None and name in inspect.signature(draw).parameters:
@@ -79,12 +79,12 @@ def instead(name, accepted, draw=None):
 
 
 def check_options(name, options, accepted, draw=None):
-    """Refuses keyword arguments that a call does not take, and says what is meant.
+    """Refuses keyword arguments that a call does not take, and says what was likely meant.
 
     Args:
         name: The name of the call.
         options: The keyword arguments.
-        accepted: The names that it takes; if none, it takes any.
+        accepted: The names that the call takes; empty if it takes any.
         draw: As in `instead`.
     """
     unknown = [each for each in options if accepted and each not in accepted]
@@ -94,7 +94,7 @@ def check_options(name, options, accepted, draw=None):
 
 
 def hinted(*, draw: Callable | None = None) -> Callable[[Call], Call]:
-    """Makes a decorator: calls that do not fit the function's signature say what would.
+    """Makes a decorator: a call that does not fit the signature gets an error that says what does.
 
     Args:
         draw: A function that draws what the decorated one returns. Defaults to `None`.

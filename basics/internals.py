@@ -42,7 +42,7 @@ def set_global_seed_generator(generator):
 
 
 def has_graph(model):
-    """Whether a model does just what its graph says, as Sequential and Functional ones do."""
+    """Whether a model does only what its graph says, as Sequential and Functional models do."""
     if getattr(model, "_functional", model) is None:
         # Some layer of a Sequential model cannot be called without data.
         return False
@@ -68,9 +68,9 @@ def schedule_of(optimizer):
 
 
 def without_penalties(model):
-    """Returns the same model as another type, whose `losses` leave out those of weights.
+    """Returns the same model as another type, whose `losses` leave out weight penalties.
 
-    It shares the attributes of the model, which therefore need not be changed and put back.
+    Both share all attributes, so nothing has to be changed in the model and put back.
     """
     kind = type(model)
     methods = {"_get_regularization_losses": lambda _: []}

@@ -1,4 +1,4 @@
-"""Types: what several calls take or return, by one name each."""
+"""Types: one name for each kind of value that several calls take or return."""
 
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# What a decorator takes, and returns as it was.
+# A function that a decorator takes and, with the same signature, returns.
 Call = TypeVar("Call", bound=Callable)
 
 # What Keras accepts as data: arrays, tensors, `tf.data.Dataset`, `PyDataset`, and tuples of them.
@@ -32,7 +32,7 @@ Extent: TypeAlias = Pair | tuple[Pair, Pair]
 
 PlotType: TypeAlias = Literal["levels", "3d"]
 Scale: TypeAlias = Literal["linear", "log"]
-# Of a plane, whose contours may hide what lies between them.
+# For contours, which may hide what lies between them: "auto" chooses by the values.
 ContourScale: TypeAlias = Literal["auto", "linear", "log"]
 Statistics: TypeAlias = Literal["interpolate", "estimate"]
 # Of a barrier between two models.
@@ -44,7 +44,7 @@ Verbose: TypeAlias = Literal["auto", 0, 1, 2]
 
 
 class Display(Protocol):
-    """What was measured and drawn: a `LossDisplay`, which is made far above."""
+    """Stands for a `LossDisplay`, which cannot be imported here."""
 
     @property
     def lines(self) -> list:

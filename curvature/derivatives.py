@@ -1,6 +1,6 @@
-"""Derivatives: the mean loss over all data, differentiated twice, and whether to trust it.
+"""Derivatives: the mean loss over all data, differentiated twice, and checks of the result.
 
-What the backend computes is used only if it is the second derivative of the loss that
+The derivatives that the backend computes are used only if they are those of the loss that
 `model.evaluate` reports.
 """
 
@@ -30,9 +30,9 @@ def differentiator(model, dataset):
         dataset: A `Dataset`.
 
     Returns:
-        A function of a batch and a direction that returns `Derivatives`, and the
-        batches. It changes what the model's own test step would change, except the
-        metrics.
+        A function that takes a batch and a direction, and returns `Derivatives`; and the
+        batches. The function changes the state that the model's own test step would
+        change, except the metrics.
     """
     batches = handed_over(dataset)
     try:
@@ -51,10 +51,10 @@ def mean_derivative(state, differentiate, batches, direction, part):
     """Differentiates the mean loss over all batches.
 
     Args:
-        state: The `State` from which it starts, at the weights that the model has now. What a
-            batch changes of it stays changed.
-        differentiate: From `differentiator`, with the batches.
-        batches: The batches.
+        state: The `State` to start from, with the weights that the model has now. Changes that
+            the batches make to the model's state are not undone.
+        differentiate: The function that `differentiator` returned.
+        batches: The batches that it returned.
         direction: A list of arrays, one per trainable weight.
         part: `"gradient"` or `"product"`, which of the `Derivatives` to average.
 
@@ -108,12 +108,12 @@ def check_loss(model, loss, reported):
 
 
 def check_derivatives(state, differentiate, batch):
-    """Refuses second derivatives that are not those of the loss, on a few samples.
+    """Compares the derivatives with the loss itself on a few samples; refuses wrong ones.
 
     Args:
-        state: The `State` from which each derivative starts, at the weights that the model has
-            now. What a batch changes of it stays changed.
-        differentiate: What `differentiator` returned.
+        state: The `State` from which each derivative starts, with the weights that the model
+            has now. Changes that the batch makes to the model's state are not undone.
+        differentiate: The function that `differentiator` returned.
         batch: A batch of the data.
 
     Returns:
@@ -128,7 +128,7 @@ def check_derivatives(state, differentiate, batch):
     first, second = (_random_direction(model, generator) for _ in range(2))
 
     def differentiate_again(batch, direction):
-        # From the same state each time, for example of a seed generator.
+        # Each time from the same state, so that a seed generator draws the same numbers.
         state.start_over()
         return differentiate(batch, direction)
 
@@ -149,7 +149,7 @@ def _check_mean(differentiate, batch, direction):
     """Refuses a loss that changes if all samples are taken twice."""
     values = [float(differentiate(batch, direction).loss) for _ in range(4)]
     doubled = float(differentiate(_doubled(batch), direction).loss)
-    # A random loss differs each time, and possibly by a few times as much.
+    # A random loss differs each time, and the next difference may be a few times as large.
     noise = 5 * np.ptp(values)
     if abs(doubled - values[0]) > 1e-3 * abs(values[0]) + noise + 1e-6:
         raise ValueError(
@@ -162,12 +162,12 @@ def _check_mean(differentiate, batch, direction):
 
 
 def _check_slopes(model, differentiate, batch, directions, center):
-    """Refuses a gradient whose integrals are not what the reported loss rises by.
+    """Refuses a gradient whose integrals differ from the rises of the reported loss.
 
     The intervals are short, and medians are taken over them: kinks and jumps of the loss lie
-    in few of them, but what the gradient leaves out shows in most. How far rounding and
-    kinks may take the two apart is seen from how erratically their difference changes from
-    one interval to the next.
+    in few of them, but a part that the gradient leaves out shows in most. The difference
+    that rounding and kinks may cause is estimated from how erratically the difference
+    changes from one interval to the next.
     """
     epsilon = _epsilon(model)
     width = min(0.1, max(5e-3, 20 * epsilon))
@@ -195,10 +195,10 @@ def _check_slopes(model, differentiate, batch, directions, center):
 
 
 def _rises(found, direction, width):
-    """What the loss rises by in the inner intervals of equidistant points, and the integrals."""
+    """The rises of the loss in the inner intervals of equidistant points, and the integrals."""
     losses = [float(each.loss) for each in found]
     slopes = np.array([flat(each.gradient) @ flat(direction) for each in found])
-    # Exact for slopes that are cubic functions.
+    # Integrates cubic slopes exactly.
     weights = np.array([-1, 13, 13, -1]) / 24
     return np.diff(losses)[1:-1], width * np.convolve(slopes, weights, "valid")
 
@@ -207,7 +207,7 @@ def _check_symmetry(model, one, other):
     (first, found), (second, also) = one, other
     first, second = flat(first), flat(second)
     moved, again = flat(found.product), flat(also.product)
-    # Unrelated random vectors of n numbers have dot products of about their lengths over √n.
+    # The dot product of two random vectors of n numbers is about the product of their lengths / √n.
     lengths = np.linalg.norm(first) * np.linalg.norm(again)
     lengths += np.linalg.norm(second) * np.linalg.norm(moved)
     difference = abs(first @ again - second @ moved)
@@ -216,11 +216,11 @@ def _check_symmetry(model, one, other):
 
 
 def _check_differences(model, differentiate, batch, direction):
-    """Refuses products that are not what differences of gradients converge to.
+    """Refuses products if the differences of gradients converge to something else.
 
-    The differences over a longer and a shorter step agree if they converge. They do
-    not where rounding or kinks (ReLU, max-pooling, absolute errors) dominate them;
-    then they decide nothing.
+    If they converge, the differences over a longer and a shorter step agree. Where
+    rounding or kinks (ReLU, max-pooling, absolute errors) dominate, they do not agree,
+    and nothing is refused.
     """
     step = min(0.1, max(1e-4, 100 * _epsilon(model)))
     coarse = _difference_of_gradients(model, differentiate, batch, direction, step)
@@ -261,7 +261,7 @@ def _along(model, differentiate, batch, direction, coordinates):
 
 
 def _random_direction(model, generator):
-    """A random direction that is about as long as the weight itself in each weight."""
+    """A random direction whose part in each weight is about as long as the weight itself."""
     direction, weights = [], model.trainable_variables
     for weight, dtype in zip(weights, precise_dtypes(weights), strict=True):
         size = np.sqrt(np.mean(np.square(weight.numpy().astype(float)))) or 0.1
@@ -271,7 +271,7 @@ def _random_direction(model, generator):
 
 
 def _few_samples(model, batch):
-    """The first samples, and whether the model takes batches of any size."""
+    """The first samples, and `True`; the whole batch, and `False`, if its size is fixed."""
     if any(tensor.shape[0] is not None for tensor in getattr(model, "inputs", None) or ()):
         return batch, False
     return map_arrays(_first, batch), True
@@ -288,7 +288,7 @@ def _doubled(batch):
     def double(tensor):
         if isinstance(tensor, tf.SparseTensor):
             return tf.sparse.concat(0, [tensor, tensor])
-        # Keras' own does not take ragged tensors or strings.
+        # `ops.concatenate` does not take ragged tensors or strings.
         concatenate = tf.concat if tf.is_tensor(tensor) else ops.concatenate
         return concatenate([tensor, tensor], axis=0)
 

@@ -1,7 +1,7 @@
 """Gradients: the directions in which the loss rises fastest, and farthest.
 
-Random directions nearly always miss these. Which ones they are depends on which steps count
-as equally long; here, they are as long as random directions of the same normalization.
+Random directions nearly always miss these. "Fastest" depends on how the lengths of directions are
+measured: here, in the units of random directions with the same normalization.
 """
 
 __all__ = ["gradient_direction", "worst_direction"]
@@ -41,19 +41,19 @@ def gradient_direction(
 ) -> Direction:
     """Computes the direction in which the loss of a model rises fastest.
 
-    With the gradient g of the mean loss over all data, and the diagonal matrix T of
-    the scales of random directions, it is `d = √N · T²g / ‖Tg‖`: of all directions
-    with `‖T⁻¹d‖ = √N`, as random directions of the same normalization have, the
-    one along which the loss rises fastest. N counts the entries that move. At the
-    same coordinate it is therefore as far away as a random direction, and both can
-    be drawn on the same axes.
+    The direction is `d = √N · T²g / ‖Tg‖`, with the gradient g of the mean loss over
+    all data, the diagonal matrix T of the scales of random directions, and the number
+    N of entries that move. Random directions of the same normalization have
+    `‖T⁻¹d‖ = √N`; of all directions with this length, the loss rises fastest along d.
+    The same coordinate is therefore equally far away along d and along random
+    directions, and both can be drawn on the same axes.
 
-    Under `"filter"` the n entries of a filter have the scale `‖θ_f‖ / √n`, under
-    `"layer"` those of a weight array, and under `"weight"` each has `|θ|`, which is
+    With `"filter"` the n entries of a filter have the scale `‖θ_f‖ / √n`, with
+    `"layer"` those of a weight array, and with `"weight"` each has `|θ|`, which is
     how adaptive sharpness-aware minimization (ASAM) perturbs the weights. With
-    `None` all scales are 1: that is the gradient itself, along which
-    sharpness-aware minimization (SAM) looks for the worst loss. Their perturbation
-    of radius ρ, `ρ · T²g / ‖Tg‖`, is at the coordinate `ρ / √N`.
+    `None` all scales are 1, and d points along the gradient itself, where
+    sharpness-aware minimization (SAM) looks for the worst loss. The perturbation of
+    either method, `ρ · T²g / ‖Tg‖` with a radius ρ, lies at the coordinate `ρ / √N`.
 
     Example:
 
@@ -71,8 +71,8 @@ def gradient_direction(
         normalize: What the length of a step is relative to, as in `random_directions`:
             the norm of each `"filter"` (the default) or `"layer"`, each `"weight"`, or
             nothing (`None`).
-        ignore: What stays put, as in `random_directions`. `"auto"` (the default) is
-            `"biasbn"`, or `None` with `normalize=None`.
+        ignore: What does not move, as in `random_directions`. `"auto"` (the default)
+            is `"biasbn"`, or `None` with `normalize=None`.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
 
@@ -83,8 +83,8 @@ def gradient_direction(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, the gradient is 0 or not
-            finite, or for any reason that `Hessian` has: the derivatives
-            are checked as there.
+            finite, or for any of the reasons that `Hessian` lists: derivatives are
+            checked in the same way.
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412), equation 2;
@@ -116,10 +116,10 @@ def worst_direction(
     batch_size: int | None = None,
     verbose: Verbose = "auto",
 ) -> Direction:
-    """Searches for the direction in which the loss is highest at some distance.
+    """Searches for the direction in which the loss is highest at a given distance.
 
-    Close to a minimum the gradient says little about the loss farther away. This starts
-    along `gradient_direction`, or a random direction where the gradient is 0, and
+    Close to a minimum the gradient says little about the loss farther away. The search
+    starts along `gradient_direction`, or a random direction where the gradient is 0, and
     repeats `d ← √N · T²g / ‖Tg‖` with the gradient g at the coordinate `radius` along
     d. At the minimum of a quadratic loss this is the power method: it ends along the
     largest eigenvalue λ of THT, where the loss rises most, by `N · radius² · λ / 2`.
@@ -151,13 +151,13 @@ def worst_direction(
         verbose: As in `evaluate_lines`; the bar counts the steps.
 
     Returns:
-        A direction, that of the highest loss of those tried, as `gradient_direction`
-        returns it. There may be even worse ones.
+        A direction, in the form that `gradient_direction` returns: the one with the
+        highest loss of all that were tried. There may be even worse ones.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value, the gradient is not finite, or
-            for any reason that `Hessian` has.
+            for any of the reasons that `Hessian` lists.
 
     Reference:
         [Foret et al., 2021](https://arxiv.org/abs/2010.01412) and
@@ -183,7 +183,7 @@ def worst_direction(
             loss, gradient = differentiate()
             found.append((loss, direction))
             if not _are_finite(loss, gradient):
-                # No loss is worse than that.
+                # No loss is worse than one that is not finite.
                 return direction
     return max(found, key=lambda pair: pair[0])[1]
 
@@ -200,10 +200,10 @@ def _differentiator(state, data):
     """Makes the function that returns the loss on all data and its gradient; checks both first."""
     model = state.model
     differentiate, batches = differentiator(model, data)
-    still = [np.zeros(weight.shape) for weight in model.trainable_variables]
+    zeros = [np.zeros(weight.shape) for weight in model.trainable_variables]
 
     def loss_and_gradient():
-        return mean_derivative(state, differentiate, batches, still, "gradient")
+        return mean_derivative(state, differentiate, batches, zeros, "gradient")
 
     reported = reported_loss(model, data)
     check_derivatives(state, differentiate, next(iter(batches)))

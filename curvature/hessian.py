@@ -74,8 +74,8 @@ class Hessian:
     """The Hessian of the loss of a model on a dataset: its eigenvalues, its trace, and more.
 
     All its methods share one graph, which often takes longer to make than to use. The
-    graph lives as long as this object does. Each call takes the weights that the model
-    has then, and leaves the model as it was.
+    graph lives as long as this object does. Each call uses the weights that the model
+    has at that moment, and leaves the model as it was.
 
     Example:
 
@@ -88,18 +88,19 @@ class Hessian:
 
     Args:
         model: A compiled and built `keras.Model`. If it is compiled again or other
-            weights become trainable, make a new `Hessian`: the old one then refuses.
+            weights become trainable, make a new `Hessian`: the old one raises an error.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         normalize: `None` (the default) for the Hessian H itself. `"filter"`,
-            `"layer"` or `"weight"` for T·H·T, with the diagonal matrix T of the
-            scales of such random directions d, so that `E[dᵀHd] = tr(T·H·T)`:
-            the entries of a filter of n entries have the scale `‖θ_f‖ / √n`.
-        ignore: What stays put, that is, has the scale 0: biases and normalization
+            `"layer"` or `"weight"` for T·H·T, where the diagonal matrix T holds the
+            scales of random directions d with this normalization, so that
+            `E[dᵀHd] = tr(T·H·T)`. For `"filter"`, each of the n entries of a filter
+            has the scale `‖θ_f‖ / √n`.
+        ignore: What does not move, that is, has the scale 0: biases and normalization
             parameters (`"biasbn"`), or nothing (`None`), as in `random_directions`.
             `"auto"` (the default) is `"biasbn"` with `normalize`, otherwise `None`.
-            The reference implementation's eigenvalues are those of `"biasbn"`.
-        layers: The layers that move, while all others stay put; see
+            The reference implementation computes the eigenvalues with `"biasbn"`.
+        layers: The layers that move, while all others are fixed; see
             `random_directions`. Defaults to `None`, all of them.
         batch_size: Samples per batch, for arrays; it affects only memory and
             speed. `None` (the default) chooses one.
@@ -113,8 +114,8 @@ class Hessian:
             example with `reduction="sum"`. The methods raise it, too, if the Hessian
             is not finite, or a check fails: the first product checks, on a few
             samples, that the Hessian is symmetric and that differences of gradients
-            converge to it. Every call, of `product` only the first, checks on all data
-            that the differentiated loss is the one that `model.evaluate` reports.
+            converge to it. Every call (of `product`, only the first) checks on all
+            data that the differentiated loss is the one that `model.evaluate` reports.
         ImportError: If SciPy is not installed (the extra `analysis`), except by
             `product` and `along`.
 
@@ -153,9 +154,10 @@ class Hessian:
             direction: A list of arrays with the shapes of `model.trainable_variables`.
 
         Returns:
-            Another such list, in single precision, or double for weights in double. It
-            is zero for weights that the loss does not depend on, and may not be finite.
-            In half precision it is only as accurate as the model's own gradients.
+            Another such list, in single precision, or in double precision for weights
+            that have it. It is zero for weights that the loss does not depend on, and
+            may not be finite. In half precision it is only as accurate as the model's
+            own gradients.
         """
         direction = check_direction(self.model, direction)
         with self._matrix() as matrix:
@@ -164,15 +166,16 @@ class Hessian:
     def along(self, directions: Directions) -> Array:
         """Computes the second derivative of the loss along directions, dᵀHd.
 
-        It predicts how wide a minimum is; see `quadratic_half_widths`.
+        This predicts how wide a minimum is; see `quadratic_half_widths`.
 
         Args:
             directions: List of directions, for example of `random_directions`. They are
                 taken as they are, whatever `normalize` is.
 
         Returns:
-            Float array of shape `(k,)`, one number per direction. Its mean over many
-            filter-normalized random ones is the trace with `normalize="filter"`.
+            Float array of shape `(k,)`, one number per direction. The mean over many
+            random directions with filter normalization approaches the trace with
+            `normalize="filter"`.
         """
         directions = check_directions(self.model, directions)
         curvatures = []
@@ -213,7 +216,7 @@ class Hessian:
 
         Raises:
             scipy.sparse.linalg.ArpackNoConvergence: If not all eigenvalues were
-                found; it holds those that were.
+                found; the error holds those that were.
         """
         check_integer("number", number, minimum=1)
         check_choice("which", which, tuple(ENDS))
@@ -229,8 +232,8 @@ class Hessian:
     def trace(self, number_of_probes: int = 30, *, seed: int | None = None) -> Estimate:
         """Estimates the trace, the sum of all eigenvalues.
 
-        With `normalize` it is the mean second derivative of the loss along such random
-        directions.
+        With `normalize`, it is the mean second derivative of the loss along random
+        directions with this normalization.
 
         Args:
             number_of_probes: How many random vectors of ±1 to use, at least 2. The
@@ -281,34 +284,34 @@ class Hessian:
         generator = np.random.default_rng(seed)
         size = sum(map(np.count_nonzero, scales(self.model, **self._rules)))
         steps = min(steps, size)
-        eigenvalues, shares = [], []
+        eigenvalues, weights = [], []
         with self._counted_matrix(number_of_probes * steps) as matrix:
             for _ in range(number_of_probes):
-                diagonal, beside = _lanczos(matrix, steps, generator)
-                values, vectors = linalg.eigh_tridiagonal(diagonal, beside)
-                # Fewer than `steps` if the vector spans less; the padding has no share.
+                diagonal, off_diagonal = _lanczos(matrix, steps, generator)
+                values, vectors = linalg.eigh_tridiagonal(diagonal, off_diagonal)
+                # Fewer than `steps` if the Krylov space is smaller; the padding has weight 0.
                 missing = (0, steps - len(values))
                 eigenvalues.append(np.pad(values, missing, mode="edge"))
-                shares.append(np.pad(vectors[0] ** 2, missing))
+                weights.append(np.pad(vectors[0] ** 2, missing))
         metadata = {"model": self.model.name, "parameters": size, "seed": seed}
         metadata |= _describe(**self._rules)
-        return Spectrum(np.array(eigenvalues), np.array(shares), metadata)
+        return Spectrum(np.array(eigenvalues), np.array(weights), metadata)
 
     def by_layer(
         self, number_of_probes: int = 30, *, tolerance: float = 1e-3, seed: int | None = None
     ) -> LayerCurvature:
-        """Measures the curvature of the loss in each layer, while all others stay put.
+        """Measures the curvature of the loss in each layer, with all other layers fixed.
 
         Args:
-            number_of_probes: How many random vectors, as in `trace`. The same ones serve
-                for all layers, so their traces sum to that of the whole. Defaults to 30.
+            number_of_probes: How many random vectors, as in `trace`. All layers use the
+                same ones, so their traces sum to that of the Hessian. Defaults to 30.
             tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-3.
             seed: Integer seed for the random vectors. `None` (the default) draws one
                 from NumPy's global random state.
 
         Returns:
-            A `LayerCurvature`, to be drawn with `plot_layers`. Layers that stay put are
-            left out.
+            A `LayerCurvature`, to be drawn with `plot_layers`. Layers in which nothing
+            moves are left out.
 
         Reference:
             [Zhang et al., 2019](https://arxiv.org/abs/1902.01996), "Are all layers
@@ -343,13 +346,13 @@ class Hessian:
         return _bound(self._products, self.model, **self._rules)
 
     def _compared_matrix(self):
-        """The same, of which the first product compares the loss with `model.evaluate` again."""
+        """The same matrix; its first product again compares the loss with `model.evaluate`."""
         self._products.compare_again()
         return self._matrix()
 
     @contextlib.contextmanager
     def _counted_matrix(self, number):
-        """The same, with a bar that counts its products."""
+        """The same matrix, with a bar that counts its products."""
         progress = Progress(number, Status(self._verbose), unit="product")
         with self._compared_matrix() as matrix:
 
@@ -365,9 +368,9 @@ class Hessian:
 
 
 def meters(model, data, *, number_of_probes, tolerance, seed):
-    """Makes functions that measure the curvature at whatever weights a model then has.
+    """Makes functions that measure the curvature at the weights that a model has when called.
 
-    They share one graph, which often takes longer to make than to use.
+    The functions share one graph, which often takes longer to make than to use.
 
     Args:
         model: A compiled and built `keras.Model`.
@@ -377,8 +380,8 @@ def meters(model, data, *, number_of_probes, tolerance, seed):
         seed: Integer seed, the same each time.
 
     Returns:
-        Dict of functions without arguments, by name. They return a float, or an
-        `Estimate`: NaN where the Hessian is not finite, or all filters are zero.
+        Dict of functions without arguments, by name. Each returns a float or an
+        `Estimate`, NaN where the Hessian is not finite, or all filters are zero.
     """
     products = _Products(model, data)
 
@@ -417,9 +420,9 @@ def evaluate_convexity(
 ) -> LossSurface:
     """Measures how far the loss is from convex over a plane.
 
-    A plane may look convex where the loss is not: this computes the extreme
-    eigenvalues of the Hessian at each point; with `layers`, of the Hessian of these layers.
-    `extent` must be numbers.
+    A plane may look convex where the loss is not, so this computes the extreme
+    eigenvalues of the whole Hessian at each point or, with `layers`, of the Hessian of
+    these layers. `extent` must be numbers.
 
     Args:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -427,9 +430,9 @@ def evaluate_convexity(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis; see `evaluate_surface`. Each takes
             dozens of passes over the data. Defaults to 11.
-        ignore: As in `Hessian`, for the eigenvalues. Random directions leave
-            biases and normalization parameters where they are anyway. `"biasbn"` is
-            what the reference implementation does. Defaults to `None`.
+        ignore: As in `Hessian`, for the eigenvalues; random directions leave biases
+            and normalization parameters as they are in any case. The reference
+            implementation uses `"biasbn"`. Defaults to `None`.
         tolerance: Relative accuracy of the eigenvalues. Defaults to 1e-2, finer
             than colors show.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
@@ -444,8 +447,8 @@ def evaluate_convexity(
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has an unusable value, or for any reason
-            that `Hessian` has.
+        ValueError: If an argument has an unusable value, or for any of the
+            reasons that `Hessian` lists.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6.
@@ -456,7 +459,7 @@ def evaluate_convexity(
     check_differentiates("Curvature")
     check_choice("ignore", ignore, IGNORE_RULES)
     directions, origin = call.choose(2, exactly=True)
-    # Weight by weight, since the layers in a worker are other objects.
+    # A flag per weight, since the layers of the model in a worker are not these objects.
     chosen = [bool(unit.any()) for unit in scales(model, None, ignore, options["layers"])]
     others = {"ignore": np.array(chosen), "tolerance": np.array(tolerance)}
     call.identify(directions=directions, coordinates=grid.axes, **others)
@@ -468,14 +471,14 @@ def evaluate_convexity(
         origin,
         order=grid.order,
         engines={"hessian": engine},
-        # An eigenvalue near 0 is pure rounding error.
+        # Not the eigenvalues: one near 0 is pure rounding error.
         compared=["loss"],
     )
     return surface
 
 
 class _Operator:
-    """T·H·T as a matrix over the entries that move, all of them in one vector."""
+    """T·H·T as a matrix over the entries that move, which are put into one vector."""
 
     def __init__(self, product, units):
         """Takes a product with H, and T as a list of arrays."""
@@ -513,7 +516,7 @@ class _Products:
         if self._is_compared:
             return mean_derivative(state, differentiate, batches, direction, "product")[1]
         reported = reported_loss(self._model, self._data)
-        # If they are not finite, the checks cannot decide, so a later product repeats them.
+        # The checks cannot decide if derivatives are not finite, so a later product repeats them.
         is_decided = self._is_checked or check_derivatives(
             state, differentiate, next(iter(batches))
         )
@@ -524,7 +527,7 @@ class _Products:
         return moved
 
     def compare_again(self):
-        """Lets the next product compare the loss with what `model.evaluate` reports."""
+        """Makes the next product compare the loss with what `model.evaluate` reports."""
         self._is_compared = False
 
     def check_model(self):
@@ -546,27 +549,27 @@ class _Products:
 
 
 def _in_the_graph(model):
-    """What tells a model from the same one trained otherwise; each `compile` makes an optimizer."""
+    """The objects that a graph was made with; each `compile` makes another optimizer."""
     return [*model.trainable_variables, model.loss, model.optimizer]
 
 
 @contextlib.contextmanager
 def _bound(products, model, normalize=None, ignore="auto", layers=None):
-    """Yields T·H·T at the weights that a model has now; many products need one `State` only."""
+    """Yields T·H·T at the weights that a model has now; one `State` serves many products."""
     with evaluated(model) as state:
         units = scales(model, normalize, ignore, layers)
         yield _Operator(functools.partial(products, state), units)
 
 
 def _describe(normalize, ignore, layers):
-    """The metadata of the matrix that takes the place of the Hessian, if one does."""
+    """The metadata that tell T·H·T or a part of the Hessian from the whole Hessian."""
     ignore = resolve_ignore(normalize, ignore)
     units = {"normalize": normalize, "ignore": ignore} if normalize or ignore else {}
     return units if layers is None else units | {"layers": layer_names(layers)}
 
 
 def _by_layer(model, units):
-    """Pairs of the name of each layer in which something moves, and its weights' indices."""
+    """Pairs for the layers in which something moves: the name, and the indices of the weights."""
     members = {}
     for index, (layer, unit) in enumerate(zip(owners(model), units, strict=True)):
         if unit.any():
@@ -626,7 +629,7 @@ def _with_ratio(largest, smallest):
 
 
 def _eigenpairs(operator, number, end, *, tolerance, seed):
-    """Extreme eigenvalues and their directions; NaN and none if the Hessian is not finite."""
+    """Extreme eigenvalues and their directions; NaN and `[]` if the Hessian is not finite."""
     size = operator.size
     if number >= size + (size <= DENSE):
         raise ValueError(
@@ -654,7 +657,7 @@ def _most_extreme(values, number, end):
     keys = {"LA": -values, "SA": values, "LM": -np.abs(values), "BE": -values}
     order = np.argsort(keys[end])
     half = number // 2
-    # From one order, so that of equal values none is taken twice.
+    # Both halves come from one order, so that none of several equal values is taken twice.
     return np.append(order[:half], order[::-1][:half]) if end == "BE" else order[:number]
 
 
@@ -683,10 +686,10 @@ def _lanczos(operator, steps, generator):
     """The tridiagonal matrix of a Hessian in the Krylov space of a random vector."""
     vector = generator.normal(size=operator.size)
     basis = [vector / np.linalg.norm(vector)]
-    diagonal, beside = [], []
+    diagonal, off_diagonal = [], []
     for step in range(steps):
         moved = operator(basis[-1].astype("float32")).astype(float)
-        # At once: as long as products are not finite, each repeats the checks of derivatives.
+        # Raised at once, since every product repeats the checks as long as none was finite.
         _check_finite(moved)
         diagonal.append(basis[-1] @ moved)
         # Orthogonalized twice: otherwise rounding would find the same eigenvalues again.
@@ -696,6 +699,6 @@ def _lanczos(operator, steps, generator):
         length = np.linalg.norm(moved)
         if step == steps - 1 or length <= 1e-6 * abs(max(diagonal, key=abs)):
             break
-        beside.append(length)
+        off_diagonal.append(length)
         basis.append(moved / length)
-    return np.array(diagonal), np.array(beside)
+    return np.array(diagonal), np.array(off_diagonal)

@@ -1,1 +1,1 @@
-"""Several sets of weights: in the course of training, between models, and compared."""
+"""Several sets of weights: along training, between models, and compared."""

@@ -2,10 +2,10 @@
 
 Two trained networks may compute almost the same function, yet lie far apart, only because
 their channels come in different orders. Channels can be permuted freely as long as
-whatever reads them is permuted too, so the loss between two models says something
+everything that reads them is permuted too, so the loss between two models says something
 about them only once their channels are matched.
 
-Channels that must keep one common order form a *group*: the output of a layer, that of
+Channels that must keep one common order form a *group*: the outputs of a layer, those of
 all layers added to it, and the rows of every weight that reads them. The last axis of a
 tensor is described by the tuple of groups laid end to end along it: flattening repeats
 such a tuple, and concatenation joins several.
@@ -21,13 +21,13 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from losslandscape.basics.architecture import check_same_settings
+from losslandscape.basics.architecture import check_same_architecture
 from losslandscape.basics.checks import check_model, import_extra
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import calls, has_graph
 from losslandscape.basics.types import Array
 
-# What an assignment must gain, relative to the lengths of the weights, to be more than rounding.
+# A gain below this, relative to the squared lengths of the weights, may be rounding error.
 ROUNDING = 1e-10
 
 
@@ -38,8 +38,8 @@ def match_weights(model: keras.Model, other: keras.Model) -> list[Array]:
     The permuted weights compute the same function. They minimize the distance
     `‖θ − π(θ')‖` over the permutations π, as far as weight matching can: one group of
     channels at a time is assigned optimally, until none improves (the problem as a
-    whole is NP-hard). This is done from two starts, the given order and one found layer
-    by layer from the inputs, and the closer result is returned; nothing is random.
+    whole is NP-hard). The search starts twice, from the given order and from one found
+    layer by layer from the inputs, and the closer result is returned; nothing is random.
     Moving statistics are permuted, too, but do not count in the distance.
 
     Example:
@@ -90,13 +90,7 @@ def _check(model, other):
             "`other` must be a Sequential or Functional model, since only these show which layer "
             f"reads which channels. Received {type(other).__name__} with its own `call`."
         )
-    shapes, received = ([tuple(w.shape) for w in part.weights] for part in (model, other))
-    if received != shapes:
-        raise ValueError(
-            "`other` must have the architecture of `model`: the shapes of all its weights must be "
-            f"{shapes}. Received {received}."
-        )
-    check_same_settings(model, other)
+    check_same_architecture([model, other], ["model", "other"])
     for part, name in ((model, "model"), (other, "other")):
         for weight, array in zip(part.weights, part.get_weights(), strict=True):
             if not np.isfinite(_to_float(array)).all():
@@ -132,7 +126,7 @@ class _Matching(NamedTuple):
     free: list
 
     def likeness(self, permutations, group=None):
-        """The inner product of the weights: the larger, the closer they are; or a group's part."""
+        """The inner product of the weights, or its terms with a group; larger means closer."""
         return sum(
             np.vdot(self.weights[index], _permuted(self.others[index], axes, permutations))
             for index, axes in ((index, self.axes[index]) for index in self.counted)
@@ -170,7 +164,7 @@ def _to_float(array):
 
 
 def _matched_forward(matching):
-    """Assigns each group by only those weights whose other axes are already in order."""
+    """Assigns each group in turn, by the weights whose other axes are already in order."""
     known = {g: order for g, order in matching.unpermuted.items() if g not in matching.free}
     for group in matching.free:
         known[group] = _assigned(matching, group, known)
@@ -187,23 +181,23 @@ def _improved(matching, permutations):
     while pending:
         group = pending.pop(0)
         trial = permutations | {group: _assigned(matching, group, permutations)}
-        # A weight with the group on both axes may be made worse by what is best for each.
+        # If a weight has the group on two axes, the order that is best for each may be worse.
         gain = matching.likeness(trial, group) - matching.likeness(permutations, group)
         if gain > least:
             permutations = trial
-            # What is best for the others has changed.
-            beside = _beside(matching, group)
-            pending += [each for each in matching.free if each in beside and each not in pending]
+            # Another order may now be the best for these.
+            neighbors = _neighbors(matching, group)
+            pending += [each for each in matching.free if each in neighbors and each not in pending]
     return permutations
 
 
-def _beside(matching, group):
-    """The groups along the other axes of the weights that follow a group, itself included."""
-    beside = set()
+def _neighbors(matching, group):
+    """The groups on the other axes of the weights that follow a group; possibly itself."""
+    neighbors = set()
     for axes in (matching.axes[index] for index in matching.counted):
         for one, other in itertools.permutations(axes.values(), 2):
-            beside.update(other if group in one else ())
-    return beside
+            neighbors.update(other if group in one else ())
+    return neighbors
 
 
 def _assigned(matching, group, permutations):
@@ -250,7 +244,7 @@ class _UnsupportedError(Exception):
 
 
 class _Groups:
-    """Which channels share one order, and the axes of weights that follow it.
+    """Which channels have one common order, and which axes of weights follow it.
 
     Attributes:
         sizes: List of the number of channels of each group, `None` if unknown.
@@ -264,7 +258,7 @@ class _Groups:
         self._same = import_extra("scipy.cluster.hierarchy", "analysis").DisjointSet()
 
     def new(self, size):
-        """Returns the description of an axis with channels of its own."""
+        """Returns the description of an axis with a new group of channels."""
         group = len(self.sizes)
         self.sizes.append(size)
         self._same.add(group)
@@ -296,14 +290,14 @@ class _Groups:
             raise _UnsupportedError("it joins channels that are grouped in different ways")
 
     def order(self, weight, axes):
-        """Makes the axes of a weight follow channels, and unites those of a weight used again."""
+        """Makes the axes of a weight follow channels, like those of its earlier uses, if any."""
         axes = {axis % len(weight.shape): channels for axis, channels in axes.items()}
         known = self.axes.setdefault(id(weight), axes)
         for axis, channels in axes.items():
             self.unite(known[axis], channels)
 
     def labels(self):
-        """Returns the first group that shares the order of each group."""
+        """Returns for each group the first one that has the same order."""
         first = {}
         return [first.setdefault(self._same[group], group) for group in range(len(self.sizes))]
 
@@ -322,7 +316,7 @@ def _follow_model(model, inputs, groups):
     for each in calls(model):
         call = _Call(*each)
         if all(id(tensor) in known for tensor in call.outputs):
-            # An input.
+            # An input layer.
             continue
         given = [known[id(tensor)] for tensor in call.inputs]
         try:
@@ -341,7 +335,7 @@ def _follow(call, given, groups):
     layer = call.layer
     if has_graph(layer):
         return _follow_model(layer, given, groups)
-    # A subclass may do anything in its `call`.
+    # Only the exact type, since a subclass may do anything in its `call`.
     rule = RULES.get(type(layer))
     if rule is None:
         return _follow_preprocessing(call, given, groups)
@@ -368,7 +362,7 @@ def _check_activation(call):
 
 
 def _follow_preprocessing(call, given, groups):
-    """Allows what comes before all channels that can be permuted, such as augmentation."""
+    """Allows layers before all channels that can be permuted, such as augmentation."""
     if not isinstance(call.layer, keras.Layer):
         raise _UnsupportedError("it is not a layer; use a layer such as `keras.layers.Add`")
     if call.layer.trainable_weights or not all(map(groups.are_fixed, given)):
@@ -381,11 +375,11 @@ def _follow_linear(call, given, groups, *, axes=(-2, -1)):
     layer = call.layer
     if getattr(layer, "groups", 1) != 1:
         raise _UnsupportedError(f"it has {layer.groups} groups of channels of its own")
-    (channels,), made = given, groups.new(call.outputs[0].shape[-1])
-    groups.order(layer.kernel, dict(zip(axes, (channels, made), strict=True)))
+    (channels,), outputs = given, groups.new(call.outputs[0].shape[-1])
+    groups.order(layer.kernel, dict(zip(axes, (channels, outputs), strict=True)))
     if layer.bias is not None:
-        groups.order(layer.bias, {0: made})
-    return made
+        groups.order(layer.bias, {0: outputs})
+    return outputs
 
 
 def _follow_depthwise(call, given, groups):
@@ -398,13 +392,13 @@ def _follow_depthwise(call, given, groups):
 
 
 def _follow_separable(call, given, groups):
-    (channels,), made = given, groups.new(call.outputs[0].shape[-1])
+    (channels,), outputs = given, groups.new(call.outputs[0].shape[-1])
     _check_multiplier(call.layer)
     groups.order(call.layer.depthwise_kernel, {-2: channels})
-    groups.order(call.layer.pointwise_kernel, {-2: channels, -1: made})
+    groups.order(call.layer.pointwise_kernel, {-2: channels, -1: outputs})
     if call.layer.bias is not None:
-        groups.order(call.layer.bias, {0: made})
-    return made
+        groups.order(call.layer.bias, {0: outputs})
+    return outputs
 
 
 def _check_multiplier(layer):
@@ -415,9 +409,9 @@ def _check_multiplier(layer):
 def _follow_embedding(call, given, groups):
     if not all(map(groups.are_fixed, given)):
         raise _UnsupportedError("its inputs are channels")
-    made = groups.new(call.outputs[0].shape[-1])
-    groups.order(call.layer.embeddings, {-1: made})
-    return made
+    outputs = groups.new(call.outputs[0].shape[-1])
+    groups.order(call.layer.embeddings, {-1: outputs})
+    return outputs
 
 
 def _follow_per_channel(call, given, groups):

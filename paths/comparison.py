@@ -1,7 +1,7 @@
-"""Comparison: several trainings measured alike, one at a time.
+"""Comparison: several trainings measured in the same way, one at a time.
 
-All of them follow the same random numbers, to the same coordinates, on the same data; models
-that are given as files are loaded one by one, so that no two of them are in memory.
+Directions are drawn from the same random numbers, and points and data are the same. Models that
+are given as files are loaded one by one, so that never more than one of them is in memory.
 """
 
 import gc
@@ -73,27 +73,29 @@ def compare(
     >>> comparison.save("batches.h5")
     >>> axes = plot_comparison(comparison)
 
-    All networks follow directions of the same seed, each normalized to its own filters. Give
-    several trainings per label if you can, `{"batch 16": [first, second, third], …}`: only
-    they show how trainings vary. With one per label, the result is about these networks, and
-    says so. See `Comparison` for what its intervals are over.
+    The directions of all networks are drawn with the same seed, and normalized to the filters
+    of each network. Give several trainings per label if you can,
+    `{"batch 16": [first, second, third], …}`: only they show how trainings vary. With one per
+    label, the result is about these networks, and says so. See `Comparison` for what its
+    intervals are over.
 
     Args:
         models: Dict by label: a compiled and built `keras.Model` or the path of a saved one
             (`.keras`), or a list of these, one per training. Models are left as they were;
-            of those in files, one at a time is in memory.
+            files are loaded one at a time. Models of different architectures can be
+            compared, too, but do not share directions.
         x: Inputs, or a whole dataset if `y` is `None`; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
         number_of_points: Points along lines, at least 2, or a pair such as `(21, 21)` to
-            measure planes; an odd number measures the model, too. Defaults to 21.
+            measure planes; an odd number includes the model itself. Defaults to 21.
         number_of_directions: How many lines through each network. `None` (the default)
             takes 10; planes have two directions.
         rise: How far the loss rises within a half-width; see `half_widths`. Defaults to 1.0.
         **options: How it is measured; see `Comparing` and `Measuring`. The checkpoint
             `compare.h5` becomes `compare-1.h5`, `compare-2.h5`, …, one per training.
-            `metric` is one whose values at the models themselves are compared, too. With
-            `"data_loss"`, half-widths are those of the loss without weight penalties, too:
-            choose it where penalties differ.
+            The values of `metric` at the models themselves are compared, too. With
+            `"data_loss"`, half-widths are also those of the loss without weight penalties:
+            choose it if penalties differ.
 
     Returns:
         A `Comparison`.
@@ -101,8 +103,6 @@ def compare(
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; raised before any point is computed.
-            If models have different architectures, nothing is wrong, but then they do not
-            share directions.
     """
     trainings = _trainings(models)
     kind = _kind(number_of_points, number_of_directions)
@@ -113,7 +113,7 @@ def compare(
         paths = numbered("checkpoint", options["checkpoint"], len(trainings))
     data = one_dataset(x, y)
     shared = _share_directions(trainings, data, options)
-    # Without penalties there is no other loss to ask for.
+    # A model without penalties would refuse "data_loss", since its loss is the same.
     options |= kind | {"metric": "loss" if metric == "data_loss" else metric}
     evaluate = evaluate_line if kind else evaluate_surface
     measured = {label: [] for label in models}
@@ -121,7 +121,7 @@ def compare(
         options |= {"checkpoint": path, "seed": seed}
         measure = partial(evaluate, x=data, number_of_points=number_of_points, **options)
         value = _with_model(training, measure)
-        # The first one may have drawn it, or found it in its checkpoint.
+        # The first call may have drawn the seed, or found it in its checkpoint.
         seed = value.metadata["seed"]
         measured[label].append(value)
     return Comparison.of(measured, metric, rise, shared=shared)
@@ -155,7 +155,7 @@ def _trainings(models):
 
 
 def _kind(number_of_points, number_of_directions):
-    """The options that only lines have; those of planes are none."""
+    """The options that only lines have; empty for planes."""
     if not isinstance(number_of_points, (tuple, list)):
         if number_of_directions is None:
             number_of_directions = NUMBER_OF_DIRECTIONS
@@ -180,7 +180,7 @@ def _check(extent, metric, rise):
 
 
 def _share_directions(trainings, data, options):
-    """Whether the same random numbers move all models alike; refuses what cannot be measured."""
+    """Whether random numbers move all models alike; refuses models that cannot be measured."""
 
     def examine(model):
         check_compiled(model, "models")
@@ -195,10 +195,10 @@ def _share_directions(trainings, data, options):
 
 
 def _with_model(training, use):
-    """Calls a function of a model; of one from a file, nothing is left afterwards."""
+    """Calls a function of a model; one that is loaded from a file is freed afterwards."""
     if not isinstance(training, Path):
         return use(training)
-    # Keras draws a seed for each layer that it makes.
+    # Keras draws from Python's random numbers when it makes layers.
     state = random.getstate()
     try:
         with refusing("models", training, "saved models (.keras)"):
@@ -209,5 +209,5 @@ def _with_model(training, use):
         return use(model)
     finally:
         del model
-        # A model refers to itself, so it would stay until Python looks for such circles.
+        # A model is part of reference cycles, so otherwise it would stay until Python finds these.
         gc.collect()

@@ -1,8 +1,8 @@
 """Curves: trained connections between two models, along which the loss stays low.
 
 A straight line between two trained networks often crosses a barrier that a curve can
-avoid. Here it is the quadratic Bézier curve
-`φ(t) = (1 - t)²·w1 + 2t(1 - t)·θ + t²·w2`. Its ends w1 and w2 are the models; its control
+avoid. The curves here are quadratic Bézier curves,
+`φ(t) = (1 - t)²·w1 + 2t(1 - t)·θ + t²·w2`. The ends w1 and w2 are the models; the control
 point θ is trained with a Keras optimizer, each step at a random point of the curve.
 """
 
@@ -17,7 +17,7 @@ from keras import layers, ops
 
 from losslandscape.backends.current import check_differentiates
 from losslandscape.backends.structures import map_arrays
-from losslandscape.basics.architecture import check_same_architecture
+from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.checks import check_compiled, check_integer
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers
@@ -42,8 +42,8 @@ from losslandscape.values.surfaces import LossLine
 
 # As in `model.fit`.
 BATCH_SIZE = 32
-# How far off the line between the models the control point starts, as a fraction of its length:
-# where the loss is symmetric about that line, gradients would never lead away from it.
+# How far from the line between the models the control point starts, as a fraction of the line's
+# length: if the loss is symmetric about the line, gradients on it never lead away from it.
 OFFSET = 0.01
 
 
@@ -62,8 +62,8 @@ def fit_curve(
 ) -> keras.Model:
     """Trains the control point of a curve of low loss from one model to another.
 
-    It minimizes the mean loss along the curve, `∫ L(φ(t)) dt` for t from 0 to 1: for each
-    batch, a t is drawn, the gradient of `model.compute_loss` is computed at φ(t), in
+    Training minimizes the mean loss along the curve, `∫ L(φ(t)) dt` for t from 0 to 1. For
+    each batch, a t is drawn, the gradient of `model.compute_loss` is computed at φ(t), in
     training mode, and multiplied by dφ/dθ = 2t(1 - t). The control point starts halfway
     between the models, a hundredth of their distance off the line.
 
@@ -118,7 +118,7 @@ def fit_curve(
         evaluator(model, interrupt)(data.first_batch)
         state.restore()
         control = _halfway(model, other, data, generator)
-        trained = _trained_weights(model, control)
+        trained = counterparts(model, control)
         optimizer.build(trained)
         step = _stepper(state, other, control, trained, optimizer)
         if not model.run_eagerly:
@@ -131,7 +131,7 @@ def fit_curve(
             loss = float(np.mean(losses))
             _check_finite(loss, epoch)
             progress.advance(1, loss)
-    # With `use_ema`, these are the means that the optimizer kept.
+    # With `use_ema`, this sets the weights to the averages that the optimizer kept.
     optimizer.finalize_variable_values(trained)
     return control
 
@@ -150,7 +150,7 @@ def evaluate_curve(
     """Measures the loss on the curve from one model to another.
 
     Moving statistics of `BatchNormalization` are estimated, unless `statistics` says
-    otherwise: those of the control point belong to no data.
+    otherwise, because those of the control point were not computed from data.
 
     Example:
 
@@ -186,13 +186,13 @@ def evaluate_curve(
     times = coordinates(number_of_points, (0, 1))
     call = Evaluation(model, all_datasets(x, y), LossLine, options)
     check_mixtures(models, ["model", "other", "control"], call)
-    shares = np.stack([(1 - times) ** 2, times**2, 2 * times * (1 - times)], axis=1)
+    coefficients = np.stack([(1 - times) ** 2, times**2, 2 * times * (1 - times)], axis=1)
     origin = describe_mixtures([model, other], call) | {
         "directions": "along a curve between models",
         "control": control.name,
         "positions": [0, 1],
     }
-    return measure_mixtures(call, models, shares, functools.partial(line, times), origin)
+    return measure_mixtures(call, models, coefficients, functools.partial(line, times), origin)
 
 
 def _check_finite(loss, epoch):
@@ -204,7 +204,7 @@ def _check_finite(loss, epoch):
 
 
 def _copy(optimizer):
-    """A new optimizer with the same settings: this one may already belong to a model."""
+    """A new optimizer with the same settings: the given one may already belong to a model."""
     found = None
     with contextlib.suppress(Exception):
         found = keras.optimizers.get(optimizer)
@@ -236,15 +236,14 @@ def _batches(data, generator):
 def _halfway(model, other, data, generator):
     """A copy of the model, halfway to the other one and a little off the line between them."""
     control = _clone(model, next(iter(data.batches)))
-    twins = _twins(model, control)
+    twins = {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
     for (weight, mix), end in zip(between_models(model), mixed_weights(other), strict=True):
         twins[id(weight)].assign(mix(weight.value, [end.value], [0.5]))
-    ends = zip(model.trainable_variables, other.trainable_variables, strict=True)
+    ends = zip(model.trainable_variables, counterparts(model, other), strict=True)
     length = np.sqrt(sum(np.sum((_array(end) - _array(start)) ** 2) for start, end in ends))
     steps = [generator.normal(size=weight.shape) for weight in model.trainable_variables]
     scale = OFFSET * length / np.sqrt(sum(np.sum(step**2) for step in steps))
-    for weight, step in zip(model.trainable_variables, steps, strict=True):
-        twin = twins[id(weight)]
+    for twin, step in zip(counterparts(model, control), steps, strict=True):
         twin.assign_add(ops.cast(scale * step, twin.dtype))
     return control
 
@@ -265,7 +264,7 @@ def _clone(model, batch):
             twin.assign(weight)
         for layer, twin in zip(flatten_layers(model), flatten_layers(clone), strict=True):
             if isinstance(layer, layers.Normalization):
-                # It computes with constants derived from its weights.
+                # This layer computes with constants that are derived from its weights.
                 twin.finalize_state()
             if hasattr(layer, "lookup_table"):
                 # A vocabulary that was learned from data is not in the configuration.
@@ -292,17 +291,6 @@ def _uncompiled(model):
         model.compiled = before
 
 
-def _trained_weights(model, control):
-    """The weights of the control point that are trained, in the order of the gradients."""
-    twins = _twins(model, control)
-    return [twins[id(weight)] for weight in model.trainable_variables]
-
-
-def _twins(model, control):
-    """The weights of the control point by the id of the model's own."""
-    return {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
-
-
 def _stepper(state, other, control, trained, optimizer):
     """The function that trains the control point for one step, on a batch at a point t."""
     model, locate = state.model, state.locate
@@ -311,9 +299,9 @@ def _stepper(state, other, control, trained, optimizer):
     ends = [ops.copy(weight) for weight in mixed_weights(other)]
 
     def step(batch, t):
-        share = 2 * t * (1 - t)
+        factor = 2 * t * (1 - t)
         directions = [ends, [weight.value for weight in mixed_weights(control)]]
-        values = locate(centers, directions, tf.stack([t**2, share]))
+        values = locate(centers, directions, tf.stack([t**2, factor]))
         for weight, value in zip(state.moved, values, strict=True):
             weight.assign(value)
         with tf.GradientTape() as tape:
@@ -322,7 +310,7 @@ def _stepper(state, other, control, trained, optimizer):
         weights = [weight.value for weight in model.trainable_variables]
         slopes = tape.gradient(scaled, weights, unconnected_gradients="zero")
         slopes = [tf.convert_to_tensor(slope) for slope in slopes]
-        optimizer.apply([ops.cast(share, slope.dtype) * slope for slope in slopes], trained)
+        optimizer.apply([ops.cast(factor, slope.dtype) * slope for slope in slopes], trained)
         return loss
 
     return step

@@ -1,10 +1,10 @@
 """Interpolation: the lines between two or more models, and the plane through three.
 
 Models of the same architecture are mixed: each floating-point weight, trained,
-frozen or not trainable, is a weighted sum of theirs, with shares that add up to 1;
-integers and seeds stay those of the first model. Between the models, the moving
-statistics of `BatchNormalization` have to change with the weights they belong to:
-otherwise any line would seem to cross a barrier.
+frozen or not trainable, is a linear combination of the models' own, with coefficients
+that add up to 1; integers and seeds stay those of the first model. Between the models,
+the moving statistics of `BatchNormalization` have to change with the weights they
+belong to: otherwise any line would seem to cross a barrier.
 """
 
 import collections
@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from losslandscape.basics.architecture import check_same_architecture
+from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import check_choice, check_integer
 from losslandscape.basics.internals import flatten_layers
@@ -32,7 +32,7 @@ from losslandscape.measuring.state import check_copies
 from losslandscape.values.surfaces import LossBarriers, LossLine, LossSurface
 
 STATISTICS = ("interpolate", "estimate")
-# How far from 1 the sum of some shares may be in single precision.
+# How far the sum of coefficients may be from 1 in single precision.
 ROUNDING = 1e-6
 
 
@@ -69,7 +69,7 @@ def evaluate_interpolation(
 
     Returns:
         A list with one `LossLine` per dataset, each with one row. `center` is
-        at coordinate 0.
+        `model`, at coordinate 0.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -84,9 +84,9 @@ def evaluate_interpolation(
     alphas = coordinates(number_of_points, extent)
     call = Evaluation(model, all_datasets(x, y), LossLine, options)
     check_mixtures(models, ["model", "other"], call)
-    shares = np.stack([1 - alphas, alphas], axis=1)
+    coefficients = np.stack([1 - alphas, alphas], axis=1)
     origin = describe_mixtures(models, call) | {"positions": [0, 1]}
-    return measure_mixtures(call, models, shares, functools.partial(line, alphas), origin)
+    return measure_mixtures(call, models, coefficients, functools.partial(line, alphas), origin)
 
 
 @evaluating(**BETWEEN)
@@ -135,9 +135,9 @@ def evaluate_plane(
     third = _coordinates_of_third(models)
     of_third = grid.points[:, 1] / third[1]
     of_second = grid.points[:, 0] - of_third * third[0]
-    shares = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
+    coefficients = np.stack([1 - of_second - of_third, of_second, of_third], axis=1)
     origin = describe_mixtures(models, call) | {"positions": [[0.0, 0.0], [1.0, 0.0], third]}
-    return measure_mixtures(call, models, shares, grid.surface, origin, order=grid.order)[0]
+    return measure_mixtures(call, models, coefficients, grid.surface, origin, order=grid.order)[0]
 
 
 @evaluating(**BETWEEN)
@@ -148,10 +148,10 @@ def evaluate_barriers(
     number_of_points: int = 11,
     **options: Unpack[MeasuringBetween],
 ) -> LossBarriers:
-    """Measures the loss on the straight lines between every two of several models.
+    """Measures the loss on the straight lines between each pair of several models.
 
     For k models there are k·(k - 1)/2 such lines. `loss_barrier` turns them into a matrix
-    of barriers, and `plot_barriers` draws that as a heat map.
+    of barriers, and `plot_barriers` draws the matrix as a heat map.
 
     Example:
 
@@ -185,10 +185,10 @@ def evaluate_barriers(
     alphas = coordinates(number_of_points, (0, 1))
     call = Evaluation(models[0], [one_dataset(x, y)], LossBarriers, options)
     check_mixtures(models, [f"models[{index}]" for index in range(len(models))], call)
-    whole = np.eye(len(models))
-    shares = [
+    units = np.eye(len(models))
+    coefficients = [
         np.outer(1 - alphas, first) + np.outer(alphas, second)
-        for first, second in itertools.combinations(whole, 2)
+        for first, second in itertools.combinations(units, 2)
     ]
 
     def assemble(values, center, metadata):
@@ -196,7 +196,7 @@ def evaluate_barriers(
         return LossBarriers(alphas, values, center, metadata)
 
     origin = describe_mixtures(models, call)
-    return measure_mixtures(call, models, np.concatenate(shares), assemble, origin)[0]
+    return measure_mixtures(call, models, np.concatenate(coefficients), assemble, origin)[0]
 
 
 def check_mixtures(models, names, call):
@@ -218,7 +218,7 @@ def check_mixtures(models, names, call):
 
 
 def describe_mixtures(models, call):
-    """Returns what the metadata say about mixtures of models."""
+    """Returns the metadata of mixtures of models."""
     names = [model.name for model in models]
     return {
         "directions": "between models",
@@ -228,7 +228,7 @@ def describe_mixtures(models, call):
 
 
 def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
-    """Measures every dataset at every mixture, and at the first model.
+    """Measures every dataset at every mixture of models, and at the first model.
 
     Args:
         call: The `Evaluation`.
@@ -259,7 +259,7 @@ def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
 def between_models(model):
     """The walk in the space of all floating-point weights, whose directions are other models.
 
-    The coordinates are the shares of these; the model itself has the rest.
+    The coordinates are the coefficients of these models; the model itself has the rest.
     """
     epsilons = _epsilons(model)
     return [
@@ -274,7 +274,7 @@ def between_models(model):
 
 
 def mixed_weights(model):
-    """Returns the weights of a model that mixtures mix: those of a floating-point type."""
+    """Returns the weights of a model that are mixed: all of a floating-point type."""
     return [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
 
 
@@ -300,7 +300,7 @@ def _check_not_compiled(engine):
 def _coordinates_of_third(models):
     """The third model's coordinates, in units of the distance between the first two."""
     first, second, third = (
-        [ops.convert_to_numpy(weight).astype(float) for weight in model.trainable_variables]
+        [ops.convert_to_numpy(weight).astype(float) for weight in counterparts(models[0], model)]
         for model in models
     )
     to_second, to_third = (
@@ -315,46 +315,47 @@ def _coordinates_of_third(models):
     return [float(alpha), float(np.sqrt(across / unit))]
 
 
-def _mix(value, others, shares):
-    return _sum_of_shares(_all_shares(shares), [value, *others])
+def _mix(value, others, coordinates):
+    return _weighted_sum(_coefficients(coordinates), [value, *others])
 
 
-def _all_shares(shares):
-    """The shares of all models, with that of the first one in front."""
-    rest = 1 - sum(shares)
-    # Between two other models, what rounding leaves over is not a share.
-    return ops.where(abs(rest) < ROUNDING, 0.0, rest), *shares
+def _coefficients(coordinates):
+    """The coefficients of all models, with that of the first one in front."""
+    rest = 1 - sum(coordinates)
+    # Between two other models, the first one has no part: the rest is rounding error.
+    return ops.where(abs(rest) < ROUNDING, 0.0, rest), *coordinates
 
 
-def _sum_of_shares(all_shares, values):
-    # NaN or inf in one model must not show where that model has no share.
-    pairs = zip(all_shares, values, strict=True)
-    return sum(ops.where(share == 0, 0.0, share * part) for share, part in pairs)
+def _weighted_sum(coefficients, values):
+    # NaN or inf in one model must not show where its coefficient is 0.
+    pairs = zip(coefficients, values, strict=True)
+    return sum(ops.where(factor == 0, 0.0, factor * part) for factor, part in pairs)
 
 
-def _mix_variances(epsilon, value, others, shares):
-    """Mixes by logarithms, so that no share leads below 0."""
-    values, all_shares = [value, *others], _all_shares(shares)
-    # Models without a share must not matter.
+def _mix_variances(epsilon, value, others, coordinates):
+    """Mixes logarithms, so that no variance becomes negative, whatever the coefficients."""
+    values, coefficients = [value, *others], _coefficients(coordinates)
+    # Models with the coefficient 0 must not matter.
     present = [
-        ops.where(share == 0, np.inf, part) for share, part in zip(all_shares, values, strict=True)
+        ops.where(factor == 0, np.inf, part)
+        for factor, part in zip(coefficients, values, strict=True)
     ]
     lowest = functools.reduce(ops.minimum, present)
     # For a channel that hardly varies, add epsilon, as its layer does.
     offset = epsilon * ops.cast(lowest < epsilon, lowest.dtype)
     is_positive = lowest + offset > 0
     logarithms = [ops.log(ops.where(is_positive, part + offset, 1.0)) for part in values]
-    mixed = ops.exp(_sum_of_shares(all_shares, logarithms)) - offset
+    mixed = ops.exp(_weighted_sum(coefficients, logarithms)) - offset
     mixed = ops.maximum(mixed, ops.minimum(lowest, 0.0))
-    mixed = ops.where(is_positive, mixed, _sum_of_shares(all_shares, values))
+    mixed = ops.where(is_positive, mixed, _weighted_sum(coefficients, values))
     # A logarithm and back would not reproduce the models bit by bit.
-    for share, part in zip(all_shares, values, strict=True):
-        mixed = ops.where(share == 1, part, mixed)
+    for factor, part in zip(coefficients, values, strict=True):
+        mixed = ops.where(factor == 1, part, mixed)
     return mixed
 
 
 def _epsilons(model):
-    """What each layer adds to its moving variance or deviation, by the id of that weight."""
+    """The number that each layer adds to its moving variance or deviation, by that weight's id."""
     pairs = []
     for layer in _normalizations(model):
         pairs.append((layer.moving_variance, layer.epsilon))
@@ -378,7 +379,7 @@ def _has_renorm(layer):
 
 
 def _estimate_statistics(model, batches, interrupt):
-    """Sets moving statistics to the mean over batches of what layers see in training."""
+    """Sets moving statistics to means, over batches, of the statistics that training computes."""
     with _BatchStatistics(_updating(model, next(iter(batches)))) as statistics:
         for batch in batches:
             statistics.samples = batch_size_of(batch)

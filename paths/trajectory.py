@@ -1,9 +1,9 @@
 """Trajectory: the path of training, in the plane that holds most of it.
 
 Weights are recorded while a model trains, or read from saved models. The two
-principal components of the steps to the final weights span the plane; the path is
-drawn on the loss of exactly that plane, and its distance from it is reported. The
-paths of several runs may share a plane.
+principal components of the steps to the final weights span the plane. The path is
+drawn on the loss over exactly this plane, and its distance from the plane is
+reported. Several runs may be drawn on one plane.
 """
 
 __all__ = ["WeightHistory", "evaluate_trajectory", "last_step", "read_history"]
@@ -44,7 +44,7 @@ from losslandscape.values.surfaces import LossTrajectory
 
 SUFFIXES = (".npz", ".weights.h5", ".keras")
 RECORD = re.compile(r"(epoch|step)-(\d+)(_start-\d+)?\.npz")
-# Anything shorter than this, relative to the whole path, is rounding error, not an axis.
+# A component that is shorter than this, relative to the whole path, is rounding error, not an axis.
 ROUNDING = 1e-6
 # How many bytes of records may be on the device at once.
 BUDGET = 2**30
@@ -115,7 +115,7 @@ class WeightHistory(keras.callbacks.Callback):
             )
         number = self._last_number()
         if number > self._count or not are_there:
-            # Another callback has added records since, or all were deleted.
+            # Since then, another callback has added records, or all were deleted.
             self._count, self._last = number, None
         # A second `fit` appends to the first one's records.
         self._may_append = True
@@ -178,7 +178,7 @@ class WeightHistory(keras.callbacks.Callback):
         self._last = digest(arrays)
 
 
-# What `read_history` reads.
+# The forms of a history that `read_history` accepts.
 History: TypeAlias = WeightHistory | FilePath | Sequence[FilePath | keras.Model]
 
 
@@ -197,20 +197,14 @@ def evaluate_trajectory(
     """Measures the loss on the plane that holds most of the path of training.
 
     The plane goes through the weights of `model`, the end of training, along the
-    two principal components of the recorded weights minus these. Records on a
-    straight line have only one: the second axis then leads from the end to that
-    line, at right angles to it or, if the line goes through the end, in a random
-    direction, which the metadata note under `"second_axis"`.
+    two principal components of the recorded weights minus the final ones. Records
+    on a straight line have only one component: the second axis then leads from the
+    end of training to that line, at right angles to it. If the line goes through the
+    end, the second axis is a random direction, and the metadata say so under
+    `"second_axis"`.
 
-    Several runs share a plane: that of the principal components of all their
-    records, through the weights of `model`, usually where the first run ends.
-
-    How much of a path its plane holds says little by itself: even a random walk in
-    many dimensions lies close to a plane. Of its variance the k-th component
-    explains 6 / (π²k²), that is 60.8 % and 15.2 %, and more if there are few
-    records: with n of them, 6 / (4 (n² - 1) sin²(πk / 2n)). The metadata hold both
-    shares under `"random_walk"`; plots show them beside those of the path, and say
-    so where the path's are no greater.
+    Several runs are drawn on one plane: that of the principal components of all
+    their records, through the weights of `model`, usually where the first run ends.
 
     Example:
 
@@ -218,6 +212,13 @@ def evaluate_trajectory(
     ...     small_batch, {"16": small_history, "100": large_history}, x_train, y_train
     ... )
     >>> plot_path(trajectory, scale="log")
+
+    How much of a path's variance the plane explains says little by itself: even a
+    random walk in many dimensions lies close to a plane. The k-th component of a
+    random walk explains 6 / (π²k²) of its variance, so the first two explain 60.8 %
+    and 15.2 %. With few records it is more: 6 / (4 (n² - 1) sin²(πk / 2n)) for n
+    records. The metadata hold both numbers under `"random_walk"`; plots show them
+    next to the path's own, and say so if these are no greater.
 
     Args:
         model: A compiled and built `keras.Model` at the end of its training. It
@@ -237,12 +238,12 @@ def evaluate_trajectory(
         **options: How it is measured; see `Measuring`.
 
     Returns:
-        A `LossTrajectory`: the surface, the path on it, and how faithful it is.
-        The paths of several runs follow each other, and `runs` says where. They
-        have no `"random_walk"`: runs that start apart stay apart. Distances are in
-        the space of all trained weights, including those frozen at the end: where
-        these moved earlier, the path lies that far off the plane. Moving statistics
-        do not count.
+        A `LossTrajectory`: the surface, the path on it, and how faithful the picture is.
+        The paths of several runs follow each other; `runs` tells them apart. With
+        several runs there is no `"random_walk"`, since runs that start apart stay
+        apart. Distances are measured in all trained weights, including those that
+        are frozen at the end: if these moved earlier, the path lies off the plane by
+        as much. Moving statistics do not count.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -293,7 +294,7 @@ def evaluate_trajectory(
     if isinstance(history, dict):
         origin["runs"] = runs
     else:
-        # Without the end, as in the components.
+        # The end does not count, as in the components.
         origin["random_walk"] = random_walk_shares(len(records) - 1)[:2].tolist()
     (trajectory,) = call.along(legs, assemble, origin, order=order, walk=between_records)
     return trajectory
@@ -316,7 +317,7 @@ def last_step(model: keras.Model, history: History) -> Direction:
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If all records have the trainable weights of `model`, or for any
-            reason that `read_history` has.
+            of the reasons that `read_history` lists.
 
     Example:
 
@@ -339,7 +340,7 @@ def last_step(model: keras.Model, history: History) -> Direction:
 
 
 def random_walk_shares(number):
-    """Returns the shares of the variance of a random walk along its principal components.
+    """Returns the fractions of a random walk's variance along its principal components.
 
     In many dimensions, with steps that are independent and equally long on average, the
     covariance of n points is the inverse of a path's Laplacian, whose eigenvalues are
@@ -349,7 +350,7 @@ def random_walk_shares(number):
         number: How many points the walk has, at least 2.
 
     Returns:
-        Float array of shape `(number - 1,)`, the greatest share first.
+        Float array of shape `(number - 1,)`, the largest first.
 
     Reference:
         [Antognini & Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805), section 2.
@@ -361,8 +362,8 @@ def random_walk_shares(number):
 def between_records(model):
     """The walk in the space of all weights, on a plane or from record to record.
 
-    Two directions span a plane. A single one holds several values of each weight: the
-    coordinate says which, and 0 is the model itself.
+    Two directions span a plane. A single direction stacks the values of each weight in
+    several records: the coordinate is the number of one, and 0 is the model itself.
     """
     return [
         (weight, _on_plane_or_record if keras.backend.is_float_dtype(weight.dtype) else _at_record)
@@ -371,7 +372,7 @@ def between_records(model):
 
 
 def legs_of_records(model, records):
-    """Returns the legs from record to record, as few as memory allows.
+    """Returns directions and points that lead to each record, in as few parts as memory allows.
 
     Args:
         model: A built `keras.Model`.
@@ -403,7 +404,7 @@ def times_of(names):
         Float array of epochs or steps, and the unit: `"epoch"`, `"step"` or, where names
         are not those of a `WeightHistory`, `"record"`, counted from 0.
     """
-    # With several runs, each name has that of its run in front.
+    # With several runs, each name begins with that of its run.
     found = [RECORD.fullmatch(name.rpartition("/")[2]) for name in names]
     units = {match[1] if match else "record" for match in found}
     if len(units) > 1 or "record" in units:
@@ -435,7 +436,7 @@ def read_history(model: keras.Model, history: History) -> tuple[list[str], list[
     """
     check_is_model(model)
     if isinstance(history, WeightHistory):
-        # Its folder may also hold saved models.
+        # Only its records: the folder may also hold saved models.
         history = _files_in(history.folder, (".npz",))
     if isinstance(history, (str, os.PathLike)):
         history = _files_in(expanded("history", history), SUFFIXES)
@@ -478,7 +479,7 @@ def _files_in(folder, suffixes):
 
 
 def _read(model, entry, name):
-    """The weights that a file or a model holds, which must be those of `model`."""
+    """The weights that a file or a model holds, which must fit `model`."""
     if isinstance(entry, keras.Model):
         other, record = entry, _arrays(entry)
     else:
@@ -495,7 +496,7 @@ def _read(model, entry, name):
 
 
 def _check_statistics(model, record, name):
-    """Refuses inputs that were normalized differently: a model computes with constants there."""
+    """Refuses other statistics of `Normalization` layers, which compute with constants."""
     constant = {
         id(weight)
         for layer in flatten_layers(model)
@@ -512,7 +513,7 @@ def _check_statistics(model, record, name):
 
 
 def _read_file(model, entry):
-    """The model that a file holds, or that its weights are put into, and its weights."""
+    """The model in a file, or `model` itself if the file holds only weights; and the weights."""
     expected = "files with weights of `model`"
     if Path(entry).suffix == ".npz":
         with reading_arrays("history", entry, expected) as arrays:
@@ -532,7 +533,7 @@ def _read_saved(model, path):
 
 
 def _arrays(model):
-    """Copies of all weights, exactly."""
+    """Exact copies of all weights."""
     return [_to_array(weight) for weight in model.weights]
 
 
@@ -564,10 +565,10 @@ def _read_runs(model, history, indices):
 
 
 def _times(runs):
-    """What the metadata say about when each run's records were made, by their names."""
+    """The metadata on when the records were made, by their names in each run."""
     times, units = zip(*map(times_of, runs), strict=True)
     if len(set(units)) > 1:
-        # Only the records themselves can be counted in all of them.
+        # Units differ, so only the records themselves can be counted in all runs.
         times, units = [np.arange(len(names)) for names in runs], ["record"]
     return {"times": np.concatenate(times).tolist(), "unit": units[0]}
 
@@ -604,7 +605,7 @@ def _until_the_end(model, names, records):
 
 
 def _trained_indices(model):
-    """The indices of the trainable weights, and of those that are frozen now."""
+    """The indices of the trainable weights, and of weights that are frozen now."""
     index_of = {id(weight): index for index, weight in enumerate(model.weights)}
     trained = [index_of[id(weight)] for weight in model.trainable_variables]
     ever = {
@@ -655,7 +656,7 @@ def _principal_plane(model, steps, runs, ignore):
     squares = np.square(lengths, dtype=float)
     number = min(np.count_nonzero(lengths > ROUNDING * length), 2)
     components, is_random = _completed(components[:number], matrix, is_moving, ROUNDING * length)
-    # Their sign is arbitrary: make training come from the upper right.
+    # The signs are arbitrary, so training is made to come from the upper right.
     signs = np.where(components @ matrix[0] < 0, -1, 1)
     components = signs[:, np.newaxis] * components
     ends = np.cumsum([array.size for array in steps[0]])[:-1]
@@ -735,7 +736,7 @@ def _at_record(value, steps, coordinates):
 
 
 def _in_all_weights(model, directions):
-    """Directions in the space of all weights; those that are not trainable stay put."""
+    """Directions in the space of all weights; weights that are not trainable do not move."""
     index_of = {id(weight): index for index, weight in enumerate(model.trainable_variables)}
     return [
         [

@@ -140,6 +140,9 @@ for model in models.values():
 first = models["own test step"]
 models["two outputs"] = keras.Model(first.input, [first.output, first.layers[-2].output])
 models["two outputs"].compile(loss=["categorical_crossentropy", "mse"], loss_weights=[1, 0.5])
+# A metric with the name of the loss without penalties.
+models["same name"] = sequential(layers.Dense(4, kernel_regularizer="l2"))
+models["same name"].compile(loss="mse", metrics=[keras.metrics.MeanAbsoluteError("data_loss")])
 for name, model in models.items():
     targets = [y, generator.normal(size=(50, 8))] if name == "two outputs" else y
     before = [ops.convert_to_numpy(variable) for variable in model.variables]

@@ -95,8 +95,9 @@ def test_models_are_compared_by_label(model, capsys):
     summary = json.loads(capsys.readouterr().out)
     assert summary["trainings"] == {"first": 1, "second": 1}
     assert summary["differences"][0]["verdict"] in output.replace("\n", " ")
-    assert compare(model, f"{labels} --points 5 --plot levels --path planes.png") == 0
-    assert Path("planes.png").exists()
+    assert compare(model, f"{labels} --points 5 --plot levels --path planes.pdf") == 0
+    # Fonts as in all other figures.
+    assert b"/Type3" not in Path("planes.pdf").read_bytes()
 
 
 COMPARISON_ERRORS = {

@@ -1,1 +1,1 @@
-"""What was measured: saved, summed up, exported as tables; no model and no figure."""
+"""Measured values: saved, summed up, exported as tables; no model and no figure."""

@@ -22,7 +22,7 @@ from losslandscape.values.surfaces import (
     values_of,
 )
 
-# How often all intervals of a comparison hold, together.
+# How often all intervals of a comparison contain the true differences at the same time.
 CONFIDENCE = 0.95
 
 
@@ -33,8 +33,8 @@ class Difference(NamedTuple):
         first: The first label.
         second: The second label.
         width: An `Estimate` of the half-width of the first minus that of the second.
-        metric: The same of the metric at the models themselves.
-        verdict: Which of both is flatter, if that is settled, in one sentence.
+        metric: An `Estimate` of the same difference in the metric at the models themselves.
+        verdict: One sentence on which of both is flatter, if that is settled.
     """
 
     first: str
@@ -59,7 +59,8 @@ def difference(first, second, *, shared=False, confidence=CONFIDENCE):
         An `Estimate` of the first mean minus the second. With several trainings on both
         sides, the interval is over trainings, each of which counts once, as its mean over
         directions. With one on both sides, it is over directions through these two
-        networks, paired if they share them. With one on one side only, there is none: NaN.
+        networks, paired if they share the directions. With one training on one side and
+        several on the other, there is no interval: its ends are NaN.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -69,11 +70,11 @@ def difference(first, second, *, shared=False, confidence=CONFIDENCE):
         if shared and first.size > 1:
             return confidence_interval((first - second)[0], confidence)
         return _apart(first[0], second[0], confidence)
-    # Not paired: trainings of the same number are no pairs. What a seed makes two trainings share
-    # is their start, which is soon forgotten, and there may be more of one kind.
+    # Trainings are not paired: even two with the same seed have only their start in common, which
+    # is soon forgotten, and there may be more of one kind than of the other.
     found = _apart(first.mean(axis=1), second.mean(axis=1), confidence)
-    # All trainings of a kind follow the same directions: if these happen to be steep for this kind,
-    # that does not show in how its trainings differ, so its error comes on top.
+    # All trainings of a kind follow the same directions. If these happen to be steep for this kind,
+    # the variation between its trainings does not show it, so the error over directions is added.
     across = first.mean(axis=0), second.mean(axis=0)
     if not shared:
         return _widened(found, *(_reach(part, confidence) for part in across))
@@ -120,10 +121,10 @@ def verdict_of(labels, width, numbers):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Saved):
-    """What was measured around several trainings alike, and how they differ.
+    """Several trainings, measured in the same way, and how they differ.
 
-    `print` shows it as a table, and `plot_comparison` draws it. All functions that draw or
-    measure lines or surfaces take it, too, for those of each training.
+    `print` shows a comparison as a table, and `plot_comparison` draws it. Functions that draw
+    or measure lines or surfaces accept a comparison in place of these, one per training.
 
     Example:
 
@@ -133,18 +134,18 @@ class Comparison(Saved):
 
     **What the intervals are over.** A label with several trainings stands for a way to
     train: each training counts once, as its mean over directions, and the interval is over
-    trainings, by Student's t. That of a difference holds whether or not both kinds vary
-    alike (Welch's error, with the degrees of freedom of the smaller group), and contains
-    the error of having followed these directions. A label with one training stands
-    for that network: the interval is over directions, and says nothing about other
-    trainings. Differences of two such networks are paired by direction, if shared. All
-    differences hold together in 95 % of cases: for k of them, the interval of each has a
-    confidence of 1 - 0.05 / k (Bonferroni).
+    trainings, by Student's t. The interval of a difference allows for kinds that vary by
+    different amounts (Welch's error, with the degrees of freedom of the smaller group), and
+    includes the error of having followed only these directions. A label with one training
+    stands for that network: the interval is over directions, and says nothing about other
+    trainings. The difference of two such networks is paired by direction, if they share
+    the directions. The intervals of all differences hold at the same time in 95 % of cases:
+    with k differences, each has a confidence of 1 - 0.05 / k (Bonferroni).
 
     Attributes:
         alphas: Float array of shape `(n,)`, the coordinates along each direction.
-        betas: Float array of shape `(m,)`, those along the second axis of planes; empty
-            for lines.
+        betas: Float array of shape `(m,)`, the coordinates along the second axis of planes;
+            empty for lines.
         values: Dict of float arrays, of shape `(trainings, directions, n)` for lines and
             `(trainings, m, n)` for planes. Where a model has no weight penalties,
             `"data_loss"` is its loss.
@@ -163,23 +164,23 @@ class Comparison(Saved):
 
     @classmethod
     def of(cls, measured, metric="loss", rise=1.0, *, shared=False):
-        """Compares what has been measured already.
+        """Compares lines or surfaces that have been measured already.
 
         Args:
-            measured: Dict by label of `LossLine`s or `LossSurface`s of the same coordinates:
-                one, or a list with one for each of several trainings.
+            measured: Dict by label of a `LossLine` or `LossSurface` or, for several
+                trainings, of a list with one of each; all with the same coordinates.
             metric: As in `compare`. Defaults to `"loss"`.
             rise: As in `compare`. Defaults to 1.0.
-            shared: Whether all networks follow the same directions, each normalized to its
-                own filters: those of one architecture do with one seed. Defaults to
-                `False`.
+            shared: Whether all networks follow the same directions, normalized to the
+                filters of each: networks of one architecture do, if measured with the
+                same seed. Defaults to `False`.
 
         Returns:
             A `Comparison`.
 
         Raises:
             TypeError: If anything but lines or surfaces is given.
-            ValueError: If they do not match, or do not extend to both sides of the
+            ValueError: If their coordinates differ, or do not extend to both sides of the
                 models, or `metric` was not measured.
 
         Example:
@@ -213,7 +214,7 @@ class Comparison(Saved):
         }
         betas = parts[0].betas if len(parts[0].axes) == 2 else np.empty(0)
         comparison = cls(parts[0].alphas, betas, values, centers, metadata)
-        # Refuses values for which there are none.
+        # Raises an error now if these values have no half-widths.
         _ = comparison.half_widths
         return comparison
 
@@ -236,8 +237,8 @@ class Comparison(Saved):
     def half_widths(self):
         """Dict of float arrays of shape `(trainings, directions)` by label.
 
-        They are those of `"loss"`, or of `"data_loss"` if that is compared. Planes have two
-        directions, their axes.
+        These are half-widths of `"loss"`, or of `"data_loss"` if that is compared. The
+        directions of a plane are its two axes.
         """
         metric, rise = self.metadata["metric"], self.metadata["rise"]
         if metric != "data_loss" and "loss" in self.values:
@@ -253,7 +254,7 @@ class Comparison(Saved):
     def curves(self):
         """Dict of `LossLine` by label: a row per training, its mean over directions.
 
-        If a label has one training, a row per direction. Empty for planes.
+        A label with one training has a row per direction. Empty for planes.
         """
         if len(self.betas):
             return {}
@@ -270,7 +271,7 @@ class Comparison(Saved):
 
     @property
     def differences(self):
-        """List of `Difference`, one for every two labels.
+        """List of `Difference`, one for each pair of labels.
 
         Raises:
             ImportError: If SciPy is not installed (the extra `analysis`).
@@ -322,11 +323,11 @@ class Comparison(Saved):
         return coordinates, [("label", ("training",), names), *columns], self.metadata
 
     def _of(self, label):
-        """Which of the trainings have a label."""
+        """Boolean array: which of the trainings have a label."""
         return np.array(self.metadata["labels"]) == label
 
     def _parts(self, kind, *axes):
-        """Yields what was measured around each training."""
+        """Yields the line or surface around each training."""
         for number, metadata in enumerate(self.metadata["each"]):
             values = {name: array[number] for name, array in self.values.items()}
             center = {name: float(array[number]) for name, array in self.centers.items()}
@@ -394,7 +395,7 @@ def _check_alike(parts):
 
 
 def _stacked(dicts):
-    """Dict of arrays with a row per training, of what all of them have."""
+    """Dict of arrays with a row per training, by the names that all trainings have."""
     if any("data_loss" in each for each in dicts):
         # Without penalties, both losses are the same.
         dicts = [{"data_loss": each["loss"]} | each for each in dicts]
@@ -416,22 +417,23 @@ def _text(estimate):
 
 
 def _apart(first, second, confidence):
-    """An `Estimate` of the difference of two means, which need not vary alike."""
+    """An `Estimate` of the difference of two means, whose variances may differ."""
     stats = import_extra("scipy.stats", "analysis")
     number = min(len(first), len(second))
     mean = float(first.mean() - second.mean())
     if number < 2 or not np.isfinite(mean):
         return Estimate(mean, np.nan, np.nan)
-    # Welch's standard error, with the degrees of freedom of the smaller group, which hold however
-    # unequally both vary (Hsu, 1938). Welch's own are estimated from a few values: of 2 trainings
-    # that vary three times as much as 5 others, they call one in ten different that is not.
+    # Welch's standard error with the degrees of freedom of the smaller group, a choice that is
+    # valid for any two variances (Hsu, 1938). Welch's own degrees of freedom are estimated, which
+    # needs more values: for 2 trainings that vary three times as much as 5 others with the same
+    # mean, one interval in ten would exclude 0.
     error = np.hypot(stats.sem(first), stats.sem(second))
     reach = float(stats.t.ppf((1 + confidence) / 2, number - 1) * error)
     return Estimate(mean, mean - reach, mean + reach)
 
 
 def _reach(values, confidence):
-    """How far the confidence interval of a mean extends; NaN for a single value."""
+    """Half the length of the confidence interval of a mean; NaN for a single value."""
     if len(values) < 2 or not np.isfinite(values).all():
         return np.nan
     mean, low, _ = confidence_interval(values, confidence)
@@ -439,6 +441,6 @@ def _reach(values, confidence):
 
 
 def _widened(estimate, *reaches):
-    """An `Estimate` with errors on top that are independent of its own."""
+    """An `Estimate` whose interval includes further errors, independent of its own."""
     reach = float(np.linalg.norm([estimate.mean - estimate.low, *reaches]))
     return Estimate(estimate.mean, estimate.mean - reach, estimate.mean + reach)

@@ -26,13 +26,13 @@ except ImportError:
     # Windows has no such locks.
     fcntl = None
 
-# What HDF5 does not accept in a name: a slash nests groups, and a dot is the group itself.
+# HDF5 does not accept these in a name: a slash nests groups, and a dot is the group itself.
 NOT_HDF5 = re.compile(r"[/\x00\ud800-\udfff]|\A\.{0,2}\Z")
-# HDF5 limits some names to 64 KiB; nobody reads one even this far.
+# HDF5 limits some names to 64 KiB, far more than anyone reads.
 LONGEST_NAME = 1000
 # The highest compression ratio that an array can have: gzip's limit.
 COMPRESSION = 1032
-# After this many seconds, nobody is still writing a file.
+# A partial file that has not changed for this many seconds is not being written any more.
 ABANDONED = 24 * 60 * 60
 
 
@@ -46,7 +46,7 @@ def write_value(path, value, version):
 
 
 def read_value(kind, path, name, expected):
-    """Reads what `write_value` wrote; errors call the path `name`, and say what is `expected`."""
+    """Reads a file of `write_value`; errors call the path `name`, and say what is `expected`."""
     with reading(name, path, expected) as file:
         found = file.attrs.get("kind")
         if found is not None and str(found) == kind.__name__:
@@ -73,12 +73,12 @@ def replace_file(path, content):
 
 @contextlib.contextmanager
 def writing(path):
-    """Yields a file to write bytes to, beside the one at `path`, which it replaces once complete.
+    """Yields a temporary file to write bytes to, which replaces the one at `path` once complete.
 
-    At any instant the whole old file or the whole new one is there.
+    At any instant `path` is the whole old file or the whole new one.
     """
-    # Replaces the target of a link; otherwise the link itself would become a file. Checked now,
-    # not only when the call began: a device would be replaced, too.
+    # The rename would replace a link itself, so it must be resolved. It would replace a device,
+    # too, so the path is checked again: the call may have begun hours ago.
     path = Path(os.path.realpath(check_path("path", path)))
     _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -99,7 +99,7 @@ def writing(path):
 
 @contextlib.contextmanager
 def reading(name, path, expected):
-    """Yields an HDF5 file to read from; refuses one that leads out of itself, or in circles."""
+    """Yields an HDF5 file to read from; refuses one that refers to other files, or in circles."""
     with refusing(name, path, expected), h5py.File(no_device(path), "r") as file:
         _check_links(file)
         yield file
@@ -118,7 +118,7 @@ def reading_arrays(name, path, expected, *, allow_pickle=False):
 
 
 def no_device(path):
-    """Returns a `pathlib.Path`; refuses a pipe or a device, which might be read for ever."""
+    """Returns a `pathlib.Path`; refuses a pipe or a device, which might never end."""
     path = Path(path).expanduser()
     if path.exists() and not path.is_file() and not path.is_dir():
         raise ValueError("it is a pipe or a device, not a file")
@@ -152,7 +152,7 @@ def read_array(dataset):
 
 
 def stand_in(name, refused, taken):
-    """A name for a format that refuses some characters: the name itself if valid and free."""
+    """The name, changed only as far as needed to be valid in a file format and not yet taken."""
     name = refused.sub("_", name)[:LONGEST_NAME]
     while name in taken:
         name += "_"
@@ -160,7 +160,7 @@ def stand_in(name, refused, taken):
 
 
 def _check_links(file):
-    """Refuses an HDF5 file that would have other files read, or a part of it more than once."""
+    """Refuses an HDF5 file that refers to other files, or more than once to a part of itself."""
     seen, groups = {file["/"]}, [file["/"]]
     while groups:
         group = groups.pop()
@@ -216,9 +216,9 @@ def _entries(group):
 
 
 def _remove_abandoned(path):
-    """Removes what killed writes to this file left behind."""
+    """Removes the partial files that killed writes of this file have left behind."""
     is_part = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.part").fullmatch
-    # Another process may be faster, or the folder or file may be another user's.
+    # Another process may have removed one already, or another user may own the folder or file.
     with contextlib.suppress(OSError):
         for part in path.parent.iterdir():
             match = is_part(part.name)
@@ -231,7 +231,8 @@ def _is_abandoned(part, process):
         return True
     if fcntl is None or (process != os.getpid() and _is_alive(process)):
         return False
-    # A process with that number may be writing on another machine or in a container.
+    # A process with that number may be writing on another machine or in a container: it then
+    # holds the lock.
     with part.open("r+b") as file:
         return _lock(file)
 
@@ -242,7 +243,7 @@ def _is_alive(process):
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        # It is another user's.
+        # The process belongs to another user.
         return True
     return True
 
@@ -258,7 +259,7 @@ def _lock(file):
 
 
 def _copy_permissions(path, part):
-    """Gives the part the mode and, where allowed, the owner of the file it replaces."""
+    """Gives the partial file the mode and, where allowed, the owner of the one it replaces."""
     if not path.exists():
         return
     status = path.stat()

@@ -32,7 +32,6 @@ from numpy.typing import ArrayLike
 from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import (
     check_choice,
-    check_list,
     check_number,
     check_numbers,
     import_extra,
@@ -62,17 +61,18 @@ class Estimate(NamedTuple):
 
 
 LANDSCAPES = LossLine, LossSurface
-# What costs between two models are compared with: shares of the second one, and both costs.
+# The cost without a barrier, at coordinates from 0 to 1 between two models, from their own costs.
 REFERENCES = {
-    "chord": lambda shares, start, end: (1 - shares) * start + shares * end,
+    "chord": lambda alphas, start, end: (1 - alphas) * start + alphas * end,
     "mean": lambda _, start, end: (start + end) / 2,
 }
 # Stands for an infinite rise where rises are averaged.
 HIGHEST_RISE = 1e100
-# A loss that is lower by less than this part of the median rise hardly shows in a picture. Around
-# converged networks it is at most half as much on test data, and nothing on training data.
+# A point below the model hardly shows in a picture if it is lower by less than this fraction of the
+# median rise. Around converged networks, points are lower by up to half of that on test data, and
+# not at all on training data.
 LEAST_DIP = 0.05
-# What makes a cost of a metric.
+# The sign that turns a metric into a cost.
 SIGNS = {"min": 1, "max": -1}
 
 
@@ -127,31 +127,32 @@ def report(
         Random directions of large networks are nearly at right angles; others
         need not be.
 
-        A point below the model causes a warning if that matters: if it is lower by more than
-        5 % of the median rise of what is drawn, and by more than loss / √n, about what another
-        sample of as many data (n in the metadata) would change. On test data a model is never
-        quite at the minimum. Around random filter-normalized directions, another warning is
-        that the loss rises at a distance of 1 by less than it is at the model.
+        On test data a model is never quite at the minimum, so a point below the model causes
+        a warning only if it is lower by more than 5 % of the median rise in the picture, and
+        by more than loss / √n, about the difference that another sample of n data would make
+        (n is the `"dataset_size"` in the metadata). With random filter-normalized directions,
+        there is another warning if the loss, at a distance of 1, has risen by less than its
+        value at the model.
 
-        The path of a single training causes a warning if its plane holds no more of its
-        variance than that of a random walk would hold, see `evaluate_trajectory`.
+        The path of a single training causes a warning if its plane explains no more of its
+        variance than the plane of a random walk would, see `evaluate_trajectory`.
 
         With `curvature`, the smallest eigenvalue of the Hessian causes a warning
         if it is negative, but the picture does not bend downwards at the model.
         Along a raw random direction d, `E[dᵀHd] = tr H`, so random planes show a
         minimum where the positive eigenvalues outweigh the negative ones.
-        For a surface, there is also the share of the Hessian's trace that lies in
-        its plane, if the `directions` are given, or were drawn at random with the
+        For a surface, the list also has the share of the Hessian's trace that lies
+        in its plane, if the `directions` are given, or were drawn at random with the
         same `normalize`, `ignore` and `layers` as the spectrum.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If `metric` was not measured, or there are fewer than 3 points
-            per axis to compare with `curvature`.
+        ValueError: If `metric` was not measured, or if `curvature` is given and there
+            are fewer than 3 points per axis.
 
     Reference:
         [Böttcher and Wheeler, 2022](https://arxiv.org/abs/2208.13219) compare
-        random planes with those of eigenvectors; for random walks, [Antognini &
+        random planes with planes of eigenvectors; for random walks, [Antognini &
         Sohl-Dickstein, 2018](https://arxiv.org/abs/1806.08805).
     """
     measured = value_of("measured", measured, LANDSCAPES)
@@ -173,10 +174,10 @@ def report(
 
 
 def exceeds_random_walk(trajectory):
-    """Whether the plane of a path holds more of its variance than that of a random walk would."""
-    # The second share is small, too, where the first one is large.
-    shares = trajectory.explained, trajectory.metadata["random_walk"]
-    return bool((np.cumsum(shares[0]) > np.cumsum(shares[1])).any())
+    """Whether a plane explains more of the path's variance than that of a random walk would."""
+    # Summed up, because the more the first axis explains, the less is left for the second.
+    explained = np.cumsum(trajectory.explained)
+    return bool((explained > np.cumsum(trajectory.metadata["random_walk"])).any())
 
 
 def half_widths(line: LossLine | Display, rise: float = 1.0, metric: str = "loss") -> Array:
@@ -201,8 +202,8 @@ def half_widths(line: LossLine | Display, rise: float = 1.0, metric: str = "loss
 
     Returns:
         Float array of shape `(k,)`, one half-width per direction: the mean of
-        both sides, interpolated linearly between points; inf where the loss
-        does not rise that far on both sides. Non-finite losses count as infinite.
+        both sides, interpolated linearly between points; inf unless the loss
+        rises that far on both sides. Non-finite losses count as infinite.
 
     Raises:
         ValueError: If the line does not extend to both sides of 0, `rise` is not
@@ -217,11 +218,11 @@ def asymmetry(line: LossLine | Display, rise: float = 1.0, metric: str = "loss")
     This is `(right − left) / (right + left)` of the two half-widths on each line. The sign
     of a random direction says nothing, so take the mean of absolute values over several.
 
-    He et al. call a direction asymmetric if, within some radius, the loss rises towards one
-    side less steeply than p and towards the other more steeply than c·p, with a slope p and
-    a ratio c > 1 to choose. Sides of the constant slopes p and c·p have half-widths of the
-    ratio c, so an asymmetry of ±(c − 1) / (c + 1). Half-widths compare mean slopes up to
-    the same rise, and need no constants but that; they do not say how slopes vary.
+    He et al. call a direction asymmetric if, within some radius, the loss rises less
+    steeply than p on one side and more steeply than c·p on the other, for a chosen slope p
+    and ratio c > 1. Two sides with the constant slopes p and c·p have half-widths in the
+    ratio c, and so an asymmetry of ±(c − 1) / (c + 1). Half-widths compare the mean slopes
+    up to the same rise, the only constant to choose; they do not say how the slopes vary.
 
     Example:
 
@@ -234,9 +235,9 @@ def asymmetry(line: LossLine | Display, rise: float = 1.0, metric: str = "loss")
         metric: As in `half_widths`.
 
     Returns:
-        Float array of shape `(k,)`, one per direction, from -1 to 1: 0 if both
-        sides are as wide, positive if the loss stays low farther on the right. It is
-        ±1 where the loss rises that far on one side only, NaN where it does on neither.
+        Float array of shape `(k,)`, one per direction, from -1 to 1: 0 if both sides
+        are equally wide, positive if the loss stays low farther on the right; ±1 where
+        the loss rises that far on one side only, NaN where it does so on neither.
 
     Raises:
         ValueError: As in `half_widths`.
@@ -254,11 +255,11 @@ def asymmetry(line: LossLine | Display, rise: float = 1.0, metric: str = "loss")
 def expected_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "loss") -> Estimate:
     """Measures how large random perturbations may be before the loss rises, on average.
 
-    This is the largest σ up to which `E[L(θ + σu)] - L(θ) ≤ rise`. The random directions of
-    the line, to both sides, are the u: those of `normalize=None` have independent standard
-    normal entries, as in PAC-Bayes flatness, those of `"weight"` are relative to each
-    weight, as in its magnitude-aware version; filter-normalized ones are relative to
-    filters. At the minimum of a quadratic loss with the Hessian H, σ² is
+    This is the largest σ up to which `E[L(θ + σu)] - L(θ) ≤ rise`, where the u are the
+    random directions of the line, to both sides. With `normalize=None` their entries are
+    independent and standard normal, as in PAC-Bayes flatness; with `"weight"` they are
+    relative to each weight, as in its magnitude-aware version; with `"filter"`, to each
+    filter. At the minimum of a quadratic loss with the Hessian H, σ² is
     `2·rise / tr(H)`, or `2·rise / tr(T·H·T)` with the scales T of the directions.
 
     Example:
@@ -270,15 +271,15 @@ def expected_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "l
 
     Args:
         line: A `LossLine` along at least 2 random directions, to both sides of 0.
-        rise: How far the loss may rise on average, greater than 0. Defaults to 0.1, which
-            the paper takes for the training error.
+        rise: How far the loss may rise on average, greater than 0. Defaults to 0.1, the
+            paper's choice for the training error.
         metric: Which of the measured values to use. Defaults to `"loss"`; it must be one
             that rises as the model gets worse.
 
     Returns:
         An `Estimate(mean, low, high)` of σ: where the mean over directions reaches the
         rise, interpolated linearly between points, and where the ends of its 95% confidence
-        interval do. Any of them is inf if that is beyond the line.
+        interval do; inf where the line ends before.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -291,7 +292,7 @@ def expected_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "l
     stats = import_extra("scipy.stats", "analysis")
     alphas, risen = _risen(line, rise, metric)
     number = len(risen)
-    # Finite, or what is between points would be unknown.
+    # Infinite values cannot be interpolated.
     risen = np.minimum(risen, HIGHEST_RISE)
     if number < 2:
         raise ValueError(
@@ -314,13 +315,13 @@ def worst_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "loss
     This is the largest coordinate σ up to which the loss has risen no further than `rise`,
     to either side of any direction of the line. Along the result d of `worst_direction` it
     estimates the largest σ with `max L(θ + u) - L(θ) ≤ rise` over all u with
-    `‖T⁻¹u‖ ≤ √N·σ`, a ball in units of the scales T of the N entries that move. The box
-    `|u_i| ≤ σ·T_i`, which the paper takes, lies within it and touches it with its corners,
-    so the paper's number is at least as large. At the minimum of a quadratic loss σ² is
+    `‖T⁻¹u‖ ≤ √N·σ`, a ball in units of the scales T of the N entries that move. The
+    paper's box, `|u_i| ≤ σ·T_i`, lies within the ball and touches it with its corners, so
+    the paper's σ is at least as large. At the minimum of a quadratic loss σ² is
     `2·rise / (N·λmax(T·H·T))`.
 
-    The search may miss worse directions: the number found is an upper limit of the σ of
-    the ball. Several searches with different seeds, as below, make it a better one.
+    Worse directions may be missed in the search, so the result is an upper bound of the σ
+    of the ball. Several searches with different seeds, as below, make the bound tighter.
 
     Example:
 
@@ -334,7 +335,7 @@ def worst_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "loss
         metric: As in `expected_sigma`.
 
     Returns:
-        Float: σ, interpolated linearly between points; inf if it is beyond the line.
+        Float: σ, interpolated linearly between points; inf if the line ends before.
 
     Raises:
         ValueError: As in `half_widths`.
@@ -348,20 +349,20 @@ def worst_sigma(line: LossLine | Display, rise: float = 0.1, metric: str = "loss
 
 
 def quadratic_half_widths(curvatures: ArrayLike, rise: float = 1.0) -> Array:
-    """Forecasts half-widths from curvature, as if the loss were quadratic.
+    """Predicts half-widths from curvature, as if the loss were quadratic.
 
     Along a direction d, a quadratic loss rises by `½·dᵀHd·α²`, that is, by `rise`
     at `α = √(2·rise / dᵀHd)`. Where `half_widths` finds a larger distance, the
-    loss bends away from its curvature at the model; where it finds a smaller
-    one, the curvature at the model hides how steep its surroundings are.
+    loss rises more slowly than its curvature at the model suggests; where it finds
+    a smaller one, the curvature at the model hides how steep the surroundings are.
 
     Example:
 
     >>> directions = random_directions(model, 10, seed=0)
     >>> curvatures = Hessian(model, x, y).along(directions)
-    >>> forecast = quadratic_half_widths(curvatures, rise=0.1)
+    >>> predicted = quadratic_half_widths(curvatures, rise=0.1)
     >>> line = evaluate_line(model, x, y, 41, directions=directions)
-    >>> (half_widths(line, rise=0.1) / forecast).shape
+    >>> (half_widths(line, rise=0.1) / predicted).shape
     (10,)
 
     Args:
@@ -370,7 +371,7 @@ def quadratic_half_widths(curvatures: ArrayLike, rise: float = 1.0) -> Array:
         rise: As in `half_widths`. Defaults to 1.0.
 
     Returns:
-        Float array of the shape of `curvatures`; inf where one is not above 0.
+        Float array of the shape of `curvatures`; inf where a curvature is not positive.
 
     Raises:
         ValueError: If `rise` is not positive.
@@ -391,7 +392,7 @@ def confidence_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate
 
     Returns:
         An `Estimate(mean, low, high)`, by Student's t distribution. If a value
-        is not finite, neither is the mean, and the interval is unknown: NaN.
+        is not finite, the mean is not finite either, and the ends are NaN.
 
     Raises:
         ImportError: If SciPy is not installed (the extra `analysis`).
@@ -418,24 +419,25 @@ def confidence_interval(values: ArrayLike, confidence: float = 0.95) -> Estimate
 def non_convexity(
     measured: LossLine | LossSurface | Display, metric: str = "loss", *, below: float | None = None
 ) -> FloatOrArray:
-    """Measures the share of points at which the loss curves downwards.
+    """Measures the fraction of points at which the loss curves downwards.
 
     Args:
         measured: A `LossLine` or `LossSurface` of at least 3 points per axis.
         metric: Which of the measured values to use. Defaults to `"loss"`.
-        below: Float, the level above which points do not count. Far away, where
-            losses are huge, they are huge in every direction, and say little
-            about the basin around the model. `None` (the default) counts all.
+        below: Float, the level above which points do not count. Far away, losses
+            are huge in every direction, and say little about the basin around the
+            model. `None` (the default) counts all points.
 
     Returns:
-        From 0 to 1: the share of inner points at which the discrete second
+        From 0 to 1: the fraction of inner points at which the discrete second
         derivative (for a surface, an eigenvalue of the 2-D Hessian), from
         central differences, is negative. Points next to a non-finite value are
         left out; NaN if none remain. A float for a surface, an array of shape
         `(k,)` for a line.
 
     Raises:
-        ValueError: If there are fewer points, or `metric` was not measured.
+        ValueError: If there are fewer than 3 points per axis, or `metric` was not
+            measured.
 
     Reference:
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, argues
@@ -452,8 +454,8 @@ def non_convexity(
     if below is not None:
         is_counted &= inner <= below
     with np.errstate(invalid="ignore"):
-        shares = np.sum(bends, axes, where=is_counted) / np.sum(is_counted, axes)
-    return float(shares) if shares.ndim == 0 else shares
+        fractions = np.sum(bends, axes, where=is_counted) / np.sum(is_counted, axes)
+    return float(fractions) if fractions.ndim == 0 else fractions
 
 
 def convex_level(surface: Surface, metric: str = "loss") -> float:
@@ -502,13 +504,13 @@ def epsilon_sharpness(
 ) -> FloatOrArray:
     """Measures the highest relative rise of the loss within a box, in percent.
 
-    `100·(max L - L0) / (1 + L0)` over the measured points whose coordinates are
-    at most `epsilon` in size. The original takes the maximum over all
+    `100·(max L - L0) / (1 + L0)` over the measured points whose coordinates lie
+    between `-epsilon` and `epsilon`. The original takes the maximum over all
     directions, which can only be higher.
 
     Args:
         measured: A `LossLine` or `LossSurface` whose extent includes the model.
-        epsilon: The largest coordinate; with filter-normalized directions, as a
+        epsilon: The largest coordinate; with filter-normalized directions, a
             fraction of the length of the weights. Defaults to 0.1.
         metric: Which of the measured values to use. Defaults to `"loss"`.
 
@@ -560,18 +562,18 @@ def loss_barrier(
     definition: Definition = "chord",
     mode: Mode = "min",
 ) -> FloatOrArray:
-    """Measures the barrier between two models, or between every two of several.
+    """Measures the barrier between two models, or between each pair of several.
 
-    With the losses L(0) and L(1) of the models, in between
+    Along the line between two models with the losses L(0) and L(1),
 
     - `"chord"` is the highest rise above the straight line that joins both losses,
       `max L(α) - ((1 - α)·L(0) + α·L(1))`: the "barrier" of Entezari et al.;
     - `"mean"` is the highest loss minus the mean of both,
       `max L(α) - (L(0) + L(1)) / 2`: the "instability" of Frankle et al.
 
-    Neither is ever negative, since the models themselves count. Where both have the same
-    loss, the two agree; where not, `"mean"` is at least half their difference, even if the
-    loss never rises between them.
+    Neither is ever negative, since the models themselves count. If both models have the
+    same loss, the two definitions agree; otherwise, `"mean"` is at least half the difference
+    of the losses, even if the loss never rises between the models.
 
     Example:
 
@@ -589,14 +591,15 @@ def loss_barrier(
             barrier of the error, which is 1 minus the accuracy.
 
     Returns:
-        Float: the barrier, at the measured points between the models. It is inf if one
-        of them is not finite, and NaN if a model is not. A model between two points has
-        the value interpolated linearly. For several models, a symmetric array of shape
-        `(models, models)`, 0 on its diagonal.
+        Float: the barrier, at the measured points between the models. It is inf if the
+        loss is not finite at one of them, and NaN if it is not finite at a model. The value
+        of a model that lies between two points is interpolated linearly. For several
+        models, a symmetric array of shape `(models, models)`, 0 on its diagonal.
 
     Raises:
         TypeError: If `measured` is neither of these.
-        ValueError: If the line does not hold both models, or an argument is unknown.
+        ValueError: If the line does not hold both models, or `metric`, `definition` or
+            `mode` is unknown.
 
     Reference:
         [Entezari et al., 2022](https://arxiv.org/abs/2110.06296), definition 2.1;
@@ -611,8 +614,8 @@ def loss_barrier(
     start, end = _ends(measured)
     inside = measured.alphas[(start < measured.alphas) & (measured.alphas < end)]
     points = np.array([start, *inside, end])
-    shares = (points - start) / (end - start)
-    return float(_barriers(shares, np.interp(points, measured.alphas, costs[0]), definition))
+    alphas = (points - start) / (end - start)
+    return float(_barriers(alphas, np.interp(points, measured.alphas, costs[0]), definition))
 
 
 def convex_radius(measured: LossLine | LossSurface | Display, metric: str = "loss") -> FloatOrArray:
@@ -629,7 +632,8 @@ def convex_radius(measured: LossLine | LossSurface | Display, metric: str = "los
         array of shape `(k,)` for a line.
 
     Raises:
-        ValueError: If there are fewer points, or `metric` was not measured.
+        ValueError: If there are fewer than 3 points per axis, or `metric` was not
+            measured.
     """
     measured = value_of("measured", measured, LANDSCAPES)
     distances = _distances(measured)
@@ -645,7 +649,7 @@ def _half_widths_by_side(line, rise, metric):
 
 
 def _risen(line, rise, metric):
-    """The coordinates of a line, and how far each value is above that of the model."""
+    """The coordinates of a line, and how far each value is above the model's own."""
     line = value_of("line", line, LossLine)
     values = complete_values(line, metric)
     if not line.alphas[0] < 0 < line.alphas[-1]:
@@ -659,12 +663,11 @@ def _risen(line, rise, metric):
 
 
 def _find_by_comparison(measured, metric, *, expected, directions, curvature):
-    """Yields what a report finds with the help of what is given besides the values."""
+    """Yields the findings of a report that need more than the measured values."""
     if expected is not None:
         _check_expected(expected, metric)
         yield _find_difference(measured.center[metric], expected[metric])
     if directions is not None:
-        directions = _pair_of_directions(directions)
         yield _find_angle(*directions)
     if isinstance(measured, LossTrajectory) and "random_walk" in measured.metadata:
         yield _find_random_walk(measured)
@@ -693,7 +696,8 @@ def _find_lower(measured, metric):
     values, center = complete_values(measured, metric), measured.center[metric]
     lowest = float(np.min(values, where=np.isfinite(values), initial=center))
     rise = float(np.median(np.where(np.isfinite(values), values, np.inf))) - lowest
-    # Test data always are a little off: they are not what was minimized, and they are a sample.
+    # On test data some points are always a little lower: training minimized the loss on other
+    # data, and these are only a sample.
     size = measured.metadata.get("dataset_size", np.inf)
     matters = center - lowest > max(LEAST_DIP * rise, abs(center) / np.sqrt(size))
     warning = (
@@ -708,19 +712,19 @@ def _find_span(values):
     positive = finite[finite > 0]
     span = float(np.log10(positive.max() / positive.min())) if positive.size else 0.0
     warning = 'A linear scale shows only the highest: draw it with `scale="log"`.'
-    # Few high points would not hide the others: the lowest tenth of the scale is one color.
+    # The lowest tenth of a linear scale is one color, which hides nothing if few points lie in it.
     is_hidden = span > 2 and np.mean(finite <= finite.min() + np.ptp(finite) / 10) > 0.5
     return Finding("decades from lowest to highest", span, warning if is_hidden else None)
 
 
 def _is_filter_normalized(measured):
-    """Whether the coordinate 1 is as far away as all filters are long."""
+    """Whether a distance of 1 means that every filter moves by as much as its own length."""
     origin = measured.metadata
     return origin.get("normalize") == "filter" and "layers" not in origin
 
 
 def _find_shallow(measured, metric):
-    """Yields how much is lost with the weights, relative to what the model's loss is."""
+    """Yields the rise where the weights have moved by their own length, relative to the loss."""
     distances, center = _distances(measured), measured.center[metric]
     values = complete_values(measured, metric)[..., abs(distances - 1) < 0.1]
     if not values.size or not np.isfinite(center):
@@ -788,7 +792,7 @@ def _find_hidden_saddle(measured, metric, spectrum):
         "The loss curves downwards, but not in this picture: the model is not at a minimum. Draw "
         'the plane of the directions that `Hessian.eigenvalues` returns with `which="both"`.'
     )
-    # A smaller part of the largest one may be rounding.
+    # A negative eigenvalue that is smaller, relative to the largest one, may be a rounding error.
     is_hidden = smallest < -1e-3 * abs(largest) and not bends_down
     return Finding(
         "smallest eigenvalue of the Hessian", float(smallest), warning if is_hidden else None
@@ -817,7 +821,7 @@ def _gram(measured, spectrum, directions):
     drawn = measured.metadata
     kind = ("normalize", "ignore", "layers")
     if drawn.get("directions") == "random" and all(drawn.get(k) == units.get(k) for k in kind):
-        # In these units each filter of n entries is √n long, and different axes nearly orthogonal.
+        # In these units a filter of n entries has length √n, and random axes are nearly orthogonal.
         return units["parameters"] * np.eye(2)
     return None
 
@@ -830,12 +834,19 @@ def _at_model(measured, inner):
 
 
 def _check_pair(directions):
+    """Refuses anything but two lists of arrays of the same shapes."""
     is_pair = isinstance(directions, (list, tuple)) and len(directions) == 2
     if not is_pair or not all(isinstance(each, (list, tuple)) for each in directions):
         received = [type(each).__name__ for each in directions] if is_pair else type(directions)
         raise ValueError(
             "`directions` must be the two directions of a surface, each a list of arrays. Received "
             f"{received}."
+        )
+    shapes = [[np.shape(array) for array in each] for each in directions]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "`directions` must be the two directions of a surface, lists of arrays of the same "
+            f"shapes. Received shapes {shapes}."
         )
 
 
@@ -852,18 +863,6 @@ def _check_expected(expected, metric):
     if metric not in expected:
         raise ValueError(f"`expected` must have {metric!r}. Received only {sorted(expected)}.")
     check_numbers("expected", expected[metric])
-
-
-def _pair_of_directions(directions):
-    """The two directions of a surface, each a list of arrays."""
-    pair = [check_list("directions", each) for each in check_list("directions", directions)]
-    shapes = [[np.shape(array) for array in direction] for direction in pair]
-    if len(pair) != 2 or shapes[0] != shapes[1]:
-        raise ValueError(
-            "`directions` must be the two directions of a surface, lists of arrays of the same "
-            f"shapes. Received {len(pair)} of shapes {shapes}."
-        )
-    return pair
 
 
 def _crossings(alphas, risen, rise):
@@ -907,12 +906,12 @@ def _ends(line):
     return positions
 
 
-def _barriers(shares, costs, definition):
+def _barriers(alphas, costs, definition):
     """The barrier in each row of costs, which begins and ends at a model."""
     start, end = costs[..., :1], costs[..., -1:]
     are_models_finite = np.isfinite(start + end)[..., 0]
     with np.errstate(invalid="ignore"):
-        rises = costs - REFERENCES[definition](shares, start, end)
+        rises = costs - REFERENCES[definition](alphas, start, end)
     # Non-finite losses count as infinitely high.
     highest = np.where(np.isfinite(costs), rises, np.inf).max(axis=-1)
     return np.where(are_models_finite, highest, np.nan)
@@ -927,7 +926,7 @@ def _symmetric(measured, barriers):
 
 
 def _box_distances(measured):
-    """The largest of each point's coordinates."""
+    """The largest absolute coordinate of each point."""
     return np.max(np.abs(np.meshgrid(*measured.axes)), axis=0)
 
 
@@ -959,7 +958,7 @@ def _bends(measured, metric):
     with np.errstate(invalid="ignore"):
         curvatures = curve(values, *steps)
     inner = values[(..., *[slice(1, -1)] * len(steps))]
-    # How far single precision may put a difference of equal values from 0.
+    # In single precision, the second difference of equal values may be this far from 0.
     rounding = 4 * np.finfo("float32").eps * np.abs(inner) / min(steps) ** 2
     return np.where(np.isfinite(curvatures), curvatures < -rounding, np.nan)
 

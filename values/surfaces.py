@@ -1,9 +1,9 @@
-"""Surfaces: what was measured, as small values that save and describe themselves.
+"""Surfaces: small objects that hold what was measured, and save and describe themselves.
 
 A `LossLine` holds losses along directions, a `LossSurface` losses over the plane
-of two directions. Both keep every metric of the model, the values at the
-unperturbed weights and how they were computed, so they can be drawn again without
-model or data.
+of two directions. Both keep every metric of the model, its values at the
+unperturbed weights and a record of how all of them were computed, so a plot can be
+drawn again without model or data.
 """
 
 __all__ = [  # noqa: RUF022, in the order of the page
@@ -66,8 +66,8 @@ class Saved:
             path: Where to write; an existing file is replaced atomically.
 
         Raises:
-            ValueError: If `path` is not a file that can be written, or ends as files of another
-                kind do, such as .npz.
+            ValueError: If `path` is not a file that can be written, or has the suffix of another
+                format, such as .npz.
 
         Example:
 
@@ -79,7 +79,7 @@ class Saved:
 
     @classmethod
     def load(cls, path: FilePath) -> Self:
-        """Reads what `save` wrote.
+        """Reads a file written by `save`.
 
         Args:
             path: Path of the HDF5 file.
@@ -103,14 +103,14 @@ class Saved:
         - `LossLine`: `direction`, `alpha` and the values.
         - `LossSurface`: `beta`, `alpha` and the values.
         - `LossTrajectory`, a row per record: `record`, `run`, `epoch` or `step` if known,
-          `alpha`, `beta`, `distance`, the values at the recorded weights, and as
-          `plane_loss` … those on the plane.
+          `alpha`, `beta`, `distance`, the values at the recorded weights and, as
+          `plane_loss` and so on, the values at their projections onto the plane.
         - `LossBarriers`: `pair`, `alpha`, `first`, `second` and the values.
         - `Spectrum`: `probe`, `step`, `eigenvalue`, `share`.
         - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
         - `TrainingCurvature`: `epoch`, `step` or `record`, the values and `threshold`.
 
-        A metric with a name that is taken gets `_value` after it. Points that were
+        If the name of a metric is taken, `_value` is appended to it. Points that were
         interpolated, or that a checkpoint lacks, are marked in the columns
         `interpolated` and `missing`.
 
@@ -131,13 +131,13 @@ class Saved:
     def to_xarray(self) -> "xr.Dataset":
         """Returns the arrays with the names of their dimensions and their coordinates.
 
-        The names are those of `to_pandas`. A trajectory has its surface, and along
-        `record` everything about the path, as `path_alpha`, `path_loss` and so on.
+        The names are those of `to_pandas`. The dataset of a trajectory contains its surface
+        and, along `record`, everything about the path, as `path_alpha`, `path_loss` and so on.
 
         Returns:
             An `xarray.Dataset`. Its `attrs` are the metadata, with the values at the model
-            itself as `"center"`: numbers and strings as they are, all else as JSON, so
-            that `to_netcdf` can write them.
+            itself as `"center"`. All but numbers and strings are encoded as JSON, so that
+            `to_netcdf` can write them.
 
         Raises:
             ImportError: If xarray is not installed (the extra `xarray`).
@@ -158,7 +158,7 @@ class _Landscape(Saved):
 
     @property
     def missing(self) -> NDArray[np.bool_]:
-        """Boolean array shaped like the values: the points of a checkpoint not measured yet."""
+        """Boolean array, shaped like the values: the points that a checkpoint still lacks."""
         is_missing = np.zeros(next(iter(self.values.values())).shape, bool)
         numbers = np.array(self.missing_numbers, int)
         # The points of a path come after those of its surface.
@@ -167,14 +167,14 @@ class _Landscape(Saved):
 
     @property
     def interpolated(self) -> NDArray[np.bool_]:
-        """Boolean array, shaped as the values: the points that were interpolated, not measured."""
+        """Boolean array, shaped like the values: the points interpolated instead of measured."""
         is_interpolated = np.zeros(next(iter(self.values.values())).shape, bool)
         is_interpolated.flat[self.metadata.get("interpolated", [])] = True
         return is_interpolated
 
     @property
     def missing_numbers(self) -> list[int]:
-        """List of ints: the missing points, numbered row by row, then a trajectory's others."""
+        """List of ints: the missing points, numbered row by row, and then along a path, if any."""
         return self.metadata.get("missing", [])
 
     @property
@@ -202,12 +202,12 @@ class LossLine(_Landscape):
         alphas: Float array of shape `(n,)`, the coordinates along the direction.
         values: Dict of float arrays of shape `(k, n)`, one row per direction:
             `"loss"`, every metric the model was compiled with and, if the model
-            has weight penalties, `"data_loss"`, the loss without them (NaN where
-            they are so large that rounding hides it). Non-finite values are kept
-            as NaN or inf.
+            has weight penalties, `"data_loss"`, the loss without penalties (NaN
+            where these are so large that rounding hides it). Non-finite values
+            are kept as NaN or inf.
         center: Dict of floats, the same values at the unperturbed weights.
-        metadata: Dict of how this was computed: seed, normalization, ignore
-            rule, dataset size, model, versions. In a checkpoint also
+        metadata: Dict that says how this was computed: seed, normalization,
+            ignore rule, dataset size, model, versions. In a checkpoint also
             `"missing"`, the numbers of the points not measured yet, row by row.
     """
 
@@ -226,7 +226,7 @@ class LossLine(_Landscape):
 
     @property
     def axis_names(self) -> tuple[str]:
-        """Tuple of the name of the axis: α, or β for a surface's slice along that."""
+        """Tuple of the name of the axis: β for a slice of a surface along beta, otherwise α."""
         return ("β",) if "alpha" in self.metadata.get("slice", {}) else ("α",)
 
     def _coordinates(self):
@@ -254,11 +254,12 @@ class LossSurface(_Landscape):
         betas: Float array of shape `(m,)`, the coordinates along d2.
         values: Dict of float arrays of shape `(m, n)`: `"loss"`, every metric
             the model was compiled with and, if the model has weight penalties,
-            `"data_loss"`, the loss without them (NaN where they are so large
-            that rounding hides it). Non-finite values are kept as NaN or inf.
+            `"data_loss"`, the loss without penalties (NaN where these are so
+            large that rounding hides it). Non-finite values are kept as NaN or
+            inf.
         center: Dict of floats, the same values at the unperturbed weights.
-        metadata: Dict of how this was computed: seed, normalization, ignore
-            rule, dataset size, model, versions. In a checkpoint also
+        metadata: Dict that says how this was computed: seed, normalization,
+            ignore rule, dataset size, model, versions. In a checkpoint also
             `"missing"`, the numbers of the points not measured yet, row by row.
     """
 
@@ -290,7 +291,7 @@ class LossSurface(_Landscape):
 
         Returns:
             A `LossLine` along the other axis, interpolated linearly between
-            grid lines. Its `center` is the point where that axis is 0. In a
+            grid lines. Its `center` holds the values at coordinate 0. In a
             checkpoint, points interpolated from a missing one are missing.
 
         Raises:
@@ -343,18 +344,18 @@ class LossSurface(_Landscape):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossTrajectory(LossSurface):
-    """A loss surface with the path of training on it, or those of several runs.
+    """A loss surface with the path of training on it, or the paths of several runs.
 
     Attributes:
         path: Float array of shape `(k, 2)`, alpha and beta of each record,
-            projected onto the plane. A single run ends at (0, 0). Several runs
-            follow each other, and `runs` says where.
-        explained: Float array of shape `(2,)`, the share of the path's variance
+            projected onto the plane. A single run ends at (0, 0). The records of
+            several runs follow each other; `runs` tells them apart.
+        explained: Float array of shape `(2,)`, the fraction of the path's variance
             along each axis.
         distances: Float array of shape `(k,)`, the distance of each record from
             the plane, in the units of `path`.
         plane_values: Dict of float arrays of shape `(k,)`, the values at the
-            points of `path`.
+            points of `path`, which lie on the plane.
         true_values: Dict of float arrays of shape `(k,)`, the values at the
             recorded weights themselves.
     """
@@ -377,18 +378,18 @@ class LossTrajectory(LossSurface):
 
     @property
     def unit(self) -> str:
-        """What `times` count: `"epoch"`, `"step"` or, where files do not say, `"record"`."""
+        """Unit of `times`: `"epoch"`, `"step"` or, if the files do not say, `"record"`."""
         return self.metadata.get("unit", "record")
 
     @property
     def times(self) -> Array:
-        """Float array of shape `(k,)`, when each record was made, in the unit of `unit`."""
+        """Float array of shape `(k,)`, when each record was made: the epoch, step or number."""
         counted = [np.arange(part.stop - part.start) for part in self.runs.values()]
         return np.array(self.metadata.get("times", np.concatenate(counted)), float)
 
     @property
     def axis_names(self) -> tuple[str, str]:
-        """Tuple of the names of both axes, with the share of the path's variance along them."""
+        """Tuple of the names of both axes, each with its fraction of the path's variance."""
         first, second = (
             f"{order} principal component ({share:.1%})"
             for order, share in zip(("1st", "2nd"), self.explained, strict=True)
@@ -401,7 +402,7 @@ class LossTrajectory(LossSurface):
     def to_pandas(self) -> "pd.DataFrame":
         """Returns a tidy table of the path, a row per record; see `LossLine.to_pandas`.
 
-        The surface is in `to_xarray`.
+        For the surface, use `to_xarray`.
         """
         return to_frame(*self._records(), self._attributes())
 
@@ -426,7 +427,7 @@ class LossTrajectory(LossSurface):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LossBarriers(_Landscape):
-    """Losses on the straight lines between every two of several models.
+    """Losses on the straight lines between each pair of several models.
 
     For the models θ_0, θ_1, …, `values["loss"][k, j]` is the loss at
     `(1 - alphas[j])·θ_a + alphas[j]·θ_b`, where `(a, b) = pairs[k]`.
@@ -437,8 +438,8 @@ class LossBarriers(_Landscape):
         values: Dict of float arrays of shape `(number of pairs, n)`: `"loss"` and
             every other value, as in `LossLine`.
         center: Dict of floats, the same values at the first model.
-        metadata: Dict of how this was computed, as in `LossLine`. `"models"` lists the
-            names of the models.
+        metadata: Dict that says how this was computed, as in `LossLine`. `"models"` lists
+            the names of the models.
     """
 
     alphas: Array
@@ -475,7 +476,7 @@ class LossBarriers(_Landscape):
             A `LossLine`. In a checkpoint, the points not measured yet are missing.
 
         Raises:
-            ValueError: If these are not two of the models.
+            ValueError: If these are not the numbers of two of the models.
 
         Example:
 
@@ -489,7 +490,7 @@ class LossBarriers(_Landscape):
                 f"`first` and `second` must be two numbers from 0 to {len(self.names) - 1}. "
                 f"Received {first!r} and {second!r}."
             )
-        # Backwards, the coordinates are the same: they lie evenly from 0 to 1.
+        # Reversed, the coordinates stay the same, since they are spaced evenly from 0 to 1.
         row, step = self.pairs.index(pair), 1 if first < second else -1
         values = {name: array[row : row + 1, ::step] for name, array in self.values.items()}
         center = {name: float(array[0, 0]) for name, array in values.items()}
@@ -545,16 +546,16 @@ class Spectrum(Saved):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayerCurvature(Saved):
-    """The curvature of the loss in each layer of a model, while all others stay put.
+    """The curvature of the loss in each layer of a model, with all other layers fixed.
 
     Attributes:
         largest: Float array of shape `(k,)`, the largest eigenvalue of each layer's
             own block of the Hessian.
         traces: Float array of shape `(k, 3)`: estimate, lower and upper end of the
             95% confidence interval of the trace of each block. The estimates sum
-            to that of the whole Hessian.
-        metadata: Dict of the names of the `"layers"`, how many `"parameters"` of
-            each move, model, seed and normalization.
+            to the trace of the whole Hessian.
+        metadata: Dict of the names of the `"layers"`, the numbers of `"parameters"`
+            that move in them, model, seed and normalization.
     """
 
     largest: Array
@@ -580,16 +581,16 @@ class TrainingCurvature(_Landscape):
 
     Attributes:
         times: Float array of shape `(k,)`, the epoch or step of each record.
-        values: Dict of float arrays of shape `(k,)`: `"loss"` and what else was
-            measured, see `training_curvature`. Estimates such as `"trace"` have the
-            ends of their 95% confidence intervals beside them, `"trace_low"` and
+        values: Dict of float arrays of shape `(k,)`: `"loss"` and the measures that
+            `training_curvature` was asked for. Estimates such as `"trace"` come with
+            the ends of their 95% confidence intervals, `"trace_low"` and
             `"trace_high"`. Non-finite values are kept as NaN or inf.
         thresholds: Float array of shape `(k,)`, the eigenvalue above which gradient
             descent is unstable: without momentum, 2/η for the learning rate η. NaN where
             it is unknown.
         center: Dict of floats, the same values at the model itself.
-        metadata: Dict of how this was computed. `"unit"` says what `times` count:
-            `"epoch"`, `"step"` or, if the records have other names, `"record"`.
+        metadata: Dict that says how this was computed. `"unit"` is that of `times`:
+            `"epoch"`, `"step"` or, if the names of the records do not say, `"record"`.
     """
 
     times: Array
@@ -605,7 +606,7 @@ class TrainingCurvature(_Landscape):
 
     @property
     def measures(self) -> list[str]:
-        """List of the names of what was measured, without the ends of intervals."""
+        """List of the names of the measured values, without the ends of intervals."""
         ends = {f"{name}_{end}" for name in self.values for end in ("low", "high")}
         return [name for name in self.values if name not in ends]
 
@@ -626,7 +627,7 @@ class TrainingCurvature(_Landscape):
 
 
 def complete_values(measured, metric):
-    """Returns the values of a metric; refuses those of an unfinished checkpoint."""
+    """Returns the values of a metric; refuses an unfinished checkpoint."""
     check_metric(metric, single=True)
     if metric not in measured.values:
         accepted = ", ".join(map(repr, measured.values))
@@ -645,9 +646,9 @@ def values_of(name, value, kind):
 
     Args:
         name: The name of the argument, for errors.
-        value: A value, a display that holds some, which is an object with `lines` and
-            `surfaces`, or a list of either.
-        kind: The class they must have, such as `LossLine`, or a tuple of some.
+        value: A value; a display, which is any object with `lines` and `surfaces`; or a
+            list of either.
+        kind: The class that the values must have, such as `LossLine`, or a tuple of classes.
 
     Raises:
         TypeError: If something else was given.
@@ -666,13 +667,13 @@ def values_of(name, value, kind):
 
 
 def _held(value, kind):
-    """The values of a class that a display holds, or else what was given."""
+    """The values of a class that a display holds; otherwise a list of the value as it is."""
     held = [*getattr(value, "lines", []), *getattr(value, "surfaces", [])]
     return [each for each in held if isinstance(each, kind)] or [value]
 
 
 def value_of(name, value, kind):
-    """Returns the one value that was given, as `values_of` does."""
+    """Returns the one value that was given; refuses several, and all that `values_of` refuses."""
     values = values_of(name, value, kind)
     if len(values) != 1:
         raise TypeError(
@@ -686,7 +687,7 @@ def _names(kind):
     return " or ".join(f"`{each.__name__}`" for each in kinds)
 
 
-# What functions of several values, or of one, take.
+# Types of the arguments of functions that take one value or several.
 Lines: TypeAlias = LossLine | Display | Sequence[LossLine]
 Surface: TypeAlias = LossSurface | Display
 Surfaces: TypeAlias = Surface | Sequence[LossSurface]

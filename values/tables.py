@@ -1,8 +1,8 @@
 """Tables: values for pandas and xarray, from coordinates and arrays over them.
 
 Both functions take `coordinates`, a dict of one-dimensional arrays, and `variables`, a list
-of triples: a name, the names of some of these coordinates, and an array over them. Names may
-be those of metrics, and so anything: one that is taken gets `_value` after it.
+of triples: a name, the names of some of these coordinates, and an array over them. Metrics may
+have any name, so `_value` is appended to a name that is taken.
 """
 
 import json

@@ -1,9 +1,9 @@
 """Topology: the basins of a measured surface, and how deep each of them is.
 
 Raise a water level from below: a basin is born at each local minimum, and where two
-basins meet, at a saddle, the one with the higher minimum dies (the elder rule). The
-height in between, its depth, says how much of a surface is more than ripples, however
-the surface is turned, stretched or drawn.
+basins meet, at a saddle, the one with the higher minimum dies (the elder rule). The depth of a
+basin is the height from its birth to its death. It tells basins from ripples, however the
+surface is turned, stretched or drawn.
 """
 
 __all__ = ["Basin", "number_of_basins", "persistence", "saddle_minimum_distance"]
@@ -22,7 +22,7 @@ class Basin(NamedTuple):
     Attributes:
         birth: The value at the minimum.
         death: The level of the saddle at which the basin merges into an older one;
-            inf if it never does, as the oldest.
+            inf if it never does, like the oldest basin.
         position: Tuple of alpha and beta of the minimum.
         saddle: The level of the lowest saddle around the basin, where it first meets
             another one; at most `death`.
@@ -132,7 +132,7 @@ def _merges(values):
     """Pairs the number of each minimum with the levels of its basin's death and first saddle.
 
     Points are added from the lowest to the highest. Each basin is a tree of points whose
-    root is its minimum: of a union, the elder one.
+    root is its minimum; where basins merge, the root of the eldest becomes that of all.
     """
     flat = values.ravel().tolist()
     roots, deaths, saddles = {}, {}, {}
@@ -140,13 +140,13 @@ def _merges(values):
         level = flat[point]
         if not np.isfinite(level):
             continue
-        beside = {_root(roots, each) for each in _neighbors(point, values.shape) if each in roots}
-        roots[point] = elder = min(beside, key=lambda root: (flat[root], root), default=point)
-        # Parts of one plateau may begin as several basins, which do not count.
-        met = [root for root in beside if flat[root] < level]
+        around = {_root(roots, each) for each in _neighbors(point, values.shape) if each in roots}
+        roots[point] = elder = min(around, key=lambda root: (flat[root], root), default=point)
+        # A root at this very level belongs to the same plateau as the point: no other basin.
+        met = [root for root in around if flat[root] < level]
         saddles.update((root, level) for root in met if len(met) > 1 and root not in saddles)
-        deaths.update((root, level) for root in beside - {elder})
-        roots.update((root, elder) for root in beside)
+        deaths.update((root, level) for root in around - {elder})
+        roots.update((root, elder) for root in around)
     minima = [p for p, root in roots.items() if p == root or deaths.get(p, -np.inf) > flat[p]]
     return [(p, (deaths.get(p, np.inf), saddles.get(p, np.inf))) for p in minima]
 

@@ -372,7 +372,7 @@ def test_a_report_measures_the_angle_between_the_axes(model):
     assert finding.value == pytest.approx(expected, rel=1e-5)
     assert finding.warning == "The axes are not at right angles: shapes are skewed."
     assert report(surface, directions=[first, first])[-1].value == pytest.approx(1)
-    for wrong in ("ab", [first], [first, None]):
+    for wrong in ("ab", [first], [first, None], [first, second[:-1]]):
         with pytest.raises(ValueError, match="`directions` must be the two directions"):
             report(surface, directions=wrong)
 
