@@ -39,7 +39,7 @@ from losslandscape.measuring.engines import (
     start,
     to_tensors,
 )
-from losslandscape.measuring.grids import Grid, check_points, coordinates, line
+from losslandscape.measuring.grids import Grid, check_points, coordinates, highest_low, line
 from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
@@ -49,10 +49,10 @@ from losslandscape.measuring.walks import along_directions
 from losslandscape.measuring.workers import check_executor, distribute
 from losslandscape.values.surfaces import LossLine, LossSurface, __version__
 
-# An automatic extent ends where the loss is this many times that of the model; it lies between
-# 2 to the powers of these exponents.
+# An automatic extent ends where the loss is this many times that of the model; it is 2 to the power
+# of an exponent between these, found by halving an interval of 1 this many times.
 RISE = 10
-EXPONENTS = (-10, 4)
+EXPONENTS, HALVINGS = (-10, 4), 3
 # The relative difference allowed between two evaluations at the same weights.
 CENTER_TOLERANCE = 1e-5
 
@@ -395,7 +395,7 @@ class Evaluation:
                     for _, results in measure([direction], ends)
                 )
 
-            exponent = _highest(is_low)
+            exponent = highest_low(is_low, 0, EXPONENTS, HALVINGS)
         digits = 1 - int(np.floor(np.log10(2.0**exponent)))
         return np.floor(2.0**exponent * 10.0**digits) / 10.0**digits
 
@@ -597,20 +597,6 @@ def _is_auto(extent):
             f"`extent` must be two numbers, such as (-1, 1), or 'auto'. Received {extent!r}."
         )
     return isinstance(extent, str)
-
-
-def _highest(is_low):
-    """The highest exponent, in steps of an eighth, at which something is low."""
-    lowest, highest = EXPONENTS
-    exponent = 0.0
-    while exponent < highest and is_low(exponent):
-        exponent += 1
-    while exponent > lowest and not is_low(exponent):
-        exponent -= 1
-    # It is low there, but not at twice the distance: halve the interval.
-    for step in (0.5, 0.25, 0.125):
-        exponent += step * (exponent < highest and is_low(exponent + step))
-    return exponent
 
 
 def _along(measure, legs, centers, missing):

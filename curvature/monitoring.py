@@ -32,6 +32,7 @@ from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
+from losslandscape.measuring.grids import highest_low
 from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import evaluated, preserved
 from losslandscape.paths.trajectory import (
@@ -46,9 +47,9 @@ from losslandscape.values.measures import Estimate, confidence_interval
 from losslandscape.values.surfaces import TrainingCurvature
 
 MEASURES = ("largest_eigenvalue", "scale_free_eigenvalue", "trace", "half_width")
-# The search for a half-width starts at the first of these distances and gives up at the second;
-# the third is its relative precision.
-NEAR, FAR, PRECISION = 0.125, 16, 0.02
+# A half-width is looked for from the first of these powers of 2, and between the others; halving an
+# interval of 1 between exponents this many times makes it exact to 1 %.
+NEAR, ENDS, HALVINGS = -3, (-30, 4), 5
 
 
 class CurvatureSettings(TypedDict, total=False):
@@ -463,29 +464,18 @@ def _half_width(model, loss_here, settings):
     with evaluated(model) as state:
 
         def reach(direction, sign):
-            def is_low(distance):
+            def is_low(exponent):
                 state.rewind()
-                state.move(state.values, direction, np.array([sign * distance]))
+                state.move(state.values, direction, np.array([sign * 2.0**exponent]))
                 # A loss that is not finite counts as infinite.
                 return loss_here() < level
 
-            return _reach(is_low)
+            exponent = highest_low(is_low, NEAR, ENDS, HALVINGS)
+            # The middle of the interval in which it becomes high.
+            return 2.0 ** (exponent + 2.0 ** -(HALVINGS + 1)) if exponent < ENDS[1] else np.inf
 
         widths = [np.mean([reach(direction, sign) for sign in (-1, 1)]) for direction in directions]
     return confidence_interval(widths)
-
-
-def _reach(is_low):
-    """How far a loss stays low, by doubling and then halving distances."""
-    low, high = 0.0, NEAR
-    while is_low(high):
-        low, high = high, 2 * high
-        if high > FAR:
-            return np.inf
-    while high - low > PRECISION * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_low(middle) else (low, middle)
-    return (low + high) / 2
 
 
 def _by_name(name, number):
