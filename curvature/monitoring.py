@@ -29,7 +29,7 @@ from losslandscape.basics.internals import schedule_of
 from losslandscape.basics.types import Data
 from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
-from losslandscape.evaluation import Evaluation
+from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
 from losslandscape.measuring.grids import highest_low
@@ -172,20 +172,20 @@ def training_curvature(
     names, records = read_history(model, history)
     times, unit = times_of(names)
     thresholds = _thresholds(model, times, unit, learning_rate)
-    call.identify(records=records, measures=np.frombuffer(repr(settings).encode(), "uint8"))
-
-    def assemble(values, center, metadata):
-        return TrainingCurvature(times, values, thresholds, center, metadata)
-
-    (found,) = call.along(
+    plan = Plan(
         legs_of_records(model, records),
-        assemble,
-        {"records": names, "unit": unit} | _described(settings),
-        walk=between_records,
+        {"records": records, "measures": np.frombuffer(repr(settings).encode(), "uint8")},
+        between_records,
         engines={"curvature": functools.partial(_curvature_engine, settings=settings)},
         # An eigenvalue near 0 is pure rounding error.
         compared=["loss"],
     )
+
+    def assemble(values, center, metadata):
+        return TrainingCurvature(times, values, thresholds, center, metadata)
+
+    origin = {"records": names, "unit": unit} | _described(settings)
+    (found,) = call.along(plan, assemble, origin)
     return found
 
 

@@ -22,6 +22,7 @@ from keras import ops
 from losslandscape.backends.current import current
 from losslandscape.backends.reports import in_order, names_of, penalty, regularized_weights
 from losslandscape.backends.structures import arrays_of
+from losslandscape.measuring.centers import measure_center
 
 # The most data that the compiled engine keeps on the device, in bytes.
 DATA_BUDGET = 2**31
@@ -83,12 +84,6 @@ def start(engines, state, data, *, directions, interrupt):
             reason = {f"not_{name}": str(error) or type(error).__name__}
             state.restore()
     return begin(last)
-
-
-def measure_center(measure, directions):
-    """Measures the center; returns a list with a dict of floats per dataset."""
-    ((_, chunk),) = measure(directions, np.zeros((1, len(directions))))
-    return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
 
 def evaluate_engine(state, data, interrupt, adjust=None):

@@ -18,8 +18,8 @@ import uuid
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.basics.internals import flatten_layers
-from losslandscape.measuring.engines import measure_center, start, to_tensors
+from losslandscape.measuring.centers import AT_ONCE, difference, measure_center, tolerance_of
+from losslandscape.measuring.engines import start, to_tensors
 from losslandscape.measuring.state import State
 
 # How many tasks: enough to show progress and lose little with a worker, few enough to keep the
@@ -27,9 +27,6 @@ from losslandscape.measuring.state import State
 TASKS = 100
 # How long to wait for results before Ctrl-C acts, in seconds.
 PATIENCE = 0.2
-# How closely the center in a worker must agree with the one in this process; in half precision,
-# two engines round differently.
-TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
 # The calls of this process whose points are being measured, by key.
 _running = {}
 # What a worker holds for each call, by key. One per thread: a model can be measured at only one
@@ -84,13 +81,10 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
     make = engines[metadata["engine"]]
     key, setup = uuid.uuid4().hex, pickle.dumps((make, state.model, state.walk, data))
     latest, number, contents = None, 0, None
-    is_precise = all(
-        layer.compute_dtype in ("float32", "float64") for layer in flatten_layers(state.model)
-    )
-    tolerance = TOLERANCE if is_precise else HALF_TOLERANCE
+    tolerance = tolerance_of(state.model, AT_ONCE)
 
     def check(found):
-        _check_centers(centers, found, compared, tolerance)
+        _check_centers(difference(centers, found, tolerance, compared))
 
     def measure(directions, points):
         nonlocal latest, number, contents
@@ -110,18 +104,18 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
     return measure, centers, metadata
 
 
-def _check_centers(expected, found, compared, tolerance):
-    for index, (here, there) in enumerate(zip(expected, found, strict=True)):
-        for name in compared or here:
-            value = here[name]
-            if not np.isclose(there.get(name, np.nan), value, tolerance, 0, equal_nan=True):
-                raise ValueError(
-                    f"`executor` has a worker whose model is different: on dataset {index} its "
-                    f"{name!r} is {there.get(name)}, here it is {value}, with the same weights. A "
-                    "model is sent as `model.save` writes it: either the `get_config` of a custom "
-                    "layer, loss or metric leaves out an argument, or the worker imports "
-                    "another version of your code."
-                )
+def _check_centers(found):
+    """Refuses a worker in which the center is not the same."""
+    if found is None:
+        return
+    index, name, here, there = found
+    raise ValueError(
+        f"`executor` has a worker whose model is different: on dataset {index} its "
+        f"{name!r} is {there}, here it is {here}, with the same weights. A "
+        "model is sent as `model.save` writes it: either the `get_config` of a custom "
+        "layer, loss or metric leaves out an argument, or the worker imports "
+        "another version of your code."
+    )
 
 
 def _run(executor, keys, contents, *, points, tasks, check, interrupt):
