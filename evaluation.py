@@ -1,6 +1,6 @@
-"""Evaluation: walks a model along directions and measures its loss at every point.
+"""Evaluation: moves a model along directions and measures its loss at every point.
 
-An engine moves the weights in place and measures; whatever happens, the model
+An engine moves the weights in place and measures. However the call ends, the model
 is restored to the last bit.
 """
 
@@ -30,7 +30,12 @@ from losslandscape.directions import (
 )
 from losslandscape.measuring.centers import AT_ONCE, difference, measure_center
 from losslandscape.measuring.checkpoints import Checkpoint
-from losslandscape.measuring.datasets import all_datasets, one_dataset, read_datasets
+from losslandscape.measuring.datasets import (
+    all_datasets,
+    check_targets,
+    one_dataset,
+    read_datasets,
+)
 from losslandscape.measuring.engines import (
     ENGINES,
     as_arrays,
@@ -81,7 +86,8 @@ def evaluate_line(
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
-        accuracy: As in `evaluate_lines`.
+        accuracy: Largest error of points that are interpolated instead of measured, as a
+            share of the range; see `evaluate_lines`. Defaults to `None`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -130,13 +136,13 @@ def evaluate_lines(
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
-        accuracy: Interpolate points where cubic splines through coarser ones are
-            as exact as this share of the range of `metric`, such as 0.01, and of
-            its logarithms if it is positive. The metadata list these points under
-            `"interpolated"`, and the largest errors at a twelfth of them, which is
-            measured as a check; if it fails twice, all points are measured. Of a smooth
-            line of 101 points about a fifth is measured. Needs the extra `analysis`.
-            Defaults to `None`, where all points are measured.
+        accuracy: Largest error of points that are interpolated instead of measured, by
+            cubic splines through coarser ones: a share of the range of `metric`, such as
+            0.01, and of the range of its logarithms if it is positive. As a check, a
+            twelfth of these points is measured, too; if two checks fail, all are. The
+            metadata list the interpolated points under `"interpolated"`, and the largest
+            errors of the check. Of a smooth line of 101 points about a fifth is measured.
+            Needs the extra `analysis`. Defaults to `None`, where all points are measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -201,8 +207,9 @@ def evaluate_surface(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
-        accuracy: As in `evaluate_lines`. Of a smooth surface of 49x49 points about
-            an eighth is measured.
+        accuracy: Largest error of points that are interpolated instead of measured, as a
+            share of the range; see `evaluate_lines`. Of a smooth surface of 49x49 points
+            about an eighth is measured. Defaults to `None`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -244,8 +251,10 @@ def evaluate_surfaces(
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or if `y` is `None` one dataset or several; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        number_of_points: As in `evaluate_surface`. Defaults to 21.
-        accuracy: As in `evaluate_surface`.
+        number_of_points: Points per axis, at least 2: an integer, or a pair for
+            alpha and beta. Defaults to 21, which makes 441 points.
+        accuracy: Largest error of points that are interpolated instead of measured, as a
+            share of the range; see `evaluate_lines`. Defaults to `None`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -288,7 +297,8 @@ class Plan:
             directions.
         order: All indices of the points in the order to measure them, or a `Refinement`, which
             decides as it goes. Defaults to `None`, ascending.
-        engines: As in `start`. Defaults to `None`, those that the option `engine` stands for.
+        engines: Dict of functions that make an engine, by name. Defaults to `None`, those that
+            the option `engine` stands for.
         compared: Names of the values at the center that are checked to be the same each time
             they are measured. Defaults to `None`, all of them.
     """
@@ -337,13 +347,15 @@ class Evaluation:
             check_executor(self.options["executor"])
         check_choice("engine", self.options["engine"], ("auto", *ENGINES))
         check_verbose(self.options["verbose"])
-        # Looked up now, before directions are chosen.
+        # Counted before directions are chosen.
         _ = self._number_of_weights
 
     @functools.cached_property
     def data(self):
         """List of `Dataset`, read once."""
-        return read_datasets(self.model, self.datasets, self.options["batch_size"])
+        data = read_datasets(self.model, self.datasets, self.options["batch_size"])
+        check_targets(self.model, data)
+        return data
 
     @property
     def metrics(self):
@@ -512,8 +524,8 @@ class Evaluation:
             plan: A `Plan`.
             centers: List with a dict of floats per dataset, the values at the
                 unperturbed weights.
-            assemble: As in `along`.
-            origin: As in `along`.
+            assemble: See `along`.
+            origin: See `along`.
 
         Returns:
             A list of what `assemble` returned, one per dataset.
@@ -597,7 +609,7 @@ def _is_auto(extent):
 
 
 def _along(measure, legs, centers, missing):
-    """Measures the missing points, which are numbered across all legs."""
+    """Measures the missing points, whose indices count through all legs."""
     first = 0
     for directions, points in legs:
         here = missing[(missing >= first) & (missing < first + len(points))]

@@ -56,11 +56,11 @@ class CurvatureSettings(TypedDict, total=False):
     """What is measured again and again during training, and how exactly.
 
     Attributes:
-        number_of_probes: For the trace, as in `Hessian.trace`. Defaults to 10.
+        number_of_probes: For the trace; see `Hessian.trace`. Defaults to 10.
         number_of_directions: For the half-width, at least 2. Defaults to 5.
-        rise: For the half-width, as in `half_widths`. Defaults to 1.0. It is infinite if a
-            loss has not risen that far at the coordinate 16.
-        tolerance: For eigenvalues, as in `Hessian.eigenvalues`. Defaults to 1e-2, finer than
+        rise: For the half-width; see `half_widths`. Defaults to 1.0. The half-width is
+            infinite where the loss at the coordinate 16 has risen less than this.
+        tolerance: For eigenvalues; see `Hessian.eigenvalues`. Defaults to 1e-2, finer than
             a plot shows.
         seed: Integer seed for all random vectors. `None` draws one from NumPy's global random
             state, and is the default of `training_curvature`. That of a `LandscapeLogger` is
@@ -228,7 +228,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         live: Whether to draw the numbers in one figure, redrawn each time: below a
             notebook's cell, in a window, or in memory where there is neither. Defaults
             to `False`.
-        batch_size: As in `Measuring`.
+        batch_size: Samples per batch, for arrays. `None` (the default) makes batches as
+            large as the model's activations allow.
         **settings: How exactly the measures by name are taken; see `CurvatureSettings`.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Workers: the same engines in other threads or processes, or on other machines.
 
-Points go out in small tasks to any `concurrent.futures.Executor`. What all tasks
-share (the model, the data and the directions) may be large, so it goes only to
-workers that say they do not have it.
+Points go out in small tasks to any `concurrent.futures.Executor`. The model, the data
+and the directions are the same for all tasks and may be large, so they go only to
+workers that say they do not have them.
 """
 
 import collections
@@ -59,17 +59,18 @@ def check_executor(executor):
 def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):
     """Starts an engine whose points are measured by workers.
 
-    The engine starts here as in a call without workers, which use the same one, so that all
-    give the same bits. The center is measured in each worker, too; otherwise a model that
-    changed on the way would go unnoticed.
+    The engine starts here, as in a call without workers, and they use the one that works here, so
+    that both kinds of call give the same bits. The center is measured in each worker, too;
+    otherwise nobody would notice that a model has changed on its way there.
 
     Args:
         executor: A `concurrent.futures.Executor`.
-        engines: As in `start`.
-        state: As in `start`.
+        engines: Dict of functions that make an engine, by name.
+        state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
-        directions: As in `start`.
-        interrupt: As in `evaluate_engine`.
+        directions: Some of the directions to be measured.
+        interrupt: A function to call now and then; it lets waiting signals act,
+            which may raise `KeyboardInterrupt`.
         compared: Names of the values at the center that must be the same in each
             worker. Defaults to `None`, all of them.
 
