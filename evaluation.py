@@ -1,11 +1,12 @@
-"""Evaluation: walks a model along directions and measures its loss at every point.
+"""Evaluation: moves a model along directions and measures its loss at every point.
 
-An engine moves the weights in place and measures; whatever happens, the model
+An engine moves the weights in place and measures. However the call ends, the model
 is restored to the last bit.
 """
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Unpack
 
 import keras
@@ -27,19 +28,24 @@ from losslandscape.directions import (
     layer_names,
     resolve_seed,
 )
+from losslandscape.measuring.centers import AT_ONCE, difference, measure_center
 from losslandscape.measuring.checkpoints import Checkpoint
-from losslandscape.measuring.datasets import all_datasets, one_dataset, read_datasets
+from losslandscape.measuring.datasets import (
+    all_datasets,
+    check_targets,
+    one_dataset,
+    read_datasets,
+)
 from losslandscape.measuring.engines import (
     ENGINES,
     as_arrays,
     candidates,
     evaluate_engine,
     evaluator,
-    measure_center,
     start,
     to_tensors,
 )
-from losslandscape.measuring.grids import Grid, check_points, coordinates, line
+from losslandscape.measuring.grids import Grid, check_points, coordinates, highest_low, line
 from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
@@ -49,12 +55,10 @@ from losslandscape.measuring.walks import along_directions
 from losslandscape.measuring.workers import check_executor, distribute
 from losslandscape.values.surfaces import LossLine, LossSurface, __version__
 
-# An automatic extent ends where the loss is this many times that of the model; it lies between
-# 2 to the powers of these exponents.
+# An automatic extent ends where the loss is this many times that of the model; it is 2 to the power
+# of an exponent between these, found by halving an interval of 1 this many times.
 RISE = 10
-EXPONENTS = (-10, 4)
-# The relative difference allowed between two evaluations at the same weights.
-CENTER_TOLERANCE = 1e-5
+EXPONENTS, HALVINGS = (-10, 4), 3
 
 
 @evaluating(**AROUND)
@@ -82,7 +86,8 @@ def evaluate_line(
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
-        accuracy: As in `evaluate_lines`.
+        accuracy: Largest error of points that are interpolated instead of measured, as a
+            share of the range; see `evaluate_lines`. Defaults to `None`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -131,13 +136,13 @@ def evaluate_lines(
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
-        accuracy: Interpolate points where cubic splines through coarser ones are
-            as exact as this share of the range of `metric`, such as 0.01, and of
-            its logarithms if it is positive. The metadata list these points under
-            `"interpolated"`, and the largest errors at a twelfth of them, which is
-            measured as a check; if it fails twice, all points are measured. Of a smooth
-            line of 101 points about a fifth is measured. Needs the extra `analysis`.
-            Defaults to `None`, where all points are measured.
+        accuracy: Largest error of points that are interpolated instead of measured, by
+            cubic splines through coarser ones: a share of the range of `metric`, such as
+            0.01, and of the range of its logarithms if it is positive. As a check, a
+            twelfth of these points is measured, too; if two checks fail, all are. The
+            metadata list the interpolated points under `"interpolated"`, and the largest
+            errors of the check. Of a smooth line of 101 points about a fifth is measured.
+            Needs the extra `analysis`. Defaults to `None`, where all points are measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -165,14 +170,14 @@ def evaluate_lines(
     directions, origin = call.choose(number_of_directions)
     if is_auto:
         alphas *= call.radius(directions)
-    call.identify(directions=directions, coordinates=alphas)
     # One direction at a time: all of them at once might not fit on the device.
     points = alphas[:, np.newaxis]
     legs = [(directions[index : index + 1], points) for index in range(len(directions))]
+    depends = {"directions": directions, "coordinates": alphas}
     order = None
     if accuracy is not None:
         order = Refinement([alphas], accuracy, call.metrics, len(legs))
-    return call.along(legs, functools.partial(line, alphas), origin, order=order)
+    return call.along(Plan(legs, depends, order=order), functools.partial(line, alphas), origin)
 
 
 @evaluating(**AROUND)
@@ -202,8 +207,9 @@ def evaluate_surface(
         y: Targets. Defaults to `None`.
         number_of_points: Points per axis, at least 2: an integer, or a pair for
             alpha and beta. Defaults to 21, which makes 441 points.
-        accuracy: As in `evaluate_lines`. Of a smooth surface of 49x49 points about
-            an eighth is measured.
+        accuracy: Largest error of points that are interpolated instead of measured, as a
+            share of the range; see `evaluate_lines`. Of a smooth surface of 49x49 points
+            about an eighth is measured. Defaults to `None`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -245,8 +251,10 @@ def evaluate_surfaces(
         model: A compiled and built `keras.Model`. It is left as it was.
         x: Inputs, or if `y` is `None` one dataset or several; see `evaluate_lines`.
         y: Targets. Defaults to `None`.
-        number_of_points: As in `evaluate_surface`. Defaults to 21.
-        accuracy: As in `evaluate_surface`.
+        number_of_points: Points per axis, at least 2: an integer, or a pair for
+            alpha and beta. Defaults to 21, which makes 441 points.
+        accuracy: Largest error of points that are interpolated instead of measured, as a
+            share of the range; see `evaluate_lines`. Defaults to `None`.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
     Returns:
@@ -264,14 +272,48 @@ def evaluate_surfaces(
     directions, origin = call.choose(2, exactly=True)
     if is_auto:
         grid = grid.scaled(call.radius(directions))
-    call.identify(directions=directions, coordinates=grid.axes)
     # One by one, since large ones should not be on the host and the device together.
     if options["executor"] is None:
         directions = [to_tensors([direction])[0] for direction in directions]
+    depends = {"directions": directions, "coordinates": grid.axes}
     order = grid.order
     if accuracy is not None:
         order = Refinement([grid.betas, grid.alphas], accuracy, call.metrics)
-    return call.along([(directions, grid.points)], grid.surface, origin, order=order)
+    plan = Plan([(directions, grid.points)], depends, order=order)
+    return call.along(plan, grid.surface, origin)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+    """What a call measures: points along directions, and how each becomes a model.
+
+    Attributes:
+        legs: List of pairs of directions and points along them, an array of shape
+            `(number of points, number of directions)`.
+        depends: Dict of arrays, or nested lists of them, on which the values depend, by the
+            name that errors give them. A checkpoint that belongs to others is refused; model
+            and data are compared anyway.
+        walk: Which variables move, and how; see `walks`. By default, the trainable ones along
+            directions.
+        order: All indices of the points in the order to measure them, or a `Refinement`, which
+            decides as it goes. Defaults to `None`, ascending.
+        engines: Dict of functions that make an engine, by name. Defaults to `None`, those that
+            the option `engine` stands for.
+        compared: Names of the values at the center that are checked to be the same each time
+            they are measured. Defaults to `None`, all of them.
+    """
+
+    legs: list
+    depends: dict
+    walk: Callable = along_directions
+    order: np.ndarray | Refinement | None = None
+    engines: dict | None = None
+    compared: list | None = None
+
+    @property
+    def number(self):
+        """How many points there are."""
+        return sum(len(points) for _, points in self.legs)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -279,8 +321,8 @@ class Evaluation:
     """One call that measures: a model, its data, and how it is measured.
 
     The methods are the steps of every such call, in this order: `choose` the
-    directions, find the `radius` of an automatic extent, `identify` what the values
-    depend on, then measure `along` the directions.
+    directions, find the `radius` of an automatic extent, then measure `along` the
+    directions.
 
     Attributes:
         model: A compiled and built `keras.Model`. It is left as it was.
@@ -305,13 +347,15 @@ class Evaluation:
             check_executor(self.options["executor"])
         check_choice("engine", self.options["engine"], ("auto", *ENGINES))
         check_verbose(self.options["verbose"])
-        # Looked up now, before directions are chosen.
+        # Counted before directions are chosen.
         _ = self._number_of_weights
 
     @functools.cached_property
     def data(self):
         """List of `Dataset`, read once."""
-        return read_datasets(self.model, self.datasets, self.options["batch_size"])
+        data = read_datasets(self.model, self.datasets, self.options["batch_size"])
+        check_targets(self.model, data)
+        return data
 
     @property
     def metrics(self):
@@ -395,75 +439,50 @@ class Evaluation:
                     for _, results in measure([direction], ends)
                 )
 
-            exponent = _highest(is_low)
+            exponent = highest_low(is_low, 0, EXPONENTS, HALVINGS)
         digits = 1 - int(np.floor(np.log10(2.0**exponent)))
         return np.floor(2.0**exponent * 10.0**digits) / 10.0**digits
 
-    def identify(self, **parts):
-        """Refuses a checkpoint that belongs to other values.
+    def along(self, plan, assemble, origin):
+        """Measures the points of a plan, or what a checkpoint does not hold of them.
 
         Args:
-            **parts: Arrays, or nested lists of them, on which the values depend, by
-                the name that errors give them. Model and data are compared anyway.
-        """
-        self._saved.identify(self.model, self.data, **parts)
-
-    def along(
-        self,
-        legs,
-        assemble,
-        origin,
-        *,
-        order=None,
-        walk=along_directions,
-        engines=None,
-        compared=None,
-    ):
-        """Measures the points of a walk.
-
-        Args:
-            legs: List of pairs of directions and points along them, an array of shape
-                `(number of points, number of directions)`.
-            assemble: As in `_collect`.
-            origin: As in `_collect`.
-            order: As in `_collect`.
-            walk: Which variables move, and how; see `walks`. By default, the trainable
-                ones along directions.
-            engines: As in `start`. Defaults to `None`, those that `engine` stands for.
-            compared: Names of the values at the center that are checked to be the same
-                each time they are measured. Defaults to `None`, all of them.
+            plan: A `Plan`.
+            assemble: A function of a dict of arrays with a value per point, a dict of floats
+                for the center, and the metadata; it returns what is saved, such as a
+                `LossSurface`.
+            origin: Dict for the metadata that says where the points come from.
 
         Returns:
             A list of what `assemble` returned, one per dataset.
         """
-        self._check_engine(engines)
-        number = sum(len(points) for _, points in legs)
-        with patient_interrupts() as interrupt, evaluated(self.model, walk) as state:
-            directions, _ = legs[0]
+        self._check_engine(plan.engines)
+        self._saved.identify(self.model, self.data, **plan.depends)
+        with patient_interrupts() as interrupt, evaluated(self.model, plan.walk) as state:
+            directions, _ = plan.legs[0]
+            engines = plan.engines
             if engines is None:
                 self._check_metrics(state, interrupt)
-                engines = candidates(self.options["engine"], self.model, number)
-            self._status.announce(f"Preparing {number} points")
+                engines = candidates(self.options["engine"], self.model, plan.number)
+            self._status.announce(f"Preparing {plan.number} points")
             options = {"directions": directions, "interrupt": interrupt}
             if self.options["executor"] is None:
                 measure, centers, how = start(engines, state, self.data, **options)
             else:
                 parts = (engines, state, self.data)
-                options["compared"] = compared
+                options["compared"] = plan.compared
                 measure, centers, how = distribute(self.options["executor"], *parts, **options)
             check_complete(self.model, self._number_of_weights)
 
             def measure_some(indices):
-                return _along(measure, legs, centers, indices)
+                return _along(measure, plan.legs, centers, indices)
 
             def assemble_with_engine(values, center, metadata):
                 # Workers report their engine only once they have started.
                 return assemble(values, center, metadata | how)
 
-            values = self._collect(
-                measure_some, number, centers, assemble_with_engine, origin, order=order
-            )
-            _check_state(measure_center(measure, directions), centers, compared)
+            values = self._collect(measure_some, plan, centers, assemble_with_engine, origin)
+            _check_state(centers, measure_center(measure, directions), plan.compared)
             return values
 
     def _check_engine(self, engines):
@@ -496,29 +515,25 @@ class Evaluation:
                 )
             check_choice("metric", metric, tuple(values))
 
-    def _collect(self, measure, number, centers, assemble, origin, *, order=None):
+    def _collect(self, measure, plan, centers, assemble, origin):
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
             measure: A function of indices of points that yields some of them and their
                 results, as an engine does.
-            number: How many points there are.
+            plan: A `Plan`.
             centers: List with a dict of floats per dataset, the values at the
                 unperturbed weights.
-            assemble: A function of a dict of arrays with a value per point, a dict
-                of floats for the center, and the metadata; it returns what is saved,
-                such as a `LossSurface`.
-            origin: Dict for the metadata that says where the points come from.
-            order: All indices in the order to measure them, or a `Refinement`, which
-                decides as it goes. Defaults to `None`, ascending.
+            assemble: See `along`.
+            origin: See `along`.
 
         Returns:
             A list of what `assemble` returned, one per dataset.
         """
         self._check_measured(centers[0])
-        measured, is_missing = self._saved.restore(number, centers)
+        measured, is_missing = self._saved.restore(plan.number, centers, plan.compared)
         metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
-        order = np.arange(number) if order is None else order
+        order = np.arange(plan.number) if plan.order is None else plan.order
         first, *_ = self.metrics
         progress = Progress(np.count_nonzero(is_missing), self._status, first)
         errors = {}
@@ -573,22 +588,16 @@ def _describe(model, dataset, origin):
     }
 
 
-def _check_state(now, then, compared):
+def _check_state(before, after, compared):
     """Warns if the model gives different values at the same weights."""
-    pairs = [
-        (name, before[name], after[name])
-        for before, after in zip(then, now, strict=True)
-        for name in compared or before
-    ]
-    for name, before, after in pairs:
-        if not np.isclose(after, before, rtol=CENTER_TOLERANCE, atol=0, equal_nan=True):
-            warn(
-                f"At the model's own weights {name!r} was {before:g} at first and {after:g} at the "
-                "end, on the same data: something that cannot be restored changes with each "
-                "evaluation, such as a Python counter or random numbers from outside Keras. "
-                "The measured values are uncertain by that much."
-            )
-            return
+    if found := difference(before, after, AT_ONCE, compared):
+        _, name, first, second = found
+        warn(
+            f"At the model's own weights {name!r} was {first:g} at first and {second:g} at the "
+            "end, on the same data: something that cannot be restored changes with each "
+            "evaluation, such as a Python counter or random numbers from outside Keras. "
+            "The measured values are uncertain by that much."
+        )
 
 
 def _is_auto(extent):
@@ -599,22 +608,8 @@ def _is_auto(extent):
     return isinstance(extent, str)
 
 
-def _highest(is_low):
-    """The highest exponent, in steps of an eighth, at which something is low."""
-    lowest, highest = EXPONENTS
-    exponent = 0.0
-    while exponent < highest and is_low(exponent):
-        exponent += 1
-    while exponent > lowest and not is_low(exponent):
-        exponent -= 1
-    # It is low there, but not at twice the distance: halve the interval.
-    for step in (0.5, 0.25, 0.125):
-        exponent += step * (exponent < highest and is_low(exponent + step))
-    return exponent
-
-
 def _along(measure, legs, centers, missing):
-    """Measures the missing points, which are numbered across all legs."""
+    """Measures the missing points, whose indices count through all legs."""
     first = 0
     for directions, points in legs:
         here = missing[(missing >= first) & (missing < first + len(points))]

@@ -55,7 +55,7 @@ from losslandscape.directions import (
     resolve_seed,
     scales,
 )
-from losslandscape.evaluation import Evaluation
+from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, point_by_point
 from losslandscape.measuring.grids import Grid
@@ -462,18 +462,17 @@ def evaluate_convexity(
     # A flag per weight, since the layers of the model in a worker are not these objects.
     chosen = [bool(unit.any()) for unit in scales(model, None, ignore, options["layers"])]
     others = {"ignore": np.array(chosen), "tolerance": np.array(tolerance)}
-    call.identify(directions=directions, coordinates=grid.axes, **others)
     how = {"chosen": chosen, "seed": origin.get("seed", 0), "tolerance": tolerance}
     engine = functools.partial(_convexity_engine, **how)
-    (surface,) = call.along(
+    plan = Plan(
         [(directions, grid.points)],
-        grid.surface,
-        origin,
+        {"directions": directions, "coordinates": grid.axes} | others,
         order=grid.order,
         engines={"hessian": engine},
         # Not the eigenvalues: one near 0 is pure rounding error.
         compared=["loss"],
     )
+    (surface,) = call.along(plan, grid.surface, origin)
     return surface
 
 

@@ -29,9 +29,10 @@ from losslandscape.basics.internals import schedule_of
 from losslandscape.basics.types import Data
 from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
-from losslandscape.evaluation import Evaluation
+from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
+from losslandscape.measuring.grids import highest_low
 from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import evaluated, preserved
 from losslandscape.paths.trajectory import (
@@ -46,20 +47,20 @@ from losslandscape.values.measures import Estimate, confidence_interval
 from losslandscape.values.surfaces import TrainingCurvature
 
 MEASURES = ("largest_eigenvalue", "scale_free_eigenvalue", "trace", "half_width")
-# The search for a half-width starts at the first of these distances and gives up at the second;
-# the third is its relative precision.
-NEAR, FAR, PRECISION = 0.125, 16, 0.02
+# A half-width is looked for from the first of these powers of 2, and between the others; halving an
+# interval of 1 between exponents this many times makes it exact to 1 %.
+NEAR, ENDS, HALVINGS = -3, (-30, 4), 5
 
 
 class CurvatureSettings(TypedDict, total=False):
     """What is measured again and again during training, and how exactly.
 
     Attributes:
-        number_of_probes: For the trace, as in `Hessian.trace`. Defaults to 10.
+        number_of_probes: For the trace; see `Hessian.trace`. Defaults to 10.
         number_of_directions: For the half-width, at least 2. Defaults to 5.
-        rise: For the half-width, as in `half_widths`. Defaults to 1.0. It is infinite if a
-            loss has not risen that far at the coordinate 16.
-        tolerance: For eigenvalues, as in `Hessian.eigenvalues`. Defaults to 1e-2, finer than
+        rise: For the half-width; see `half_widths`. Defaults to 1.0. The half-width is
+            infinite where the loss at the coordinate 16 has risen less than this.
+        tolerance: For eigenvalues; see `Hessian.eigenvalues`. Defaults to 1e-2, finer than
             a plot shows.
         seed: Integer seed for all random vectors. `None` draws one from NumPy's global random
             state, and is the default of `training_curvature`. That of a `LandscapeLogger` is
@@ -171,20 +172,20 @@ def training_curvature(
     names, records = read_history(model, history)
     times, unit = times_of(names)
     thresholds = _thresholds(model, times, unit, learning_rate)
-    call.identify(records=records, measures=np.frombuffer(repr(settings).encode(), "uint8"))
-
-    def assemble(values, center, metadata):
-        return TrainingCurvature(times, values, thresholds, center, metadata)
-
-    (found,) = call.along(
+    plan = Plan(
         legs_of_records(model, records),
-        assemble,
-        {"records": names, "unit": unit} | _described(settings),
-        walk=between_records,
+        {"records": records, "measures": np.frombuffer(repr(settings).encode(), "uint8")},
+        between_records,
         engines={"curvature": functools.partial(_curvature_engine, settings=settings)},
         # An eigenvalue near 0 is pure rounding error.
         compared=["loss"],
     )
+
+    def assemble(values, center, metadata):
+        return TrainingCurvature(times, values, thresholds, center, metadata)
+
+    origin = {"records": names, "unit": unit} | _described(settings)
+    (found,) = call.along(plan, assemble, origin)
     return found
 
 
@@ -227,7 +228,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         live: Whether to draw the numbers in one figure, redrawn each time: below a
             notebook's cell, in a window, or in memory where there is neither. Defaults
             to `False`.
-        batch_size: As in `Measuring`.
+        batch_size: Samples per batch, for arrays. `None` (the default) makes batches as
+            large as the model's activations allow.
         **settings: How exactly the measures by name are taken; see `CurvatureSettings`.
 
     Attributes:
@@ -463,29 +465,18 @@ def _half_width(model, loss_here, settings):
     with evaluated(model) as state:
 
         def reach(direction, sign):
-            def is_low(distance):
+            def is_low(exponent):
                 state.rewind()
-                state.move(state.values, direction, np.array([sign * distance]))
+                state.move(state.values, direction, np.array([sign * 2.0**exponent]))
                 # A loss that is not finite counts as infinite.
                 return loss_here() < level
 
-            return _reach(is_low)
+            exponent = highest_low(is_low, NEAR, ENDS, HALVINGS)
+            # The middle of the interval in which it becomes high.
+            return 2.0 ** (exponent + 2.0 ** -(HALVINGS + 1)) if exponent < ENDS[1] else np.inf
 
         widths = [np.mean([reach(direction, sign) for sign in (-1, 1)]) for direction in directions]
     return confidence_interval(widths)
-
-
-def _reach(is_low):
-    """How far a loss stays low, by doubling and then halving distances."""
-    low, high = 0.0, NEAR
-    while is_low(high):
-        low, high = high, 2 * high
-        if high > FAR:
-            return np.inf
-    while high - low > PRECISION * high:
-        middle = (low + high) / 2
-        low, high = (middle, high) if is_low(middle) else (low, middle)
-    return (low + high) / 2
 
 
 def _by_name(name, number):

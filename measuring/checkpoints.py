@@ -14,12 +14,11 @@ import numpy as np
 
 from losslandscape.basics.arrays import digest
 from losslandscape.basics.checks import numbered, warn
+from losslandscape.measuring.centers import RESUMED, difference, tolerance_of
 from losslandscape.values.files import read_value
 
 # How often to write, in seconds: about the most computing time that a kill can lose.
 INTERVAL = 1.0
-# Another machine or number of threads rounds differently; another model is further off.
-CENTER_TOLERANCE = 1e-3
 # The parts of `model.get_compile_config` that affect the values, and not only the training.
 MEASURED = ("loss", "loss_weights", "metrics", "weighted_metrics")
 
@@ -62,6 +61,7 @@ class Checkpoint:
         """
         if not self._paths:
             return
+        self._tolerance = tolerance_of(model, RESUMED)
         parts = {"weights": model.weights, "loss or metrics": _measured(model)} | parts
         # Only once, because large ones take time.
         common = {name.replace("_", " "): digest(part) for name, part in parts.items()}
@@ -77,20 +77,22 @@ class Checkpoint:
             if saved is not None:
                 _check_same(path, saved, expected)
 
-    def restore(self, number, centers):
+    def restore(self, number, centers, compared=None):
         """Reads the points that the files hold.
 
         Args:
             number: How many points there are.
             centers: List with a dict of floats per dataset, as measured now.
+            compared: Names of the values there that must be the same as in the files.
+                Defaults to `None`, all of them.
 
         Returns:
             A list with a dict of arrays of shape `(number,)` per dataset, NaN
             where a point is missing, and the boolean array of the missing ones.
 
         Raises:
-            ValueError: If the files hold other metrics or points, or another loss
-                at the center than the model has now.
+            ValueError: If the files hold other metrics or points, or other values at the
+                center than the model has now.
         """
         measured = [{name: np.full(number, np.nan) for name in center} for center in centers]
         is_missing = np.full(number, not self._paths)
@@ -103,7 +105,7 @@ class Checkpoint:
                 continue
             found = _measurements(saved)
             _check_points(path, found, saved.missing_numbers, values)
-            _check_center(path, saved, center)
+            _check_center(path, difference([saved.center], [center], self._tolerance, compared))
             values.update(found)
             is_missing[saved.missing_numbers] = True
         return measured, is_missing
@@ -205,15 +207,16 @@ def _check_points(path, held, missing, wanted):
         )
 
 
-def _check_center(path, saved, center):
-    # Eigenvalues are saved without a loss.
-    loss, now = saved.center.get("loss"), center.get("loss")
-    if loss is not None and not np.isclose(now, loss, rtol=CENTER_TOLERANCE, equal_nan=True):
-        raise ValueError(
-            f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, where the "
-            f"model itself has a loss of {loss:g}; now it has {now:g}, with the same weights and "
-            "data. Its layers, its loss or the library must have changed. Pass another path."
-        )
+def _check_center(path, found):
+    """Refuses files in which the center is not the same."""
+    if found is None:
+        return
+    _, name, then, now = found
+    raise ValueError(
+        f"`checkpoint` must be new, or belong to this call. Received {str(path)!r}, where the "
+        f"model itself has a {name} of {then:g}; now it has {now:g}, with the same weights and "
+        "data. Its layers, its loss or the library must have changed. Pass another path."
+    )
 
 
 def _measurements(saved):

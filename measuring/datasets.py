@@ -175,13 +175,41 @@ def read_datasets(model, datasets, batch_size=None):
         A list of `Dataset`.
 
     Raises:
-        TypeError: As in `read_dataset`.
-        ValueError: As in `read_dataset`.
+        TypeError: If `read_dataset` refuses one of them.
+        ValueError: If `read_dataset` refuses one of them.
     """
     number = len(datasets)
     names = ["dataset"] if number == 1 else [f"datasets[{index}]" for index in range(number)]
     pairs = zip(datasets, names, strict=True)
     return [read_dataset(model, dataset, batch_size, name) for dataset, name in pairs]
+
+
+def check_targets(model, data):
+    """Refuses data without the targets that a loss given to `compile` always takes.
+
+    Args:
+        model: A compiled `keras.Model`. One with a test step or `compute_loss` of its own may
+            need no targets.
+        data: List of `Dataset`.
+
+    Raises:
+        ValueError: If targets are missing.
+    """
+    is_keras_own = all(
+        getattr(type(model), name) is getattr(keras.Model, name)
+        for name in ("test_step", "compute_loss")
+    )
+    if not is_keras_own or model.loss is None:
+        return
+    for dataset in data:
+        whole = dataset.pipeline.element_spec if dataset.tensors is None else dataset.tensors
+        _, targets, _ = keras.utils.unpack_x_y_sample_weight(whole)
+        if targets is None:
+            raise ValueError(
+                "`y` must be the targets that the loss of `model` compares outputs with, or `x` a "
+                f"whole dataset such as (x, y). Received inputs alone, as `{dataset.name}`. For a "
+                "loss that needs no targets, override `compute_loss`."
+            )
 
 
 def all_datasets(x, y=None):

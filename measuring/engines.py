@@ -1,10 +1,11 @@
 """Engines: the ways to measure a model at many points.
 
-Both put the model at a point of a walk and measure every dataset there. The
-`evaluate` engine calls `model.evaluate` at each point and works for whatever
-that accepts. The `compiled` engine puts the model's own `test_step`, the loop
-over batches and the loop over points into one TensorFlow or JAX graph; Torch needs
-no graph to run them without the overhead of `model.evaluate`.
+Both move the model to a point and measure every dataset there. The `evaluate`
+engine calls `model.evaluate` at each point and works for all models and data
+that `model.evaluate` accepts. The `compiled` engine puts the model's own
+`test_step`, the loop over batches and the loop over points into one TensorFlow or
+JAX graph; Torch runs them without a graph, and still without the overhead of
+`model.evaluate`.
 
 An engine is a function of directions and points, an array of shape `(number of
 points, number of directions)`. It yields the indices of some points in that array
@@ -22,6 +23,7 @@ from keras import ops
 from losslandscape.backends.current import current
 from losslandscape.backends.reports import in_order, names_of, penalty, regularized_weights
 from losslandscape.backends.structures import arrays_of
+from losslandscape.measuring.centers import measure_center
 
 # The most data that the compiled engine keeps on the device, in bytes.
 DATA_BUDGET = 2**31
@@ -61,7 +63,8 @@ def start(engines, state, data, *, directions, interrupt):
         state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
         directions: Some of the directions to be measured.
-        interrupt: As in `evaluate_engine`.
+        interrupt: A function to call now and then; it lets waiting signals act,
+            which may raise `KeyboardInterrupt`.
 
     Returns:
         The engine; a list with a dict of floats per dataset, the values at the center;
@@ -83,12 +86,6 @@ def start(engines, state, data, *, directions, interrupt):
             reason = {f"not_{name}": str(error) or type(error).__name__}
             state.restore()
     return begin(last)
-
-
-def measure_center(measure, directions):
-    """Measures the center; returns a list with a dict of floats per dataset."""
-    ((_, chunk),) = measure(directions, np.zeros((1, len(directions))))
-    return [{name: float(values[0]) for name, values in results.items()} for results in chunk]
 
 
 def evaluate_engine(state, data, interrupt, adjust=None):
@@ -139,13 +136,14 @@ def point_by_point(state, measure_here):
 def evaluator(model, interrupt):
     """Makes the function that measures a model at its current weights.
 
-    It makes its own graphs, one for each kind of data, and holds them as long as it lives. What
-    Keras made for an earlier call might have read a number that has changed since. The model
-    is left with one of them, so this is used in `state.evaluated` or `preserved`.
+    The function makes its own graphs, one for each kind of data, and holds them as long as it
+    lives: a graph that Keras made for an earlier call may have read a number that has changed
+    since. The model keeps one of these graphs, so call it in `state.evaluated` or `preserved`.
 
     Args:
         model: A compiled and built `keras.Model`.
-        interrupt: As in `evaluate_engine`.
+        interrupt: A function to call now and then; it lets waiting signals act,
+            which may raise `KeyboardInterrupt`.
 
     Returns:
         A function of a `Dataset` that returns a dict of floats: all that

@@ -1,4 +1,4 @@
-"""Grids: where the points of a line or a plane lie, and in what order they are measured.
+"""Grids: how far a line or a plane reaches, where its points lie, and in what order they come.
 
 A grid also turns the measured values, a flat array per metric, into what is saved and
 drawn.
@@ -122,6 +122,49 @@ def coordinates(number_of_points, extent):
     return points
 
 
+def levels(number):
+    """Halves an axis again and again: first its ends, then the midpoint too, and so on.
+
+    Args:
+        number: How many points the axis has.
+
+    Returns:
+        A list with the indices of the points at each level, from coarse to fine; the last one has
+        all of them.
+    """
+    found = []
+    while not found or len(found[-1]) < number:
+        ends = np.linspace(0, number - 1, 2 ** len(found) + 1)
+        found.append(np.unique(np.round(ends).astype(int)))
+    return found
+
+
+def highest_low(is_low, start, ends, halvings):
+    """Finds how far to go from the center until something is no longer low.
+
+    Args:
+        is_low: A function of the exponent of a distance, a power of 2.
+        start: The exponent to begin with, from which it goes up or down in steps of 1.
+        ends: The lowest and the highest exponent.
+        halvings: How many times to halve the last step.
+
+    Returns:
+        The highest exponent that was found low; the lower end if none was.
+    """
+    # Where it turns, some are asked for twice.
+    is_low = functools.cache(is_low)
+    lowest, highest = ends
+    exponent = start
+    while exponent < highest and is_low(exponent):
+        exponent += 1
+    while exponent > lowest and not is_low(exponent):
+        exponent -= 1
+    for halving in range(1, halvings + 1):
+        step = 2.0**-halving
+        exponent += step * (exponent < highest and is_low(exponent + step))
+    return exponent
+
+
 def check_points(number, name="number_of_points"):
     """Refuses more points than memory can hold; `name` is the argument that asks for them."""
     check_memory(name, number, BYTES)
@@ -153,9 +196,8 @@ def _per_axis(number_of_points, extent):
 
 
 def _ranks(number):
-    """For each point of an axis, how many halvings of the axis it takes to reach it."""
-    ranks = np.full(number, -1)
-    for rank in range(number.bit_length() + 1):
-        reached = np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)
-        ranks[reached] = np.where(ranks[reached] < 0, rank, ranks[reached])
+    """For each point of an axis, the first level that has it."""
+    ranks = np.empty(number, int)
+    for rank, level in reversed([*enumerate(levels(number))]):
+        ranks[level] = rank
     return ranks

@@ -32,7 +32,7 @@ class Status:
     kept as an output of its own, hundreds of them, where no browser runs the notebook.
 
     Args:
-        verbose: As in `evaluate_lines`.
+        verbose: How much to show: `"auto"`, 0, 1 or 2; see `Measuring`.
     """
 
     def __init__(self, verbose):

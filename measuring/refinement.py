@@ -11,7 +11,10 @@ import dataclasses
 import numpy as np
 
 from losslandscape.basics.checks import check_number, import_extra
+from losslandscape.measuring.grids import levels
 
+# The first level that is measured, of five points per axis: fewer tell nothing of the others.
+COARSEST = 2
 # A level with at most this share of all points is measured as a whole, or not at all.
 SMALL = 1 / 8
 # Where the predictions of such a level were as exact as this, times the accuracy, those of finer
@@ -163,13 +166,13 @@ def _levels(axes, fields, known, margin=1):
     were near each point, in this level or the coarser one, less the margin; and the fields with
     the points of this level complete, as far as they are known or can be interpolated.
     """
-    indices = [_indices(len(axis)) for axis in axes]
+    indices = [levels(len(axis))[COARSEST:] or [np.arange(len(axis))] for axis in axes]
     number = max(map(len, indices))
-    levels = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
+    both = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
     fields = [np.array(field) for field in fields]
     # Nothing is known of the first two levels, of 5 and 9 points per axis.
     coarser, before = None, np.inf
-    for rank, level in enumerate(levels):
+    for rank, level in enumerate(both):
         inside = _mask(known.shape, level)
         is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
         is_small = inside.mean() <= SMALL
@@ -188,16 +191,6 @@ def _levels(axes, fields, known, margin=1):
             ]
         yield is_new, is_small, doubts, fields
         coarser = level
-
-
-def _indices(number):
-    """For each level, which points of an axis it has."""
-    levels = []
-    for rank in range(2, number.bit_length() + 1):
-        levels.append(np.unique(np.round(np.linspace(0, number - 1, 2**rank + 1)).astype(int)))
-        if len(levels[-1]) == number:
-            break
-    return levels or [np.arange(number)]
 
 
 def _mask(shape, level):

@@ -1,8 +1,8 @@
 """Workers: the same engines in other threads or processes, or on other machines.
 
-Points go out in small tasks to any `concurrent.futures.Executor`. What all tasks
-share (the model, the data and the directions) may be large, so it goes only to
-workers that say they do not have it.
+Points go out in small tasks to any `concurrent.futures.Executor`. The model, the data
+and the directions are the same for all tasks and may be large, so they go only to
+workers that say they do not have them.
 """
 
 import collections
@@ -18,8 +18,8 @@ import uuid
 import numpy as np
 from keras import ops, tree
 
-from losslandscape.basics.internals import flatten_layers
-from losslandscape.measuring.engines import measure_center, start, to_tensors
+from losslandscape.measuring.centers import AT_ONCE, difference, measure_center, tolerance_of
+from losslandscape.measuring.engines import start, to_tensors
 from losslandscape.measuring.state import State
 
 # How many tasks: enough to show progress and lose little with a worker, few enough to keep the
@@ -27,9 +27,6 @@ from losslandscape.measuring.state import State
 TASKS = 100
 # How long to wait for results before Ctrl-C acts, in seconds.
 PATIENCE = 0.2
-# How closely the center in a worker must agree with the one in this process; in half precision,
-# two engines round differently.
-TOLERANCE, HALF_TOLERANCE = 1e-5, 1e-2
 # The calls of this process whose points are being measured, by key.
 _running = {}
 # What a worker holds for each call, by key. One per thread: a model can be measured at only one
@@ -62,17 +59,18 @@ def check_executor(executor):
 def distribute(executor, engines, state, data, *, directions, interrupt, compared=None):
     """Starts an engine whose points are measured by workers.
 
-    The engine starts here as in a call without workers, which use the same one, so that all
-    give the same bits. The center is measured in each worker, too; otherwise a model that
-    changed on the way would go unnoticed.
+    The engine starts here, as in a call without workers, and they use the one that works here, so
+    that both kinds of call give the same bits. The center is measured in each worker, too;
+    otherwise nobody would notice that a model has changed on its way there.
 
     Args:
         executor: A `concurrent.futures.Executor`.
-        engines: As in `start`.
-        state: As in `start`.
+        engines: Dict of functions that make an engine, by name.
+        state: The `State` of a model at the weights to start from.
         data: List of `Dataset`.
-        directions: As in `start`.
-        interrupt: As in `evaluate_engine`.
+        directions: Some of the directions to be measured.
+        interrupt: A function to call now and then; it lets waiting signals act,
+            which may raise `KeyboardInterrupt`.
         compared: Names of the values at the center that must be the same in each
             worker. Defaults to `None`, all of them.
 
@@ -84,13 +82,10 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
     make = engines[metadata["engine"]]
     key, setup = uuid.uuid4().hex, pickle.dumps((make, state.model, state.walk, data))
     latest, number, contents = None, 0, None
-    is_precise = all(
-        layer.compute_dtype in ("float32", "float64") for layer in flatten_layers(state.model)
-    )
-    tolerance = TOLERANCE if is_precise else HALF_TOLERANCE
+    tolerance = tolerance_of(state.model, AT_ONCE)
 
     def check(found):
-        _check_centers(centers, found, compared, tolerance)
+        _check_centers(difference(centers, found, tolerance, compared))
 
     def measure(directions, points):
         nonlocal latest, number, contents
@@ -110,18 +105,18 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
     return measure, centers, metadata
 
 
-def _check_centers(expected, found, compared, tolerance):
-    for index, (here, there) in enumerate(zip(expected, found, strict=True)):
-        for name in compared or here:
-            value = here[name]
-            if not np.isclose(there.get(name, np.nan), value, tolerance, 0, equal_nan=True):
-                raise ValueError(
-                    f"`executor` has a worker whose model is different: on dataset {index} its "
-                    f"{name!r} is {there.get(name)}, here it is {value}, with the same weights. A "
-                    "model is sent as `model.save` writes it: either the `get_config` of a custom "
-                    "layer, loss or metric leaves out an argument, or the worker imports "
-                    "another version of your code."
-                )
+def _check_centers(found):
+    """Refuses a worker in which the center is not the same."""
+    if found is None:
+        return
+    index, name, here, there = found
+    raise ValueError(
+        f"`executor` has a worker whose model is different: on dataset {index} its "
+        f"{name!r} is {there}, here it is {here}, with the same weights. A "
+        "model is sent as `model.save` writes it: either the `get_config` of a custom "
+        "layer, loss or metric leaves out an argument, or the worker imports "
+        "another version of your code."
+    )
 
 
 def _run(executor, keys, contents, *, points, tasks, check, interrupt):

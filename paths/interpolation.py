@@ -23,7 +23,7 @@ from losslandscape.basics.arrays import dot
 from losslandscape.basics.checks import check_choice, check_integer
 from losslandscape.basics.internals import flatten_layers
 from losslandscape.basics.types import Data, Extent, Pair, Points
-from losslandscape.evaluation import Evaluation
+from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.datasets import all_datasets, batch_size_of, one_dataset
 from losslandscape.measuring.engines import evaluate_engine
 from losslandscape.measuring.grids import Grid, coordinates, line
@@ -237,7 +237,7 @@ def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
             adds up to 1.
         assemble: As in `Evaluation.along`.
         origin: What `describe_mixtures` returned, and more.
-        order: As in `Evaluation.along`.
+        order: As in `Plan`.
 
     Returns:
         A list of what `assemble` returned, one per dataset.
@@ -245,7 +245,7 @@ def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     first, *others = models
     statistics = origin["statistics"]
     weights = [other.weights for other in others]
-    call.identify(models=weights, coordinates=shares, statistics=statistics)
+    depends = {"models": weights, "coordinates": shares, "statistics": statistics}
 
     # Copies, since the same model may be passed more than once.
     directions = [[ops.copy(weight) for weight in mixed_weights(other)] for other in others]
@@ -253,7 +253,8 @@ def measure_mixtures(call, models, shares, assemble, origin, *, order=None):
     legs = [(directions, shares[:, 1:])]
     estimates = statistics == "estimate" and _normalizations(first)
     engines = ESTIMATING if estimates else None
-    return call.along(legs, assemble, origin, order=order, walk=between_models, engines=engines)
+    plan = Plan(legs, depends, between_models, order, engines)
+    return call.along(plan, assemble, origin)
 
 
 def between_models(model):

@@ -33,7 +33,7 @@ from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
 from losslandscape.basics.types import Array, Data, Direction, FilePath, Ignore, Points
 from losslandscape.directions import IGNORE_RULES, filters
-from losslandscape.evaluation import Evaluation
+from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.datasets import one_dataset
 from losslandscape.measuring.grids import Grid
 from losslandscape.measuring.options import Measuring, evaluating
@@ -270,7 +270,7 @@ def evaluate_trajectory(
     distances = _distances(steps, frozen_steps, directions, path)
     grid = _grid_around(path, margin, numbers)
     points = np.concatenate([grid.points, path])
-    call.identify(directions=directions, coordinates=points, records=records)
+    depends = {"directions": directions, "coordinates": points, "records": records}
 
     def assemble(values, center, metadata):
         ends = len(grid.points), len(points)
@@ -296,7 +296,8 @@ def evaluate_trajectory(
     else:
         # The end does not count, as in the components.
         origin["random_walk"] = random_walk_shares(len(records) - 1)[:2].tolist()
-    (trajectory,) = call.along(legs, assemble, origin, order=order, walk=between_records)
+    plan = Plan(legs, depends, between_records, order)
+    (trajectory,) = call.along(plan, assemble, origin)
     return trajectory
 
 

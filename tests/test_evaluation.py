@@ -859,8 +859,15 @@ def test_a_metric_that_is_not_measured_is_refused_before_a_pass_over_the_data(mo
 
 
 def test_a_forgotten_y_is_named(model, data):
-    with pytest.raises(ValueError, match=".") as caught:
+    before = state_of(model)
+    with pytest.raises(ValueError, match="`y` must be the targets.*Received inputs alone"):
         evaluate_surface(model, data[0], number_of_points=2, verbose=0)
+    with pytest.raises(ValueError, match=r"inputs alone, as `datasets\[1\]`"):
+        evaluate_lines(model, (data, (data[0],)), number_of_points=2, verbose=0)
+    assert_same_state(model, before)
+    # Only the model itself knows what its own test step needs.
+    with pytest.raises(ValueError, match=".") as caught:
+        evaluate_line(bowl(0.3, Generator), np.zeros((4, 1), "float32"), verbose=0)
     assert any("is `y` missing?" in note for note in caught.value.__notes__)
 
 

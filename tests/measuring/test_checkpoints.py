@@ -239,16 +239,24 @@ def test_other_data_are_refused(model, data, tmp_path):
         evaluate_line(model, x, data[1], 5, seed=0, checkpoint=path, verbose=0)
 
 
-def test_other_layers_with_the_same_weights_are_refused(data, tmp_path):
+class Unnamed(keras.Sequential):
+    """A model that reports no value of the name `"loss"`."""
+
+    def test_step(self, *args):
+        return {"entropy": super().test_step(*args)["loss"]}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(keras.Sequential, "loss"), (Unnamed, "entropy")])
+def test_other_layers_with_the_same_weights_are_refused(kind, name, data, tmp_path):
     def network(activation):
         keras.utils.set_random_seed(0)
-        model = keras.Sequential([keras.Input((4,)), layers.Dense(8, activation), layers.Dense(3)])
+        model = kind([keras.Input((4,)), layers.Dense(8, activation), layers.Dense(3)])
         model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         return model
 
-    options = {"seed": 0, "checkpoint": tmp_path / "line.h5", "verbose": 0}
+    options = {"seed": 0, "metric": name, "checkpoint": tmp_path / "line.h5", "verbose": 0}
     evaluate_line(network("relu"), *data, 5, **options)
-    with pytest.raises(ValueError, match="the model itself has a loss of .*; now it has"):
+    with pytest.raises(ValueError, match=f"the model itself has a {name} of .*; now it has"):
         evaluate_line(network("tanh"), *data, 5, **options)
 
 
