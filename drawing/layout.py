@@ -54,6 +54,8 @@ CELL_FONTS = ("small", "x-small", "xx-small")
 LUMINANCE = np.array([0.299, 0.587, 0.114])
 # The largest part of the caller's axes that a color bar takes.
 MOST_TAKEN = 0.6
+# Axes that move by less, as a part of their figure, have found their place.
+STILL = 3e-3
 FAINT_GRID = {"grid.color": "#80808066", "grid.linewidth": 0.5}
 # The width of a letter, relative to its font size.
 LETTER = 0.65
@@ -89,7 +91,7 @@ class Settled(ConstrainedLayoutEngine):
             before = [ax.get_position(original=True).bounds for ax in fig.axes]
             super().execute(fig)
             after = [ax.get_position(original=True).bounds for ax in fig.axes]
-            if np.allclose(before, after, rtol=0, atol=3e-3):
+            if np.allclose(before, after, rtol=0, atol=STILL):
                 return
 
 
@@ -438,8 +440,9 @@ def make_room_for(bar, axes):
     # More than once, since axes of a given aspect stay in the middle of their place.
     for _ in range(6):
         figure.draw_without_rendering()
-        taken += (bar.ax.get_tightbbox().x1 - limits.x1) / limits.width
-        if not 0 < taken < MOST_TAKEN:
+        more = (bar.ax.get_tightbbox().x1 - limits.x1) / limits.width
+        taken += more
+        if abs(more) < STILL or not 0 < taken < MOST_TAKEN:
             return
         for ax, cell, place in places:
             if cell is None:

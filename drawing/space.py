@@ -19,6 +19,8 @@ LOWEST, HIGHEST = 28, 52
 CLEARANCE = 8
 # How far out a line of sight is followed, and in how many steps.
 STEPS = np.linspace(0.02, 1.5, 75)
+# A panel that moves by less, as a part of its figure, has found its place.
+STILL = 3e-3
 
 
 def draw_faces(ax, grid, mapped):
@@ -113,11 +115,11 @@ def fit(figure):
         figure.draw_without_rendering()
         box = Bbox.union([ax.get_tightbbox() for ax in figure.axes])
         box, places = box.transformed(figure.transFigure.inverted()), figure.subplotpars
-        figure.subplots_adjust(
-            left=places.left + max(0, 0.01 - box.x0),
-            bottom=places.bottom + max(0, 0.01 - box.y0),
-            right=places.right + 0.99 - box.x1,
-        )
+        steps = max(0, 0.01 - box.x0), max(0, 0.01 - box.y0), 0.99 - box.x1
+        left, bottom, right = np.add(steps, [places.left, places.bottom, places.right])
+        figure.subplots_adjust(left=left, bottom=bottom, right=right)
+        if np.abs(steps).max() < STILL:
+            return
 
 
 def best_view(heights, limits, sides):
