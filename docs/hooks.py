@@ -107,7 +107,7 @@ def surface_to_turn(name):
     (path,) = ROOT.glob(f"{MEASURED}/{LIVE[name]}/surface-*.h5")
     surface = LossSurface.load(path)
     values = {"data_loss": np.minimum(surface.values["data_loss"], ROOF)}
-    title = f"56 layers {name}; losses above {ROOF} are drawn as {ROOF}"
+    title = f"56 layers {name}, cut at {ROOF}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "surface.html")
         write_html(dataclasses.replace(surface, values=values), file, title=title)
