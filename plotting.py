@@ -195,9 +195,9 @@ def plot_line(
     each curve. Where a line holds several directions, the curve is their mean
     and the band one standard deviation to both sides (on a log scale, both of
     the logarithm). Points that are not finite, or not positive on a log scale,
-    are left out of both, and a note counts them. The legend is put where no
-    curve is; if there is no such place, above the axes.
-    Curves differ in color, safe for color-blind readers, and in line style.
+    are left out of both, and a note counts them. The legend goes where there is
+    no curve, or above the axes. Curves differ in color, chosen for any color
+    vision, and in line style.
 
     Example:
 
@@ -429,8 +429,8 @@ def plot_levels(
             where all values are positive, the highest is at least 20 times the
             lowest, and the models lie at the low end. The color bar names it.
         levels: Increasing values to draw contours at, with colors in equal
-            steps, or the most of round ones to draw. `None` (the default) draws
-            about 12 to 20, on a log scale below the highest 5 % of the values.
+            steps, or how many round ones to draw at most. `None` (the default) draws
+            about 12 to 20; on a log scale, none among the highest 5 % of the values.
         cmap: Matplotlib colormap. Defaults to the perceptually uniform
             `"viridis"`.
         figsize: As in `plot_line`.
@@ -469,11 +469,11 @@ def plot_surface(
 ) -> Any:
     """Draws surfaces in space.
 
-    Each face has the color of its own height, as the color bar has it: no light
-    falls on it. Where splines through every second point predict the others, the
-    surface follows splines, and a note says so. Contours are on the floor of the box.
+    Faces have the color of their height, as in the color bar, without lighting. Where
+    splines through every second point predict the others, the surface follows splines,
+    and a note says so. Contours are on the floor of the box.
     The model's own point is marked above the origin, and other models where they lie
-    on the surface; hollow where a part of it is in front.
+    on the surface. A mark is hollow where a part of the surface is in front of it.
     Several surfaces are drawn side by side with the same height axis and colors.
     Points that are not finite, or not positive on a log scale, are holes, and a
     note counts them; those that a checkpoint has not measured yet are
@@ -576,8 +576,8 @@ def plot_path(
 ) -> Axes:
     """Draws the path of training over the contours of its plane.
 
-    A square marks where training starts, the model's mark where it ends. Each of
-    several runs has a color of its own, and a point where it ends. The names of the
+    A square marks where training starts, the model's mark where it ends. Several runs
+    differ in color, with a point where each ends. The names of the
     axes give the share of the paths' variance along them; a note gives that of a
     random walk, and says so if the path's is no greater. Where the path is straight,
     the second axis may be a random direction.
@@ -633,7 +633,7 @@ def plot_curve(
 ) -> Axes:
     """Draws a curve between two models over the contours of its plane.
 
-    Beside the curve, the straight line between the models is dashed.
+    The dashed line is the straight one between the models.
 
     Example:
 
@@ -949,9 +949,9 @@ def plot_training_curvature(
 ) -> dict[str, Axes]:
     """Draws what was measured in the course of training, one panel above the other.
 
-    A dashed line beside the largest eigenvalue shows the one above which gradient
-    descent is unstable, where the learning rate is known. Bands are 95% confidence
-    intervals. What is not finite is left out.
+    Where the learning rate is known, a dashed line shows the eigenvalue above which
+    gradient descent is unstable. Bands are 95% confidence intervals. Values that are
+    not finite are left out.
 
     Example:
 
@@ -1047,6 +1047,10 @@ def plot_persistence(
     values = value_of("surface", surface, LossSurface).values[metric]
     low, high = finite_limits([values])
     births, deaths = (np.array([basin[part] for basin in basins], float) for part in (0, 1))
+    merged = deaths[np.isfinite(deaths)]
+    if merged.size:
+        # An arrow goes on anyway, and the highest value may be so high that nothing else is seen.
+        high = min(high, low + 1.2 * (merged.max() - low))
     numbers, last = np.arange(1, len(basins) + 1), np.minimum(deaths, high)
     (ax,) = axes_for(ax, figsize=figsize)
     color = curve_style(ax).get("color")
@@ -1075,8 +1079,8 @@ def plot_convexity(
 ) -> Axes:
     """Draws where a loss is convex: the ratio |λmin / λmax| of its Hessian as heat maps.
 
-    Dark means convex, bright that the loss curves downwards almost as much as upwards. The
-    scale is logarithmic, and the same for all. Marks and notes are those of `plot_levels`.
+    Dark is convex; where it is bright, the loss curves downwards almost as much as upwards.
+    The scale is logarithmic, and the same for all. Marks and notes are those of `plot_levels`.
 
     Args:
         surfaces: A `LossSurface` from `evaluate_convexity`, or a list of them to compare.
@@ -1138,8 +1142,8 @@ def plot_barriers(
 ) -> Axes:
     """Draws the barriers between every two of several models as a heat map.
 
-    Each cell has its number in it, if the cells are large enough for all of them. Barriers
-    that are not finite have no color, and a note counts them.
+    Cells show their number if they are large enough. Barriers that are not finite have no
+    color, and a note counts them.
 
     Example:
 
@@ -1464,7 +1468,7 @@ def _path_notes(surface):
         return []
     first, second = surface.metadata["random_walk"]
     relation = "" if exceeds_random_walk(surface) else ", no less than here"
-    return [f"for comparison, a random walk: {first:.1%} and {second:.1%}{relation}"]
+    return [f"a random walk's axes would hold {first:.1%} and {second:.1%}{relation}"]
 
 
 def _mark(ax, points, **style):

@@ -4,10 +4,13 @@ MkDocs calls the functions, in the order below, and Griffe the class.
 """
 
 import ast
+import dataclasses
 import re
+import tempfile
 from pathlib import Path
 
 import griffe
+import numpy as np
 from mkdocs.structure.files import File
 from PIL import Image
 
@@ -21,6 +24,11 @@ OUTSIDE = (
     "benchmarks/*.png",
     "examples/*",
 )
+# Surfaces to turn in the browser, which are made with the site, since each page has megabytes. They
+# are those of the picture that the README begins with, with a roof at the loss where it cuts them.
+MEASURED = "examples/measured/fashion_mnist-14px-10000-*"
+LIVE = {"without shortcuts": "vgg_like56-*", "with shortcuts": "resnet56-*"}
+ROOF = 2.5
 # An inch of a figure on the screen, in pixels: letters of figures are as large as those around.
 INCH = 130
 
@@ -40,6 +48,8 @@ def on_files(files, config):
     for path in (each for pattern in OUTSIDE for each in ROOT.glob(pattern) if each.is_file()):
         name = path.relative_to(ROOT).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path)))
+    for name in LIVE:
+        files.append(File.generated(config, live_page(name), content=surface_to_turn(name)))
     return files
 
 
@@ -47,6 +57,10 @@ def on_page_markdown(markdown, page, **_):
     """Makes links from pages in `docs` to files outside of it lead to their place in the site."""
     if page.file.src_uri.count("/"):
         return markdown
+    if page.file.src_uri in ("index.md", "gallery.md"):
+        links = " or ".join(f"[{name}]({live_page(name)})" for name in LIVE)
+        turn = f"Turn the surface of 56 layers in the browser: {links}."
+        markdown = re.sub(r"(!\[.*\]\(.*(cover\.png|turning\.gif)\))", rf"\1\n\n{turn}", markdown)
     if page.file.src_uri == "gallery.md":
         markdown = markdown.replace("\n## ", f"\n{thumbnails(markdown)}\n\n## ", 1)
     return markdown.replace("](../README.md", "](index.md").replace("](../", "](")
@@ -77,6 +91,27 @@ def thumbnails(gallery):
         for title, picture in sections
     )
     return f'<div class="thumbnails">{"".join(links)}</div>'
+
+
+def live_page(name):
+    """Where the page of a surface is: `live/with-shortcuts.html`."""
+    return f"live/{name.replace(' ', '-')}.html"
+
+
+def surface_to_turn(name):
+    """The page of a surface, by `write_html`."""
+    # Keras takes long to import, and only this needs it.
+    from losslandscape import LossSurface  # noqa: PLC0415
+    from losslandscape.drawing.export import write_html  # noqa: PLC0415
+
+    (path,) = ROOT.glob(f"{MEASURED}/{LIVE[name]}/surface-*.h5")
+    surface = LossSurface.load(path)
+    values = {"data_loss": np.minimum(surface.values["data_loss"], ROOF)}
+    title = f"56 layers {name}, cut at {ROOF}"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "surface.html")
+        write_html(dataclasses.replace(surface, values=values), file, title=title)
+        return file.read_text()
 
 
 def pages():

@@ -47,6 +47,14 @@ HEAD = """<head><meta name="viewport" content="width=device-width, initial-scale
 <style>body { margin: 0; overflow: hidden; }</style>"""
 # How far Plotly's camera is, in sizes of the surface, and the most lines along either axis.
 DISTANCE, MOST_LINES = 2.4, 25
+# Plotly fits the height of a page. Where that is not wide enough, the camera steps back.
+STEP_BACK = """
+const page = document.getElementById("{plot_id}");
+const part = 1.2 * page.clientWidth / page.clientHeight;
+if (part < 1) {
+  const {x, y, z} = page.layout.scene.camera.eye;
+  Plotly.relayout(page, {"scene.camera.eye": {x: x / part, y: y / part, z: z / part}});
+}"""
 AXES = ("xcoordinates", "ycoordinates")
 # What the reference implementation writes for a point not computed yet.
 MISSING = -1
@@ -268,7 +276,8 @@ def write_html(surface: Surface, path: FilePath, *, title: str | None = None) ->
     )
     figure.plotly_relayout(layouts[0])
     # A name such as `$x$` is not a formula.
-    page = figure.to_html(config={"typesetMath": False}, default_height="100vh")
+    style = {"config": {"typesetMath": False}, "post_script": STEP_BACK}
+    page = figure.to_html(default_height="100vh", **style)
     replace_file(path, page.replace("<head>", HEAD, 1).encode())
 
 
@@ -317,7 +326,8 @@ def _traces(graphs, surface, metric, scale, values):
 def _layout(surface, metric, scale, values):
     """What changes on the page with the metric or scale, other than the traces."""
     notes = point_notes([surface], [values], scale)
-    corner = {"x": 1, "xanchor": "right", "y": 1, "yanchor": "top"}
+    # The menu is in the corner above, and takes most of the width of a phone.
+    corner = {"x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
     place = {"xref": "paper", "yref": "paper", "showarrow": False, **corner}
     levels, names = _ticks(values, scale)
     return {

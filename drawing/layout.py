@@ -455,8 +455,8 @@ def make_room_for(bar, axes):
 def label_contours(ax, contours, names):
     """Writes the names of their levels on contours, where they fit.
 
-    No name is cut off by the frame, or overlaps another one or anything drawn so far. A
-    contour that is too short for its name has none.
+    No name is cut off by the frame, or overlaps another one or anything drawn so far.
+    Contours that are too short stay without.
 
     Args:
         ax: Matplotlib axes.
@@ -523,7 +523,7 @@ def _end_beside(ax):
 def legend(ax):
     """Writes a legend of the labeled curves where no curve is; above the axes if there is no place.
 
-    The curves keep the whole height of the axes. Many names stand beside them.
+    The axes are not stretched for it. A long legend goes beside the axes.
     """
     handles, labels = ax.get_legend_handles_labels()
     is_long = len(handles) > LONGEST_LEGEND

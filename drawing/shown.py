@@ -11,8 +11,8 @@ SCALES = ("linear", "log")
 # Of contours, which would leave out a basin in equal steps of a loss that spans this ratio.
 CONTOUR_SCALES = ("auto", *SCALES)
 WIDE_RATIO = 20
-# Drawings follow splines where these, through half of the points that were measured, but at least
-# this many per axis, predict the others within a part of a step. Finer grids look smooth already.
+# Drawings follow splines where those through every second point, but at least this many per axis,
+# predict the others within this part of a step. Grids finer than the last look smooth already.
 COARSEST, PREDICTED, FINEST = 4, 0.5, 80
 # Beyond this ratio of its sides, a plane drawn to scale would be a strip that nobody can read.
 LONGEST_STRIP = 4
@@ -109,7 +109,8 @@ def interpolation_notes(measured):
     if not interpolated:
         return []
     accuracy = max(value.metadata.get("accuracy", 0) for value in measured)
-    return [f"{interpolated} of {number} points interpolated, within {accuracy:.2g}"]
+    within = f", within {accuracy:.2g}" if accuracy else ""
+    return [f"{interpolated} of {number} points interpolated{within}"]
 
 
 def gap_notes(measured, values, scale):

@@ -9,7 +9,7 @@ from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 # Of the surface in its box, and how far the floor is below: as wide as Matplotlib's own box.
 WIDTH, HEIGHT, FLOOR = 4, 2.4, 1.2
 ZOOM = 1.05
-# Grids of at least so many points per axis need no lines to look like a surface.
+# Grids of at least this many points per axis look like a surface without edges.
 FINE = 41
 # Where to look from, in degrees: the first is Matplotlib's own, and wins where all are as good.
 # From all of them the height axis is at the right, where the color bar is.
@@ -35,7 +35,7 @@ def draw_faces(ax, grid, mapped):
     if faces:
         # The color bar's own colors: light would turn them into those of other values.
         shades = colormaps.get_cmap(mapped.cmap)(mapped.norm([f[:, 2].mean() for f in faces]))
-        # Faces of a fine grid are smooth, those of a coarse one are seen to be coarse.
+        # Dark edges show that a grid is coarse.
         darkness = 0.35 if max(grid[2].shape) < FINE else 0
         edges = shades[..., :3] * (1 - darkness)
         style = {"facecolors": shades[..., :3], "edgecolors": edges, "linewidths": 0.3}
@@ -107,7 +107,7 @@ def bar_beside(ax, mappable):
 
 
 def fit(figure):
-    """Moves the panels of a figure made here until all that is written beside them is whole."""
+    """Moves the panels of a figure made here until nothing written beside them is cut off."""
     notes = [text.get_window_extent().y1 - ax.bbox.y1 for ax in figure.axes for text in ax.texts]
     figure.subplots_adjust(top=figure.subplotpars.top - max([0, *notes]) / figure.bbox.height)
     # More than once, since smaller panels stay in the middle of their places.

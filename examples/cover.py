@@ -47,7 +47,7 @@ def draw(networks, path):
         for family, title in TITLES.items()
     ]
     surfaces = [network.surface for network in networks.values()]
-    axes = plot_surface(surfaces, labels=labels, figsize=(9, 4), **STYLE)
+    axes = plot_surface(surfaces, labels=labels, figsize=(7, 3.2), **STYLE)
     axes[0].figure.savefig(path, dpi=200)
     plt.close(axes[0].figure)
 

@@ -34,9 +34,9 @@ COLORS = colormaps["tab20"].colors
 def main(arguments=None):
     arguments = flags(__doc__).parse_args(arguments)
     networks = read(arguments.measurements / collection(prepare(arguments), arguments))
-    draw(networks, arguments.output / "flatness.png")
     settings = by_setting(networks)
     found = {name: correlation(settings, kind) for kind, name in KINDS.items()}
+    draw(networks, found, arguments.output / "flatness.png")
     found["the first minus the second, paired"] = correlation(settings, *KINDS)
     rows = [
         (name, len(networks), len(settings), f"{value:.2f}", f"{low:.2f} to {high:.2f}")
@@ -103,11 +103,9 @@ def correlation(settings, kind, other=None):
     return difference(*widths, errors), *found.confidence_interval
 
 
-def draw(networks, path):
-    """The test error over the half-width, a panel per kind of direction."""
-    figure, axes = plt.subplots(
-        1, len(KINDS), figsize=(8.5, 3.4), sharey=True, layout="constrained"
-    )
+def draw(networks, found, path):
+    """The test error over the half-width, a panel per kind of direction, and what was found."""
+    figure, axes = plt.subplots(1, len(KINDS), figsize=(7, 4), sharey=True, layout="constrained")
     groups = sorted({group_of(name) for name in networks})
     # Networks that fail would take most of the axis; their errors are written at its end.
     highest = 1.15 * np.quantile([network["error"] for network in networks.values()], 0.93)
@@ -124,7 +122,7 @@ def draw(networks, path):
                 # Below the frame, on a line with its half-width.
                 text = f"{label}:\n{network['error']:.2f} ↑"
                 ax.annotate(text, (network[kind], highest), va="top", fontsize="small")
-        value, low, high = correlation(networks, kind)
+        value, low, high = found[title]
         ax.set(xlabel="half-width", title=f"{title}\nρ = {value:.2f} ({low:.2f} to {high:.2f})")
         ax.title.set_fontsize("medium")
         ax.update_datalim(
@@ -134,7 +132,13 @@ def draw(networks, path):
     axes[0].set(ylabel="test error", ylim=(None, highest))
     handles, labels = axes[0].get_legend_handles_labels()
     shown = [pair for pair in zip(handles, labels, strict=True) if len(pair[0].get_xdata())]
-    figure.legend(*zip(*shown, strict=True), fontsize="small", loc="outside right center")
+    figure.legend(
+        *zip(*shown, strict=True),
+        fontsize="small",
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
     figure.savefig(path, dpi=200)
     plt.close(figure)
 

@@ -91,7 +91,7 @@ def measure(setting, data, arguments):
 def draw(networks, path):
     """Both curves of each check, from the networks of the first seed."""
     figure, axes = plt.subplots(
-        1, len(CHECKS), figsize=(3.3 * len(CHECKS), 3), sharey=True, layout="constrained"
+        1, len(CHECKS), figsize=(2.4 * len(CHECKS), 2.6), sharey=True, layout="constrained"
     )
     for ax, (name, pair) in zip(axes, CHECKS.items(), strict=True):
         lines = [networks[setting][0][2] for setting in pair.values()]

@@ -2,15 +2,16 @@ r"""Draws what a single picture hides: layers, steep directions, saddles, barrie
 
 Small convolutional networks on scikit-learn's digits; about two minutes on two cores:
 
-    python examples/hidden.py --dataset digits --epochs 15 --points 15 --measured 500 \
+    python examples/hidden.py --dataset digits --epochs 15 --points 21 --measured 500 \
         --directions 5
 """
 
 import tempfile
 
 import keras
-from beyond import build, save
+from beyond import save
 from experiment import flags, prepare, write_table
+from keras import layers
 
 from losslandscape import (
     Hessian,
@@ -32,7 +33,7 @@ from losslandscape.curvature.gradients import gradient_direction, worst_directio
 from losslandscape.plotting import plot_curve, plot_layers, plot_persistence
 
 RUNS = {
-    "SGD": keras.optimizers.SGD(0.05),
+    "SGD": keras.optimizers.SGD(0.3),
     "momentum": keras.optimizers.SGD(0.05, momentum=0.9),
     "Adam": keras.optimizers.Adam(0.005),
 }
@@ -68,11 +69,29 @@ def train_networks(data, epochs):
 
 def train_network(data, optimizer, epochs, seed=0, callbacks=()):
     keras.utils.set_random_seed(seed)
-    model = build(data[0].shape[1:])
+    model = build(data[0].shape[1:], f"seed-{seed}")
     optimizer = keras.optimizers.deserialize(keras.optimizers.serialize(RUNS[optimizer]))
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     model.fit(*data, 64, epochs, callbacks=list(callbacks), verbose=2)
     return model
+
+
+def build(input_shape, name):
+    return keras.Sequential(
+        [
+            keras.Input(input_shape),
+            layers.Conv2D(16, 3, padding="same", use_bias=False, name="first"),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+            layers.AveragePooling2D(2),
+            layers.Conv2D(32, 3, padding="same", use_bias=False, name="second"),
+            layers.BatchNormalization(momentum=0.9),
+            layers.ReLU(),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(10, activation="softmax", name="classifier"),
+        ],
+        name=name,
+    )
 
 
 def draw_layers(model, data, arguments):
@@ -112,12 +131,15 @@ def draw_saddle(model, data, arguments):
     """A random plane, which shows no saddle, and that of the extreme eigenvalues."""
     hessian = Hessian(model, *data, normalize="filter")
     spectrum = hessian.spectrum(3, 40, seed=0)
-    _, extremes = hessian.eigenvalues(which="both", tolerance=1e-2, seed=0)
+    values, extremes = hessian.eigenvalues(which="both", tolerance=1e-2, seed=0)
     planes = {"random": random_directions(model, 2, seed=0), "eigenvectors": extremes}
     rows = []
     for name, directions in planes.items():
         surface = evaluate_surface(model, *data, arguments.points, directions=directions, verbose=2)
-        save(plot_levels(surface, scale="log"), arguments.output / f"hidden-{name}.png")
+        ax = plot_levels(surface, scale="log")
+        if name == "eigenvectors":
+            ax.set(xlabel=f"α, λ = {values[0]:.3g}", ylabel=f"β, λ = {values[1]:.3g}")
+        save(ax, arguments.output / f"hidden-{name}.png")
         finding = report(surface, curvature=spectrum)[-1]
         rows.append((name, finding.check, f"{finding.value:.3g}", finding.warning or "-"))
     caption = f"{arguments.dataset}, {len(data[0]):,} training images, {arguments.epochs} epochs."

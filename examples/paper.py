@@ -281,7 +281,7 @@ def by_family(networks):
 
 
 def draw_surfaces(surfaces, path):
-    """One figure per plot type: a row per family, a column per size, one scale for all."""
+    """One figure per plot type: a column per family, a row per size, one scale for all."""
     names = by_family(surfaces)
     ordered = [surfaces[name] for name in names]
     # Start just below the model with the lowest loss.
@@ -297,7 +297,7 @@ def draw_surfaces(surfaces, path):
 
 
 def panels(number, projection):
-    rows, columns = len(FAMILIES), number // len(FAMILIES)
+    rows, columns = number // len(FAMILIES), len(FAMILIES)
     figure, axes = plt.subplots(
         rows,
         columns,
@@ -306,7 +306,7 @@ def panels(number, projection):
         squeeze=False,
         subplot_kw={"projection": projection},
     )
-    return figure, axes.ravel()
+    return figure, axes.T.ravel()
 
 
 def save(figure, path):

@@ -1,6 +1,7 @@
 """The site: each picture of the gallery comes from its script, and the reference lacks no name."""
 
 import importlib.util
+import json
 import re
 import runpy
 from pathlib import Path
@@ -37,6 +38,21 @@ def test_the_gallery_shows_everything_that_can_be_drawn():
     # Parts of what `plot_interpolation`, `plot_trajectory` and `plot_loss_3D` draw, and its film.
     parts = {"plot_metrics", "plot_path_fidelity", "plot_surface", "animate_surface"}
     assert {name for name in drawing - parts if not re.search(rf"\b{name}\b", code)} == set()
+
+
+def test_the_notebook_is_kept_as_it_ran():
+    notebook = json.loads((DOCS.parent / "examples" / "losslandscape.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        pictures = sum("image/png" in output.get("data", {}) for output in cell["outputs"])
+        source = "".join(cell["source"])
+        drawn = ("plot_loss(", '"levels"', '"3d"')
+        assert pictures == sum(source.count(each) for each in drawn)
+        assert {output["output_type"] for output in cell["outputs"]} <= {
+            "display_data",
+            "execute_result",
+        }
 
 
 def test_every_page_is_in_the_navigation():

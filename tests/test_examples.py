@@ -247,13 +247,13 @@ def test_filter_normalization_compares_three_pairs(run):
 
 
 def test_beyond_draws_paths_and_curvature(run):
-    files = run("beyond", "--points", "2", "--probes", "2", "--epochs", "3")
+    files = run("beyond", "--depth", "2", "--points", "2", "--probes", "2", "--epochs", "3")
     curvature = {"beyond-convexity.png", "beyond-eigenvectors.png", "beyond-spectrum.png"}
     ways = {"beyond-interpolation.png", "beyond-plane.png"}
     training = {"beyond-trajectory.png", "beyond-fidelity.png", "beyond-trajectory.gif"}
     assert set(files) == curvature | ways | training | {"beyond.md"}
     _, _, *rows = rows_of(files["beyond.md"])
-    assert [row[0] for row in rows] == ["batch 64", "batch 1024", "batch 64, other seed"]
+    assert [row[0] for row in rows] == ["batch 128", "batch 2048", "batch 128, other seed"]
     for _, _, largest, smallest, trace, _ in rows:
         assert float(smallest) < float(largest)
         assert float(largest) < float(trace.split()[0]) * 10

@@ -1051,7 +1051,7 @@ def test_long_names_of_runs_are_whole():
 def test_a_note_compares_a_path_with_a_random_walk(explained, expected):
     metadata = {"random_walk": [0.609, 0.153]}
     path = dataclasses.replace(TRAJECTORY, explained=np.array(explained), metadata=metadata)
-    null = f"for comparison, a random walk: 60.9% and 15.3%{expected}"
+    null = f"a random walk's axes would hold 60.9% and 15.3%{expected}"
     assert texts(plot_path(path))[0].replace("\n", " ").endswith(null)
     # Its axes in space have no names to compare with.
     assert not any("random walk" in text for text in texts(plot_surface(path)))
@@ -1229,6 +1229,9 @@ def test_a_barcode_has_a_bar_from_each_minimum_to_where_its_basin_merges():
     assert (ax.lines[0].get_marker(), ax.get_xlabel()) == (">", "loss")
     low, high = ax.get_ylim()
     assert low > high
+    # Not at a much higher one, which would leave no room for the basins.
+    ax = plot_persistence(a_surface(lambda a, b: np.interp(a, ALPHAS, curve) + 99 * b**2))
+    assert ax.get_xlim()[1] == pytest.approx(6)
 
 
 def test_a_barcode_of_holes_ends_at_the_highest_finite_value():

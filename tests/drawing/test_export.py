@@ -407,5 +407,6 @@ def test_a_page_looks_as_the_figure_does_on_any_screen(surface, tmp_path):
     assert drawn["colorbar"]["orientation"] == "h"
     page = (tmp_path / "surface.html").read_text()
     assert '<meta name="viewport" content="width=device-width' in page
+    assert "page.clientWidth / page.clientHeight" in page
     # With a margin, a page as high as the window would have a scroll bar.
     assert re.search(r"<style>body { margin: 0; .*height:100vh", page, re.S)
