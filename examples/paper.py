@@ -10,7 +10,7 @@ At the size of the figures in the README, on two cores:
 
     python examples/paper.py --dataset fashion_mnist --size 14 --samples 10000 \\
         --epochs 30 --warmup 3 --no-augmentation --measured 500 \\
-        --depths 20 56 110 --seeds 2 2 1 --widths 2 4 --mapped 20 56
+        --depths 20 56 110 --seeds 2 3 1 --widths 2 4 --mapped 20 56
 
 With all images at their full size, on a GPU, to files of another name:
 
