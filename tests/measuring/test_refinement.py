@@ -279,6 +279,91 @@ def test_interpolated_points_are_never_passed_off_as_measured(tmp_path):
     assert finding.value == pytest.approx(number / 1089)
 
 
+class Samples(layers.Layer):
+    """Two weights; a function of them and of the input is the output."""
+
+    def build(self, _):
+        self.position = self.add_weight(shape=(2,), initializer="zeros", name="position")
+
+    def call(self, inputs):
+        a, b = self.position[0], self.position[1]
+        return 3 * (1 - EXP(-(3 * a**2 + 2 * b**2))) + inputs * (a + 0.5 * b) + 0.1 * inputs
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A model, and samples of two sizes that make batches of unequal sizes."""
+    model = keras.Sequential([keras.Input((1,)), Samples()])
+    # One is a mean over samples, the other is not.
+    model.compile(loss="mse", metrics=[keras.metrics.RootMeanSquaredError()])
+    generator = np.random.default_rng(0)
+    x = generator.normal(0.3, 1, (4000, 1)).astype("float32")
+    return model, ((x, 0 * x), (x[:600], 0 * x[:600]))
+
+
+MANY = {
+    "number_of_points": 21,
+    "directions": AXES,
+    "metric": ["loss", "root_mean_squared_error"],
+    "batch_size": 999,
+    "accuracy": 0.01,
+    "verbose": 0,
+}
+
+
+def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
+    model, (data, small) = many
+    wholes = evaluate_surfaces(model, (data, small), **MANY | {"accuracy": None})
+    surfaces = evaluate_surfaces(model, (data, small), **MANY)
+    for surface, whole in zip(surfaces, wholes, strict=True):
+        for name in MANY["metric"]:
+            errors = np.abs(surface.values[name] - whole.values[name])
+            assert errors.max() <= 0.01 * np.ptp(whole.values[name])
+            logarithms = np.log(surface.values[name]), np.log(whole.values[name])
+            assert np.ptp(logarithms[0] - logarithms[1]) <= 0.02 * np.ptp(logarithms[1])
+            assert surface.metadata["interpolation_errors"][name] <= 0.01
+            measured = ~surface.interpolated
+            np.testing.assert_allclose(
+                surface.values[name][measured], whole.values[name][measured], rtol=1e-5
+            )
+        np.testing.assert_allclose(list(surface.center.values()), list(whole.center.values()))
+    told, told_of_small = (surface.metadata for surface in surfaces)
+    # Of 81 and a check, in one level; here, of 25 and a check.
+    assert np.count_nonzero(~surfaces[0].interpolated) < 81 < told["points_on_few_samples"]
+    assert told["few_samples"] == 500
+    assert told_of_small["few_samples"] == 600
+
+
+def test_what_few_samples_say_resumes_with_the_same_bits(many, tmp_path, monkeypatch):
+    model, (data, _) = many
+    whole, again = (evaluate_surface(model, *data, **MANY) for _ in range(2))
+    np.testing.assert_array_equal(again.values["loss"], whole.values["loss"])
+    advance = evaluation.Progress.advance
+
+    def failing_after(limit):
+        done = []
+
+        def fail(progress, number, value):
+            advance(progress, number, value)
+            done.append(number)
+            if sum(done) > limit:
+                raise RuntimeError("the machine went down")
+
+        return fail
+
+    # Twice while few samples are measured, and then while all are.
+    for limit in (40, 40, whole.metadata["points_on_few_samples"]):
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation.Progress, "advance", failing_after(limit))
+            with pytest.raises(RuntimeError):
+                evaluate_surface(model, *data, checkpoint=tmp_path / "s.h5", **MANY)
+    assert (tmp_path / "s-few.h5").exists()
+    resumed = evaluate_surface(model, *data, checkpoint=tmp_path / "s.h5", **MANY)
+    for name, values in whole.values.items():
+        np.testing.assert_array_equal(resumed.values[name], values)
+    assert {**resumed.metadata} == {**whole.metadata}
+
+
 @pytest.mark.parametrize(
     ("accuracy", "error"), [(0, ValueError), (1.5, ValueError), ("1%", TypeError)]
 )
