@@ -145,12 +145,12 @@ def evaluate_lines(
             metadata list the interpolated points under `"interpolated"`, and the largest
             errors of the check. Of a smooth line of 101 points about a fifth is measured.
 
-            Of 2,000 samples or more, a few are measured at these points, drawn with `seed`
-            and of each class in proportion. All samples are measured at fewer points, and
-            only the difference is interpolated, which is checked at up to 12 points. The
-            metadata then also have `"few_samples"` and `"points_on_few_samples"`, and a
-            second checkpoint is called `line-few.h5`. This needs data that can be indexed:
-            arrays, or batches of equal shapes.
+            Of 5,000 samples or more, a few are measured at these points: a tenth, at most
+            2,000, drawn with `seed`, and of each class in proportion. All samples are
+            measured at fewer points, and only the difference is interpolated, which is
+            checked at up to 12 points. The metadata then also have `"few_samples"` and
+            `"points_on_few_samples"`, and a second checkpoint is called `line-few.h5`. This
+            needs data that can be indexed: arrays, or batches of equal shapes.
 
             Needs the extra `analysis`. Defaults to `None`, where all points are measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
@@ -581,8 +581,8 @@ class Evaluation:
         order = np.arange(plan.number) if plan.order is None else plan.order
         first, *_ = self.metrics
         progress = Progress(np.count_nonzero(is_missing), self._status, first)
-        errors, nothing = {}, [{} for _ in measured]
-        rounds = order.rounds(measured, errors) if isinstance(order, Refinement) else [order]
+        found, nothing = {}, [{} for _ in measured]
+        rounds = order.rounds(measured, found) if isinstance(order, Refinement) else [order]
         try:
             for wanted in rounds:
                 for indices, results in measure(wanted[is_missing[wanted]]):
@@ -599,7 +599,7 @@ class Evaluation:
         saved.write(assemble(measured, nothing), is_missing)
         progress.finish()
         if isinstance(order, Refinement):
-            return assemble(*order.interpolated(measured, is_missing, errors))
+            return assemble(*order.interpolated(measured, is_missing, found))
         return assemble(measured, nothing)
 
 

@@ -25,9 +25,9 @@ from losslandscape.basics.internals import flatten_layers
 # times faster than Keras' 32, and larger ones gain nothing.
 ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
-# A few samples are this part of all, but not fewer than so many, and of any use only where there
-# are this many times more.
-FEW, FEWEST, WORTH = 1 / 50, 500, 4
+# A few samples are so many, but at most this part of all. With fewer than the last number, the
+# difference to all is too rough.
+FEW, MOST, FEWEST = 2000, 1 / 10, 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,11 +223,11 @@ def few_samples(dataset, seed):
         seed: Integer seed; the same one draws the same samples.
 
     Returns:
-        A `Dataset` with batches of the same size; or the given one, if it is not many times
-        larger, or its samples cannot be picked.
+        A `Dataset` with batches of the same size; or the given one, if it has too few samples, or
+        none can be picked.
     """
-    number = max(FEWEST, math.ceil(dataset.size * FEW))
-    if dataset.tensors is None or number * WORTH > dataset.size:
+    number = min(FEW, int(MOST * dataset.size))
+    if dataset.tensors is None or number < FEWEST:
         return dataset
     # At random within each class, and then at equal distances.
     shuffled = np.random.default_rng(seed).random(dataset.size)

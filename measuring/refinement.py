@@ -19,6 +19,9 @@ from losslandscape.measuring.grids import levels
 # The first level that is measured, of five points per axis, since fewer tell nothing of the others;
 # of a difference, which is smoother, three.
 COARSEST, COARSEST_DIFFERENCE = 2, 1
+# A difference that needs finer levels than this one, of nine points per axis, is not smoother than
+# the landscape.
+FINEST_DIFFERENCE = 3
 # A level with at most this share of all points is measured as a whole, or not at all.
 SMALL = 1 / 8
 # Where the predictions of such a level were as exact as this, times the accuracy, those of finer
@@ -70,43 +73,46 @@ class Refinement:
         bases = [{name: array.ravel() for name, array in each.values.items()} for each in values]
         return dataclasses.replace(self, bases=bases)
 
-    def rounds(self, measured, errors):
+    def rounds(self, measured, found):
         """Yields the indices to measure next, until the rest can be interpolated.
 
         Args:
             measured: List with a dict of arrays per dataset, as far as they are measured. The
                 caller fills in what is asked for before it asks again.
-            errors: Dict that gets the largest error by metric of the points that were measured
-                as a check, and how many these are.
+            found: Dict that gets, by name, `"errors"`, the largest by metric of the points that
+                were measured as a check; `"checked"`, how many these are; and `"bases"`, which are
+                `None` if the differences to them turn out not to be smooth.
         """
         # Whatever else a checkpoint holds: a call that resumes decides like one that does not.
         known = np.zeros(np.prod(self.shape), bool)
         for margin in MARGINS:
             while (wanted := self._wanted(measured, known, margin)).size:
+                if self._is_rough(wanted):
+                    yield from dataclasses.replace(self, bases=None).rounds(measured, found)
+                    return
                 yield wanted
                 known[wanted] = True
             sample = self._to_check(measured, known)
             guesses = self._complete(measured, known)
             yield sample
             known[sample] = True
-            found = self._complete(measured, known)
-            errors.clear()
-            errors.update(self._largest_errors(guesses, found, sample))
+            errors = self._largest_errors(guesses, self._complete(measured, known), sample)
+            found.update(errors=errors, checked=len(sample), bases=self.bases)
             if max(errors[name] for name in self.metrics) <= CHECK_MARGIN * self.accuracy:
                 return
         # What was predicted cannot be trusted here.
         yield np.flatnonzero(~known)
 
-    def interpolated(self, measured, is_missing, errors):
+    def interpolated(self, measured, is_missing, found):
         """Returns all values, and per dataset the metadata that say which are interpolated."""
-        checked = errors.pop("checked", 0)
         described = {
             "accuracy": self.accuracy,
             "interpolated": np.flatnonzero(is_missing).tolist(),
-            "interpolation_errors": errors,
-            "interpolation_checks": checked,
+            "interpolation_errors": found["errors"],
+            "interpolation_checks": found["checked"],
         }
-        return self._complete(measured, ~is_missing), [described for _ in measured]
+        used = dataclasses.replace(self, bases=found["bases"])
+        return used._complete(measured, ~is_missing), [described for _ in measured]
 
     def _wanted(self, measured, known, margin):
         """Returns the indices of the points to measure next; none if the rest can be interpolated.
@@ -153,21 +159,27 @@ class Refinement:
         return completed
 
     def _largest_errors(self, values, others, checked):
-        """Returns the largest error by metric, as a share of the range, and how many were checked.
+        """Returns the largest error by metric, as a share of the range.
 
         Args:
             values: List with a dict of arrays per dataset, as they were interpolated.
             others: The same, as they were measured.
             checked: Indices of the points to compare.
         """
-        largest = {
+        return {
             name: max(
                 float(np.max(_errors(one[name], other[name])[checked], initial=0.0))
                 for one, other in zip(values, others, strict=True)
             )
             for name in values[0]
         }
-        return largest | {"checked": len(checked)}
+
+    def _is_rough(self, wanted):
+        """Whether differences are interpolated, and wanted at more points than a few per axis."""
+        if self.bases is None:
+            return False
+        finest = [levels(len(axis))[: FINEST_DIFFERENCE + 1][-1] for axis in self.axes]
+        return not _mask(self.shape, finest).ravel()[wanted].all()
 
     def _fields(self, measured):
         indices = range(len(measured))
