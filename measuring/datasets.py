@@ -21,8 +21,8 @@ from losslandscape.backends.structures import arrays_of, in_structure_of, map_ar
 from losslandscape.basics.checks import check_integer
 from losslandscape.basics.internals import flatten_layers
 
-# Batches are the largest whose layer outputs each fit into this many bytes: several
-# times faster than Keras' 32, and larger ones gain nothing.
+# Batches are as large as possible with each layer's output within this many bytes: several times
+# faster than Keras' 32 samples, while larger batches gain nothing.
 ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
 # A few samples are so many, but at most this part of all. With fewer than the last number, the
@@ -539,5 +539,6 @@ def _to_tensor(array):
     elif hasattr(array, "indices"):
         # A sparse JAX array.
         return tf.SparseTensor(array.indices, array.data, array.shape)
-    # A tensor that TensorFlow makes from NumPy holds its memory twice; a copy of it does not.
+    # A tensor that TensorFlow makes of a NumPy array takes its memory twice; a copy of the tensor
+    # takes it once.
     return tf.identity(tf.convert_to_tensor(np.asarray(array)))

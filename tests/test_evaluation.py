@@ -866,8 +866,10 @@ def test_a_forgotten_y_is_named(model, data):
         evaluate_lines(model, (data, (data[0],)), number_of_points=2, verbose=0)
     assert_same_state(model, before)
     # Only the model itself knows what its own test step needs.
+    own = Generator([keras.Input((4,)), layers.Dense(3)])
+    own.compile(loss="mse")
     with pytest.raises(ValueError, match=".") as caught:
-        evaluate_line(bowl(0.3, Generator), np.zeros((4, 1), "float32"), verbose=0)
+        evaluate_line(own, data[0], metric="generator_loss", verbose=0)
     assert any("is `y` missing?" in note for note in caught.value.__notes__)
 
 
