@@ -175,8 +175,8 @@ class Refinement:
         }
 
     def _is_rough(self, wanted):
-        """Whether differences are interpolated, and wanted at more points than a few per axis."""
-        if self.bases is None:
+        """Whether differences are interpolated, and wanted at many points, of a fine level."""
+        if self.bases is None or len(wanted) < CHECKED * np.prod(self.shape):
             return False
         finest = [levels(len(axis))[: FINEST_DIFFERENCE + 1][-1] for axis in self.axes]
         return not _mask(self.shape, finest).ravel()[wanted].all()
@@ -218,19 +218,20 @@ class Refinement:
             is_small = inside.mean() <= SMALL
             doubts = before
             if coarser is not None and is_new.any():
-                pairs = [
-                    _best(self.axes, field, base, (coarser, level), is_new & known)
-                    for field, base in zip(fields, bases, strict=True)
+                found = [
+                    _best(self.axes, *pair, (coarser, level), is_new & known)
+                    for pair in zip(fields, bases, strict=True)
                 ]
-                error = np.max([error for _, error in pairs], axis=0)
+                guesses, errors, disagreements = zip(*found, strict=True)
+                error = np.max(errors, axis=0)
                 before = _largest_around(np.where(is_new & known, error, 0), coarser)
                 # Five points per axis are too few to tell how fast errors fall.
                 before /= margin if is_small and rank > 1 else 1
                 # Also where a check, or the point beside it, has shown that this level is needed.
-                doubts = np.maximum(doubts, before)
+                doubts = np.max([before, doubts + np.zeros(before.shape), *disagreements], axis=0)
                 fields = [
                     np.where(is_new & ~known, guess, field)
-                    for field, (guess, _) in zip(fields, pairs, strict=True)
+                    for field, guess in zip(fields, guesses, strict=True)
                 ]
             yield is_new, is_small, doubts, fields
             coarser = level
@@ -250,9 +251,10 @@ def _mask(shape, level):
 
 
 def _best(axes, field, base, grids, is_checked):
-    """The field at the second of two levels as the first one predicts it, and the errors.
+    """The field at the second of two levels as the first one predicts it, and how wrong it may be.
 
-    Of values and of logarithms the smoother ones are interpolated, as the errors show.
+    Of values and of logarithms the smoother ones are interpolated, as the errors show. Where both
+    predict a difference to a base, the last array says how far they are apart.
     """
     finite = field[np.isfinite(field)]
     scales = [(np.asarray, np.asarray)]
@@ -260,7 +262,11 @@ def _best(axes, field, base, grids, is_checked):
         scales.append((np.log, np.exp))
     guesses = [_predicted(axes, field, base, grids, scale) for scale in scales]
     pairs = [(guess, _errors(guess, field)) for guess in guesses]
-    return min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
+    smoother = min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
+    apart = np.zeros(field.shape)
+    if base is not None and len(scales) > 1:
+        apart = np.nan_to_num(_errors(*guesses), posinf=0)
+    return *smoother, apart
 
 
 def _predicted(axes, field, base, grids, scale):
