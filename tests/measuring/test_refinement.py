@@ -336,8 +336,7 @@ def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
 
 def test_what_few_samples_say_resumes_with_the_same_bits(many, tmp_path, monkeypatch):
     model, (data, _) = many
-    whole, again = (evaluate_surface(model, *data, **MANY) for _ in range(2))
-    np.testing.assert_array_equal(again.values["loss"], whole.values["loss"])
+    whole = evaluate_surface(model, *data, **MANY)
     advance, done, limits = evaluation.Progress.advance, [], []
 
     def fail(progress, number, value):
@@ -347,7 +346,7 @@ def test_what_few_samples_say_resumes_with_the_same_bits(many, tmp_path, monkeyp
             raise RuntimeError("the machine went down")
 
     # While few samples are measured, and while all are.
-    for limit in (40, 80, whole.metadata["points_on_few_samples"] + 10):
+    for limit in (40, whole.metadata["points_on_few_samples"] + 10):
         limits.append(limit)
         with monkeypatch.context() as patch:
             patch.setattr(evaluation.Progress, "advance", fail)
