@@ -7,6 +7,7 @@ is restored to the last bit.
 import dataclasses
 import functools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Unpack
 
 import keras
@@ -33,6 +34,7 @@ from losslandscape.measuring.checkpoints import Checkpoint
 from losslandscape.measuring.datasets import (
     all_datasets,
     check_targets,
+    few_samples,
     one_dataset,
     read_datasets,
 )
@@ -142,6 +144,14 @@ def evaluate_lines(
             twelfth of these points is measured, too; if two checks fail, all are. The
             metadata list the interpolated points under `"interpolated"`, and the largest
             errors of the check. Of a smooth line of 101 points about a fifth is measured.
+
+            Of 5,000 samples or more, a few are measured at these points: a tenth, at most
+            2,000, drawn with `seed`, and of each class in proportion. All samples are
+            measured at fewer points, and only the difference is interpolated, which is
+            checked at up to 12 points. The metadata then also have `"few_samples"` and
+            `"points_on_few_samples"`, and a second checkpoint is called `line-few.h5`. This
+            needs data that can be indexed: arrays, or batches of equal shapes.
+
             Needs the extra `analysis`. Defaults to `None`, where all points are measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
 
@@ -458,32 +468,69 @@ class Evaluation:
         """
         self._check_engine(plan.engines)
         self._saved.identify(self.model, self.data, **plan.depends)
+        few = self._few_samples(plan, origin)
         with patient_interrupts() as interrupt, evaluated(self.model, plan.walk) as state:
-            directions, _ = plan.legs[0]
-            engines = plan.engines
-            if engines is None:
+            if plan.engines is None:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.options["engine"], self.model, plan.number)
-            self._status.announce(f"Preparing {plan.number} points")
-            options = {"directions": directions, "interrupt": interrupt}
-            if self.options["executor"] is None:
-                measure, centers, how = start(engines, state, self.data, **options)
-            else:
-                parts = (engines, state, self.data)
-                options["compared"] = plan.compared
-                measure, centers, how = distribute(self.options["executor"], *parts, **options)
-            check_complete(self.model, self._number_of_weights)
+                plan = dataclasses.replace(plan, engines=engines)
+            how = {"interrupt": interrupt, "assemble": assemble, "origin": origin}
+            measured = functools.partial(self._measured, state, **how)
+            if few is None:
+                return measured(plan, self.data, self._saved)
+            begun = dataclasses.replace(plan, order=plan.order.of_bases())
+            bases = measured(begun, few, self._saved_on_few(few, plan))
+            # Workers get the model as it is.
+            state.restore()
+            plan = dataclasses.replace(plan, order=plan.order.beyond(bases))
+            values = measured(plan, self.data, self._saved)
+            return [_with_few(*each) for each in zip(values, bases, few, strict=True)]
 
-            def measure_some(indices):
-                return _along(measure, plan.legs, centers, indices)
+    def _few_samples(self, plan, origin):
+        """A few samples of each dataset, if the plan can use them; otherwise `None`."""
+        if not isinstance(plan.order, Refinement):
+            return None
+        few = [few_samples(dataset, origin.get("seed", 0)) for dataset in self.data]
+        is_any = any(one.size < each.size for one, each in zip(few, self.data, strict=True))
+        return few if is_any else None
 
-            def assemble_with_engine(values, center, metadata):
+    def _saved_on_few(self, few, plan):
+        """The checkpoint beside the other one: `line-few.h5` for `line.h5`."""
+        path = self.options["checkpoint"]
+        if path is not None:
+            path = Path(path).with_stem(f"{Path(path).stem}-few")
+        saved = Checkpoint(path, self.kind, len(few))
+        saved.identify(self.model, few, **plan.depends)
+        return saved
+
+    def _measured(self, state, plan, data, saved, *, interrupt, assemble, origin):
+        """Measures the points of a plan on some data; returns a list, of what `assemble` does."""
+        self._status.announce(f"Preparing {plan.number} points")
+        directions, _ = plan.legs[0]
+        options = {"directions": directions, "interrupt": interrupt}
+        parts = (plan.engines, state, data)
+        if self.options["executor"] is None:
+            measure, centers, how = start(*parts, **options)
+        else:
+            options["compared"] = plan.compared
+            measure, centers, how = distribute(self.options["executor"], *parts, **options)
+        check_complete(self.model, self._number_of_weights)
+        self._check_measured(centers[0])
+
+        def measure_some(indices):
+            return _along(measure, plan.legs, centers, indices)
+
+        def assemble_all(values, metadata):
+            return [
                 # Workers report their engine only once they have started.
-                return assemble(values, center, metadata | how)
+                assemble(each, center, _describe(self.model, dataset, origin) | how | more)
+                for each, center, dataset, more in zip(values, centers, data, metadata, strict=True)
+            ]
 
-            values = self._collect(measure_some, plan, centers, assemble_with_engine, origin)
-            _check_state(centers, measure_center(measure, directions), plan.compared)
-            return values
+        restored = saved.restore(plan.number, centers, plan.compared)
+        values = self._collect(measure_some, plan, saved, restored, assemble_all)
+        _check_state(centers, measure_center(measure, directions), plan.compared)
+        return values
 
     def _check_engine(self, engines):
         """Refuses an engine that is not among those of this measurement."""
@@ -515,60 +562,58 @@ class Evaluation:
                 )
             check_choice("metric", metric, tuple(values))
 
-    def _collect(self, measure, plan, centers, assemble, origin):
+    def _collect(self, measure, plan, saved, restored, assemble):
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
             measure: A function of indices of points that yields some of them and their
                 results, as an engine does.
             plan: A `Plan`.
-            centers: List with a dict of floats per dataset, the values at the
-                unperturbed weights.
-            assemble: See `along`.
-            origin: See `along`.
+            saved: A `Checkpoint`.
+            restored: What it holds: values, and which points are missing.
+            assemble: A function of a list with a dict of arrays per dataset, and of a list
+                with more metadata for each.
 
         Returns:
-            A list of what `assemble` returned, one per dataset.
+            What `assemble` returned.
         """
-        self._check_measured(centers[0])
-        measured, is_missing = self._saved.restore(plan.number, centers, plan.compared)
-        metadata = [_describe(self.model, dataset, origin) for dataset in self.data]
+        measured, is_missing = restored
         order = np.arange(plan.number) if plan.order is None else plan.order
         first, *_ = self.metrics
         progress = Progress(np.count_nonzero(is_missing), self._status, first)
-        errors = {}
-        if isinstance(order, Refinement):
-            rounds = order.rounds(measured, is_missing, errors)
-        else:
-            rounds = [order[is_missing[order]]]
-
-        def values():
-            return [assemble(*parts) for parts in zip(measured, centers, metadata, strict=True)]
-
+        found, nothing = {}, [{} for _ in measured]
+        rounds = order.rounds(measured, found) if isinstance(order, Refinement) else [order]
         try:
             for wanted in rounds:
-                for indices, results in measure(wanted):
+                for indices, results in measure(wanted[is_missing[wanted]]):
                     _store(results, measured, indices)
                     is_missing[indices] = False
                     progress.advance(len(indices), results[0][first][-1])
-                    if self._saved.is_due():
-                        self._saved.write(values(), is_missing)
+                    if saved.is_due():
+                        saved.write(assemble(measured, nothing), is_missing)
         except BaseException as error:
             # Also when interrupted, or when a worker is lost.
-            self._saved.write(values(), is_missing)
-            error.add_note(self._saved.describe(is_missing))
+            saved.write(assemble(measured, nothing), is_missing)
+            error.add_note(saved.describe(is_missing))
             raise
-        self._saved.write(values(), is_missing)
+        saved.write(assemble(measured, nothing), is_missing)
         progress.finish()
         if isinstance(order, Refinement):
-            measured, metadata = order.interpolated(measured, metadata, is_missing, errors)
-        return values()
+            return assemble(*order.interpolated(measured, is_missing, found))
+        return assemble(measured, nothing)
 
 
 def _store(results, measured, indices):
     for values, arrays in zip(measured, results, strict=True):
         for name, array in arrays.items():
             values[name][indices] = array
+
+
+def _with_few(value, base, few):
+    """A value whose metadata also say what was measured on few samples."""
+    number = int(np.count_nonzero(~base.interpolated))
+    described = {"few_samples": few.size, "points_on_few_samples": number}
+    return dataclasses.replace(value, metadata=value.metadata | described)
 
 
 def _describe(model, dataset, origin):

@@ -63,7 +63,7 @@ class Checkpoint:
             return
         self._tolerance = tolerance_of(model, RESUMED)
         parts = {"weights": model.weights, "loss or metrics": _measured(model)} | parts
-        # Only once, because large ones take time.
+        # Once for all datasets, because digests of large arrays take time.
         common = {name.replace("_", " "): digest(part) for name, part in parts.items()}
         self._fingerprints = [
             common
@@ -178,7 +178,7 @@ def _stamp(path):
 def _measured(model):
     """The loss and metrics as text; changes that it misses are found at the center."""
     with warnings.catch_warnings():
-        # Keras warns of lambdas that cannot be loaded; this is never loaded.
+        # Keras warns of lambdas that cannot be loaded, but this text is only compared.
         warnings.simplefilter("ignore")
         config = model.get_compile_config() or {}
     return json.dumps({name: config.get(name) for name in MEASURED}, sort_keys=True, default=str)

@@ -21,10 +21,13 @@ from losslandscape.backends.structures import arrays_of, in_structure_of, map_ar
 from losslandscape.basics.checks import check_integer
 from losslandscape.basics.internals import flatten_layers
 
-# Batches are the largest whose layer outputs each fit into this many bytes: several
-# times faster than Keras' 32, and larger ones gain nothing.
+# Batches are as large as possible with each layer's output within this many bytes: several times
+# faster than Keras' 32 samples, while larger batches gain nothing.
 ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
+# A few samples are so many, but at most this part of all. With fewer than the last number, the
+# difference to all is too rough.
+FEW, MOST, FEWEST = 2000, 1 / 10, 500
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -210,6 +213,40 @@ def check_targets(model, data):
                 f"whole dataset such as (x, y). Received inputs alone, as `{dataset.name}`. For a "
                 "loss that needs no targets, override `compute_loss`."
             )
+
+
+def few_samples(dataset, seed):
+    """Draws a few samples of a dataset, of each class in proportion.
+
+    Args:
+        dataset: A `Dataset`.
+        seed: Integer seed; the same one draws the same samples.
+
+    Returns:
+        A `Dataset` with batches of the same size; or the given one, if it has too few samples, or
+        none can be picked.
+    """
+    number = min(FEW, int(MOST * dataset.size))
+    if dataset.tensors is None or number < FEWEST:
+        return dataset
+    # At random within each class, and then at equal distances.
+    shuffled = np.random.default_rng(seed).random(dataset.size)
+    order = np.lexsort((shuffled, _classes(dataset)))
+    chosen = np.sort(order[((np.arange(number) + 0.5) * dataset.size / number).astype(int)])
+    tensors = map_arrays(lambda tensor: tf.gather(tensor, chosen), dataset.tensors)
+    return _from_tensors(dataset.name, tensors, dataset.batch_size)
+
+
+def _classes(dataset):
+    """Numbers by which samples are told apart: labels, or a single target; else all the same."""
+    _, targets, _ = keras.utils.unpack_x_y_sample_weight(dataset.tensors)
+    if not tf.is_tensor(targets):
+        return np.zeros(dataset.size)
+    rows = np.reshape(targets, (dataset.size, -1))
+    is_one_hot = rows.shape[1] > 1 and np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all()
+    if is_one_hot:
+        return rows.argmax(axis=1)
+    return rows[:, 0] if rows.shape[1] == 1 else np.zeros(dataset.size)
 
 
 def all_datasets(x, y=None):
@@ -502,5 +539,6 @@ def _to_tensor(array):
     elif hasattr(array, "indices"):
         # A sparse JAX array.
         return tf.SparseTensor(array.indices, array.data, array.shape)
-    # A tensor that TensorFlow makes from NumPy holds its memory twice; a copy of it does not.
+    # A tensor that TensorFlow makes of a NumPy array takes its memory twice; a copy of the tensor
+    # takes it once.
     return tf.identity(tf.convert_to_tensor(np.asarray(array)))

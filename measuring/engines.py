@@ -159,7 +159,8 @@ def evaluator(model, interrupt):
         kind = repr(batches.element_spec)
         model.test_function = functions.get(kind)
         try:
-            # Here Keras makes it: a distributed one needs the metrics that it builds first.
+            # Keras makes the function within `evaluate`, after the metrics that a distributed one
+            # needs.
             with _silent_retracing(), _new_step(model):
                 logs = model.evaluate(batches, **options)
             functions[kind] = model.test_function

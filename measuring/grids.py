@@ -151,7 +151,7 @@ def highest_low(is_low, start, ends, halvings):
     Returns:
         The highest exponent that was found low; the lower end if none was.
     """
-    # Where it turns, some are asked for twice.
+    # Where the search turns around, it asks for an exponent again.
     is_low = functools.cache(is_low)
     lowest, highest = ends
     exponent = start

@@ -50,7 +50,7 @@ def _follow(roots, seen, names):
     """Adds all that some things refer to, by id, and the names in the code among it."""
     waiting = collections.deque(roots)
     # By type, because asking each of thousands of things what it is would take most of the time.
-    ways = {}
+    finders = {}
     while waiting:
         thing = waiting.popleft()
         if id(thing) in seen:
@@ -60,22 +60,22 @@ def _follow(roots, seen, names):
         with contextlib.suppress(Exception):
             # Not `type`: TensorFlow's proxies of containers only pretend to be what they hold.
             kind = thing.__class__
-            if kind not in ways:
-                ways[kind] = _way_for(kind)
+            if kind not in finders:
+                finders[kind] = _finder_for(kind)
             if kind is types.FunctionType and not _is_foreign(thing.__module__):
                 names |= _names(thing.__code__)
-            waiting.extend(part for part in ways[kind](thing) if type(part) not in ATOMS)
+            waiting.extend(part for part in finders[kind](thing) if type(part) not in ATOMS)
 
 
-def _way_for(kind):
+def _finder_for(kind):
     """The function that finds whatever things of some type refer to."""
-    for base, way in WAYS.items():
+    for base, finder in FINDERS.items():
         if issubclass(kind, base):
-            return way
-    return _nothing if _package(kind.__module__) in CLOSED else _way_for_objects(kind)
+            return finder
+    return _nothing if _package(kind.__module__) in CLOSED else _finder_for_objects(kind)
 
 
-def _way_for_objects(kind):
+def _finder_for_objects(kind):
     """The function that lists the attributes of an object, in slots too, and its class."""
     members = itertools.chain.from_iterable(vars(each).items() for each in kind.__mro__)
     slots = [name for name, part in members if isinstance(part, types.MemberDescriptorType)]
@@ -103,7 +103,7 @@ def _parts_of_container(things):
 
 def _parts_of_class(kind):
     parts = _members(kind)
-    # From the methods of an installed package, such as pandas, one would get to all of it.
+    # The methods of an installed package, such as pandas, lead to all of the package.
     is_foreign = _is_foreign(kind.__module__)
     return [part for part in parts if not isinstance(part, METHODS)] if is_foreign else parts
 
@@ -120,7 +120,7 @@ def _parts_of_function(function):
     names = _names(function.__code__)
     cells = [cell.cell_contents for cell in function.__closure__ or () if not _is_empty(cell)]
     used = [function.__globals__[name] for name in names if name in function.__globals__]
-    # What it imports itself.
+    # The function may import modules itself.
     modules = [sys.modules[name] for name in names if name in sys.modules]
     own = vars(function).values()
     return [*cells, *used, *modules, *own, function.__defaults__, function.__kwdefaults__]
@@ -163,7 +163,7 @@ def _package(name):
 
 
 # The first that fits counts.
-WAYS = {
+FINDERS = {
     keras.Variable: lambda variable: [variable.regularizer],
     types.FunctionType: _parts_of_function,
     types.MethodType: lambda method: [method.__self__, method.__func__],

@@ -4,6 +4,9 @@ It is measured from coarse to fine. At each step a cubic spline through the coar
 points predicts the finer ones; where it agrees with what is then measured, the points
 beyond are interpolated, and where it does not (ridges, holes, chaos), they are measured.
 In the end some of the interpolated points are measured, too, as a check.
+
+What is already known of the values, for example on a few samples, is taken off first. The
+difference is smoother than the landscape, so fewer points are enough for it.
 """
 
 import dataclasses
@@ -13,8 +16,12 @@ import numpy as np
 from losslandscape.basics.checks import check_number, import_extra
 from losslandscape.measuring.grids import levels
 
-# The first level that is measured, of five points per axis: fewer tell nothing of the others.
-COARSEST = 2
+# The first level that is measured, of five points per axis, since fewer tell nothing of the others;
+# of a difference, which is smoother, three.
+COARSEST, COARSEST_DIFFERENCE = 2, 1
+# A difference that needs finer levels than this one, of nine points per axis, is not smoother than
+# the landscape.
+FINEST_DIFFERENCE = 3
 # A level with at most this share of all points is measured as a whole, or not at all.
 SMALL = 1 / 8
 # Where the predictions of such a level were as exact as this, times the accuracy, those of finer
@@ -24,6 +31,8 @@ MARGINS = 4, 1
 # The part of the interpolated points that is measured as a check, and how exact they must be, as a
 # share of the accuracy: points that are not checked may be a little worse.
 CHECKED, CHECK_MARGIN = 1 / 12, 0.75
+# The most points that are checked where only a difference is interpolated.
+MOST_CHECKED = 12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,12 +46,15 @@ class Refinement:
         metrics: Names of the metrics that must meet it.
         number: How many lines or surfaces with these axes there are; each is interpolated on
             its own. Defaults to 1.
+        bases: List with a dict of arrays per dataset: values at all points, of which only the
+            differences to those to be measured are interpolated. Defaults to `None`: 0.
     """
 
     axes: list
     accuracy: float
     metrics: tuple
     number: int = 1
+    bases: list | None = None
 
     def __post_init__(self):
         import_extra("scipy.interpolate", "analysis")
@@ -52,104 +64,177 @@ class Refinement:
         """The shape of the values of all lines or surfaces."""
         return self.number, *map(len, self.axes)
 
-    def rounds(self, measured, is_missing, errors):
+    def of_bases(self):
+        """The same for values of which only differences to others matter, with half the error."""
+        return dataclasses.replace(self, accuracy=self.accuracy / 2)
+
+    def beyond(self, values):
+        """The same for differences to the values of lines or surfaces, one per dataset."""
+        bases = [{name: array.ravel() for name, array in each.values.items()} for each in values]
+        return dataclasses.replace(self, bases=bases)
+
+    def rounds(self, measured, found):
         """Yields the indices to measure next, until the rest can be interpolated.
 
         Args:
             measured: List with a dict of arrays per dataset, as far as they are measured. The
                 caller fills in what is asked for before it asks again.
-            is_missing: Boolean array of the points that are not, which the caller updates, too.
-            errors: Dict that gets the largest error by metric of the points that were measured
-                as a check, and how many these are.
+            found: Dict that gets, by name, `"errors"`, the largest by metric of the points that
+                were measured as a check; `"checked"`, how many these are; and `"bases"`, which are
+                `None` if the differences to them turn out not to be smooth.
         """
+        # Whatever else a checkpoint holds: a call that resumes decides like one that does not.
+        known = np.zeros(np.prod(self.shape), bool)
         for margin in MARGINS:
-            while (wanted := self._wanted(measured, is_missing, margin)).size:
+            while (wanted := self._wanted(measured, known, margin)).size:
+                if self._is_rough(wanted):
+                    yield from dataclasses.replace(self, bases=None).rounds(measured, found)
+                    return
                 yield wanted
-            sample = self._to_check(measured, is_missing)
-            guesses = [self._complete(values, is_missing) for values in measured]
+                known[wanted] = True
+            sample = self._to_check(measured, known)
+            guesses = self._complete(measured, known)
             yield sample
-            found = [self._complete(values, is_missing) for values in measured]
-            errors.clear()
-            errors.update(self._largest_errors(guesses, found, sample))
+            known[sample] = True
+            errors = self._largest_errors(guesses, self._complete(measured, known), sample)
+            found.update(errors=errors, checked=len(sample), bases=self.bases)
             if max(errors[name] for name in self.metrics) <= CHECK_MARGIN * self.accuracy:
                 return
         # What was predicted cannot be trusted here.
-        yield np.flatnonzero(is_missing)
+        yield np.flatnonzero(~known)
 
-    def interpolated(self, measured, metadata, is_missing, errors):
-        """Returns the arrays with all values, and the metadata that say which are interpolated."""
-        completed = [self._complete(each, is_missing) for each in measured]
-        checked = errors.pop("checked", 0)
+    def interpolated(self, measured, is_missing, found):
+        """Returns all values, and per dataset the metadata that say which are interpolated."""
         described = {
             "accuracy": self.accuracy,
             "interpolated": np.flatnonzero(is_missing).tolist(),
-            "interpolation_errors": errors,
-            "interpolation_checks": checked,
+            "interpolation_errors": found["errors"],
+            "interpolation_checks": found["checked"],
         }
-        return completed, [each | described for each in metadata]
+        used = dataclasses.replace(self, bases=found["bases"])
+        return used._complete(measured, ~is_missing), [described for _ in measured]
 
-    def _wanted(self, measured, is_missing, margin):
+    def _wanted(self, measured, known, margin):
         """Returns the indices of the points to measure next; none if the rest can be interpolated.
 
         Args:
-            measured: List with a dict of arrays per dataset, as far as they are measured.
-            is_missing: Boolean array of the points that are not.
+            measured: List with a dict of arrays per dataset.
+            known: Boolean array of the points at which they are used.
             margin: One of `MARGINS`.
         """
-        known = ~is_missing.reshape(self.shape)
-        for is_new, is_small, doubts, _ in self._levels(measured, known, margin):
-            is_wanted = is_new & ~known & (doubts > self.accuracy)
+        for is_new, is_small, doubts, _ in self._levels(self._fields(measured), known, margin):
+            is_wanted = is_new & ~known.reshape(self.shape) & (doubts > self.accuracy)
             if is_wanted.any():
-                return np.flatnonzero(is_new & ~known if is_small else is_wanted)
+                is_all = is_new & ~known.reshape(self.shape)
+                return np.flatnonzero(is_all if is_small else is_wanted)
         return np.array([], int)
 
-    def _to_check(self, measured, is_missing):
+    def _to_check(self, measured, known):
         """Returns the indices of some of the missing points, at random but always the same.
 
         Half of them are drawn evenly, the others in proportion to how wrong predictions were
         nearby.
         """
-        missing = np.flatnonzero(is_missing)
+        missing = np.flatnonzero(~known)
         if not missing.size:
             return missing
         weights = np.ones(self.shape)
-        for is_new, _, doubts, _ in self._levels(measured, ~is_missing.reshape(self.shape)):
+        for is_new, _, doubts, _ in self._levels(self._fields(measured), known):
             # Not 0, or there might not be enough to draw from.
             weights = np.where(is_new, np.clip(doubts, 1e-9, 1), weights)
         weights = weights.ravel()[missing]
         shares = (weights / weights.sum() + 1 / len(missing)) / 2
         number = int(np.ceil(CHECKED * len(missing)))
+        if self.bases is not None:
+            number = min(number, MOST_CHECKED)
         return np.sort(np.random.default_rng(0).choice(missing, number, replace=False, p=shares))
 
-    def _complete(self, values, is_missing):
-        """Returns a dict of arrays with the missing values interpolated."""
-        known = ~is_missing.reshape(self.shape)
-        completed = {}
-        for name, array in values.items():
-            *_, (*_, (field,)) = _levels(self.axes, [array.reshape(self.shape)], known)
-            completed[name] = field.ravel()
+    def _complete(self, measured, known):
+        """Returns a list with a dict of arrays per dataset, the other values interpolated."""
+        completed = [{} for _ in measured]
+        for index, values in enumerate(measured):
+            for name in values:
+                *_, (*_, (field,)) = self._levels([self._field(measured, index, name)], known)
+                completed[index][name] = field.ravel()
         return completed
 
     def _largest_errors(self, values, others, checked):
-        """Returns the largest error by metric, as a share of the range, and how many were checked.
+        """Returns the largest error by metric, as a share of the range.
 
         Args:
             values: List with a dict of arrays per dataset, as they were interpolated.
             others: The same, as they were measured.
             checked: Indices of the points to compare.
         """
-        largest = {
+        return {
             name: max(
                 float(np.max(_errors(one[name], other[name])[checked], initial=0.0))
                 for one, other in zip(values, others, strict=True)
             )
             for name in values[0]
         }
-        return largest | {"checked": len(checked)}
 
-    def _levels(self, measured, known, margin=1):
-        fields = [each[name].reshape(self.shape) for each in measured for name in self.metrics]
-        return _levels(self.axes, fields, known, margin)
+    def _is_rough(self, wanted):
+        """Whether differences are interpolated, and wanted at many points, of a fine level."""
+        if self.bases is None or len(wanted) < CHECKED * np.prod(self.shape):
+            return False
+        finest = [levels(len(axis))[: FINEST_DIFFERENCE + 1][-1] for axis in self.axes]
+        return not _mask(self.shape, finest).ravel()[wanted].all()
+
+    def _fields(self, measured):
+        indices = range(len(measured))
+        return [self._field(measured, index, name) for index in indices for name in self.metrics]
+
+    def _field(self, measured, index, name):
+        """The values of a metric on a dataset, and those that are taken off."""
+        base = None if self.bases is None else self.bases[index][name].reshape(self.shape)
+        return measured[index][name].reshape(self.shape), base
+
+    def _levels(self, fields, known, margin=1):
+        """Goes from coarse to fine.
+
+        Args:
+            fields: List of what `_field` returns.
+            known: Boolean array of the points at which they are used.
+            margin: By how much smaller errors of small levels are taken to be. Defaults to 1.
+
+        Yields:
+            For each level, which points are new in it; whether it is small; how wrong predictions
+            were near each point, in this level or the coarser one, less the margin; and the fields
+            with the points of this level complete, as far as they are known or can be interpolated.
+        """
+        known = known.reshape(self.shape)
+        coarsest = COARSEST if self.bases is None else COARSEST_DIFFERENCE
+        indices = [levels(len(axis))[coarsest:] or [np.arange(len(axis))] for axis in self.axes]
+        number = max(map(len, indices))
+        grids = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
+        bases = [base for _, base in fields]
+        fields = [np.where(known, field, np.nan) for field, _ in fields]
+        # Nothing is known of the first two levels, for example of 5 and 9 points per axis.
+        coarser, before = None, np.inf
+        for rank, level in enumerate(grids):
+            inside = _mask(known.shape, level)
+            is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
+            is_small = inside.mean() <= SMALL
+            doubts = before
+            if coarser is not None and is_new.any():
+                found = [
+                    _best(self.axes, *pair, (coarser, level), is_new & known)
+                    for pair in zip(fields, bases, strict=True)
+                ]
+                guesses, errors, disagreements = zip(*found, strict=True)
+                error = np.max(errors, axis=0)
+                before = _largest_around(np.where(is_new & known, error, 0), coarser)
+                # Five points per axis are too few to tell how fast errors fall.
+                before /= margin if is_small and rank > 1 else 1
+                # Also where a check, or the point beside it, has shown that this level is needed.
+                doubts = np.max([before, doubts + np.zeros(before.shape), *disagreements], axis=0)
+                fields = [
+                    np.where(is_new & ~known, guess, field)
+                    for field, guess in zip(fields, guesses, strict=True)
+                ]
+            yield is_new, is_small, doubts, fields
+            coarser = level
 
 
 def check_accuracy(accuracy):
@@ -159,76 +244,51 @@ def check_accuracy(accuracy):
     check_number("accuracy", accuracy, above=0, below=1)
 
 
-def _levels(axes, fields, known, margin=1):
-    """Goes from coarse to fine.
-
-    Yields, for each level, which points are new in it; whether it is small; how wrong predictions
-    were near each point, in this level or the coarser one, less the margin; and the fields with
-    the points of this level complete, as far as they are known or can be interpolated.
-    """
-    indices = [levels(len(axis))[COARSEST:] or [np.arange(len(axis))] for axis in axes]
-    number = max(map(len, indices))
-    both = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
-    fields = [np.array(field) for field in fields]
-    # Nothing is known of the first two levels, of 5 and 9 points per axis.
-    coarser, before = None, np.inf
-    for rank, level in enumerate(both):
-        inside = _mask(known.shape, level)
-        is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
-        is_small = inside.mean() <= SMALL
-        doubts = before
-        if coarser is not None and is_new.any():
-            pairs = [_best(axes, field, (coarser, level), is_new & known) for field in fields]
-            error = np.max([error for _, error in pairs], axis=0)
-            before = _largest_around(np.where(is_new & known, error, 0), coarser)
-            # Five points per axis are too few to tell how fast errors fall.
-            before /= margin if is_small and rank > 1 else 1
-            # Also where a check, or the point beside it, has shown that this level is needed.
-            doubts = np.maximum(doubts, before)
-            fields = [
-                np.where(is_new & ~known, guess, field)
-                for field, (guess, _) in zip(fields, pairs, strict=True)
-            ]
-        yield is_new, is_small, doubts, fields
-        coarser = level
-
-
 def _mask(shape, level):
     mask = np.zeros(shape, bool)
     mask[:, *np.ix_(*level)] = True
     return mask
 
 
-def _best(axes, field, levels, is_checked):
-    """The field at the second of two levels as the first one predicts it, and the errors.
+def _best(axes, field, base, grids, is_checked):
+    """The field at the second of two levels as the first one predicts it, and how wrong it may be.
 
-    Of values and of logarithms the smoother ones are interpolated, as the errors show.
+    Of values and of logarithms the smoother ones are interpolated, as the errors show. Where both
+    predict a difference to a base, the last array says how far they are apart.
     """
     finite = field[np.isfinite(field)]
     scales = [(np.asarray, np.asarray)]
     if finite.size and finite.min() > 0:
         scales.append((np.log, np.exp))
-    guesses = [_predicted(axes, field, levels, *scale) for scale in scales]
+    guesses = [_predicted(axes, field, base, grids, scale) for scale in scales]
     pairs = [(guess, _errors(guess, field)) for guess in guesses]
-    return min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
+    smoother = min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
+    apart = np.zeros(field.shape)
+    if base is not None and len(scales) > 1:
+        apart = np.nan_to_num(_errors(*guesses), posinf=0)
+    return *smoother, apart
 
 
-def _predicted(axes, field, levels, scale, unscale):
+def _predicted(axes, field, base, grids, scale):
     """The field at the second of two levels, by splines through the first one."""
     interpolate = import_extra("scipy.interpolate", "analysis")
-    coarser, finer = levels
-    known = field[:, *np.ix_(*coarser)]
-    is_finite = np.isfinite(known)
+    (coarser, finer), (scale, unscale) = grids, scale
+    with np.errstate(all="ignore"):
+        heights = scale(field)
+        below = np.zeros(field.shape) if base is None else scale(base)
+        heights = (heights - below)[:, *np.ix_(*coarser)]
+    is_finite = np.isfinite(heights)
     # A spline through NaN would be NaN everywhere; here it is wrong, and its points are measured.
-    heights = scale(np.where(is_finite, known, known[is_finite].max() if is_finite.any() else 1.0))
-    for number, (axis, some, more) in enumerate(zip(axes, *levels, strict=True), start=1):
+    heights = np.where(is_finite, heights, heights[is_finite].max() if is_finite.any() else 0.0)
+    for number, (axis, some, more) in enumerate(zip(axes, coarser, finer, strict=True), start=1):
         degree = min(3, len(some) - 1)
         heights = interpolate.make_interp_spline(axis[some], heights, degree, axis=number)(
             axis[more]
         )
     predicted = np.full(field.shape, np.nan)
+    where = slice(None), *np.ix_(*finer)
     with np.errstate(over="ignore"):
-        predicted[:, *np.ix_(*finer)] = unscale(heights)
+        predicted[where] = unscale(heights + below[where])
     return predicted
 
 

@@ -97,14 +97,14 @@ class State:
         self._test_function = model.test_function
         metrics = model.metrics_variables
         self._generators = [(put, get()) for get, put in _process_generators()]
-        # `load_weights` sets these too, although they are no weights to Keras.
+        # `load_weights` sets these, too, although Keras does not count them as weights.
         self._constants = [
             (layer, name, vars(layer)[name])
             for layer in flatten_layers(model)
             for name in ("mean", "variance")
             if isinstance(layer, layers.Normalization) and name in vars(layer)
         ]
-        # Made now; otherwise the first point would make it and differ from all others.
+        # If the first point made it, this point would differ from all others.
         self._made_generator = not has_global_seed_generator()
         self._seed = global_seed_generator().state
         found = [*model.variables, *metrics, self._seed, *variables_of(model)]
@@ -184,8 +184,8 @@ class State:
 
     def give_back(self):
         """Restores everything for the user, including the graph that Keras evaluates with."""
-        # The graph only at the end, or each point would build it again. A graph made for other
-        # data would serve the user worse than none.
+        # Not at each point, which would have to build a graph again. The user is better off with
+        # no graph than with one for other data.
         self.model.test_function = self._test_function
         if self._made_generator:
             set_global_seed_generator(None)

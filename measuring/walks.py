@@ -20,7 +20,7 @@ def along_directions(model):
 def straight(value, steps, coordinates):
     """Moves a weight along directions: returns `value + α·d1 + β·d2 + …`."""
     for coordinate, step in zip(coordinates, steps, strict=True):
-        # Not `+=`: on Torch it would move the center itself.
+        # Not `+=`, which on Torch would move the center itself.
         value = value + coordinate * step
     return value
 

@@ -48,7 +48,7 @@ def check_executor(executor):
             "`executor` must not fork, because TensorFlow hangs in forked processes. Make it with "
             "`mp_context=multiprocessing.get_context('spawn')`."
         )
-    # A task would show it, too, but start a worker.
+    # To submit a task would show this, too, but start a worker.
     if any(getattr(executor, name, False) for name in ("_shutdown", "_shutdown_thread", "_broken")):
         raise ValueError(
             "`executor` must take tasks, but it was shut down or has lost a worker. Make a new "

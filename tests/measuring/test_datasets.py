@@ -10,7 +10,12 @@ import tensorflow as tf
 from keras import layers
 from scipy import sparse
 
-from losslandscape.measuring.datasets import automatic_batch_size, read_dataset, split_datasets
+from losslandscape.measuring.datasets import (
+    automatic_batch_size,
+    few_samples,
+    read_dataset,
+    split_datasets,
+)
 
 X = np.arange(20, dtype="float64").reshape(10, 2)
 Y = np.arange(10)
@@ -263,3 +268,25 @@ def test_automatic_batches_are_of_equal_size():
     # Three batches of 30 rather than of 40, 40 and 10.
     assert [len(batch) for batch in read_dataset(wide, (x,)).batches] == [30, 30, 30]
     assert read_dataset(wide, (x,), batch_size=40).batch_size == 40
+
+
+def test_a_few_samples_have_the_classes_in_proportion():
+    network = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
+    labels = np.repeat([0, 1, 2], [4800, 1080, 120])
+    x = np.arange(6000.0)[:, np.newaxis]
+    one_hot = np.eye(3)[labels]
+    for y in (labels, one_hot):
+        data = read_dataset(network, (x, y, x[:, 0]), batch_size=400)
+        few = few_samples(data, seed=0)
+        assert few.size == 600
+        assert [len(batch) for batch, *_ in few.batches] == [400, 200]
+        chosen, targets, weights = map(np.asarray, few.tensors)
+        assert len(np.unique(chosen)) == 600
+        np.testing.assert_array_equal(weights, chosen[:, 0])
+        np.testing.assert_array_equal(targets, y[chosen[:, 0].astype(int)])
+        np.testing.assert_array_equal(np.bincount(labels[chosen[:, 0].astype(int)]), [480, 108, 12])
+    again, other = (np.asarray(few_samples(data, seed=seed).tensors[0]) for seed in (0, 1))
+    np.testing.assert_array_equal(again, chosen)
+    assert (other != chosen).any()
+    small = read_dataset(network, (x[:4900], labels[:4900]))
+    assert few_samples(small, seed=0) is small

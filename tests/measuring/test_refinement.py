@@ -217,7 +217,7 @@ def test_what_all_levels_miss_is_found_by_the_check():
 
 
 def test_two_failed_checks_have_everything_measured(monkeypatch):
-    failed = {"loss": 0.02, "checked": 9}
+    failed = {"loss": 0.02}
     monkeypatch.setattr(Refinement, "_largest_errors", lambda *_: failed)
     options = {"number_of_points": 33, "directions": AXES, "accuracy": 0.01, "verbose": 0}
     surface = evaluate_surface(shaped_model(LANDSCAPES["funnel"]), *ONES, **options)
@@ -277,6 +277,86 @@ def test_interpolated_points_are_never_passed_off_as_measured(tmp_path):
     assert loaded.slice(beta=0).interpolated.any()
     (finding,) = [each for each in report(loaded) if "interpolated" in each.check]
     assert finding.value == pytest.approx(number / 1089)
+
+
+class Samples(layers.Layer):
+    """Two weights; a function of them and of the input is the output."""
+
+    def build(self, _):
+        self.position = self.add_weight(shape=(2,), initializer="zeros", name="position")
+
+    def call(self, inputs):
+        a, b = self.position[0], self.position[1]
+        return 3 * (1 - EXP(-(3 * a**2 + 2 * b**2))) + inputs * (a + 0.5 * b) + 0.1 * inputs
+
+
+@pytest.fixture(scope="module")
+def many():
+    """A model, and samples of two sizes that make batches of unequal sizes."""
+    model = keras.Sequential([keras.Input((1,)), Samples()])
+    # One is a mean over samples, the other is not.
+    model.compile(loss="mse", metrics=[keras.metrics.RootMeanSquaredError()])
+    generator = np.random.default_rng(0)
+    x = generator.normal(0.3, 1, (6000, 1)).astype("float32")
+    return model, ((x, 0 * x), (x[:600], 0 * x[:600]))
+
+
+MANY = {
+    "number_of_points": 21,
+    "directions": AXES,
+    "metric": ["loss", "root_mean_squared_error"],
+    "batch_size": 999,
+    "accuracy": 0.01,
+    "verbose": 0,
+}
+
+
+def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
+    model, (data, small) = many
+    wholes = evaluate_surfaces(model, (data, small), **MANY | {"accuracy": None})
+    surfaces = evaluate_surfaces(model, (data, small), **MANY)
+    for surface, whole in zip(surfaces, wholes, strict=True):
+        for name in MANY["metric"]:
+            errors = np.abs(surface.values[name] - whole.values[name])
+            assert errors.max() <= 0.01 * np.ptp(whole.values[name])
+            ratios = np.abs(np.log(surface.values[name] / whole.values[name]))
+            assert ratios.max() <= 0.01 * np.ptp(np.log(whole.values[name]))
+            assert surface.metadata["interpolation_errors"][name] <= 0.01
+            measured = ~surface.interpolated
+            np.testing.assert_allclose(
+                surface.values[name][measured], whole.values[name][measured], rtol=1e-5
+            )
+        np.testing.assert_allclose(list(surface.center.values()), list(whole.center.values()))
+    told, told_of_small = (surface.metadata for surface in surfaces)
+    # Of 81 and a check, in one level; here, of 25 and a check.
+    assert np.count_nonzero(~surfaces[0].interpolated) < 81 < told["points_on_few_samples"]
+    assert told["few_samples"] == 600
+    assert told_of_small["few_samples"] == 600
+
+
+def test_what_few_samples_say_resumes_with_the_same_bits(many, tmp_path, monkeypatch):
+    model, (data, _) = many
+    whole = evaluate_surface(model, *data, **MANY)
+    advance, done, limits = evaluation.Progress.advance, [], []
+
+    def fail(progress, number, value):
+        advance(progress, number, value)
+        done.append(number)
+        if sum(done) > limits[-1]:
+            raise RuntimeError("the machine went down")
+
+    # While few samples are measured, and while all are.
+    for limit in (40, whole.metadata["points_on_few_samples"] + 10):
+        limits.append(limit)
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluation.Progress, "advance", fail)
+            with pytest.raises(RuntimeError):
+                evaluate_surface(model, *data, checkpoint=tmp_path / "s.h5", **MANY)
+    assert (tmp_path / "s-few.h5").exists()
+    resumed = evaluate_surface(model, *data, checkpoint=tmp_path / "s.h5", **MANY)
+    for name, values in whole.values.items():
+        np.testing.assert_array_equal(resumed.values[name], values)
+    assert {**resumed.metadata} == {**whole.metadata}
 
 
 @pytest.mark.parametrize(
