@@ -179,6 +179,9 @@ def _differentiator(model, batches):
 
 def _of_any_size(spec):
     """The specification of an array, a sparse or a ragged tensor, for any number of samples."""
+    # Of a missing part, such as one output's sample weights, it has no shape.
+    if not hasattr(spec, "shape"):
+        return spec
     shape = [None, *spec.shape[1:]]
     if isinstance(spec, tf.RaggedTensorSpec):
         kind = {"ragged_rank": spec.ragged_rank, "row_splits_dtype": spec.row_splits_dtype}

@@ -110,7 +110,9 @@ def interpolation_notes(measured):
         return []
     accuracy = max(value.metadata.get("accuracy", 0) for value in measured)
     within = f", within {accuracy:.2g}" if accuracy else ""
-    return [f"{interpolated} of {number} points interpolated{within}"]
+    notes = [f"{interpolated} of {number} points interpolated{within}"]
+    few = max(value.metadata.get("few_samples", 0) for value in measured)
+    return [*notes, f"shape from {few:,} samples"] if few else notes
 
 
 def gap_notes(measured, values, scale):

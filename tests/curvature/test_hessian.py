@@ -127,6 +127,22 @@ def test_products_take_sample_weights_into_account():
     np.testing.assert_allclose(moved[0][:, 0], np.array([2.0, 4.0, 12.0]) / 3, rtol=1e-6)
 
 
+def test_one_of_two_outputs_may_have_sample_weights():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, [layers.Dense(1)(inputs), layers.Dense(1)(inputs)])
+    model.compile("sgd", ["mse", "mse"])
+    weights = GENERATOR.uniform(size=50)
+    # No weights are weights of 1: two linear regressions, each with a bias.
+    features = np.column_stack([X, np.ones(50)])
+    both = np.stack([weights, np.ones(50)])
+    expected = np.sum(2 * both @ features**2) / 50
+    data = X, [Y, Y], [weights, None]
+    # Vectors of ±1 have the trace as their mean.
+    mean, low, high = Hessian(model, data).trace(100, seed=0)
+    assert low < expected < high
+    assert mean == pytest.approx(expected, rel=0.05)
+
+
 def test_products_pass_through_embeddings_convolutions_and_normalization():
     inputs = keras.Input((6,), dtype="int32")
     x = layers.Embedding(5, 4)(inputs)

@@ -198,6 +198,18 @@ def test_a_variable_is_given_back_whatever_holds_it(holder, engine):
     np.testing.assert_allclose(line.values["loss"][0, 1], expected, rtol=1e-5)
 
 
+def test_what_normalizes_the_inputs_is_restored():
+    normalization = layers.Normalization()
+    normalization.adapt(X)
+    model = network(normalization)
+    before = model.predict(X, verbose=0)
+    with preserved(model):
+        # Sets variables, and constants made of them.
+        normalization.adapt(10 * X)
+    model.predict_function = None
+    np.testing.assert_array_equal(model.predict(X, verbose=0), before)
+
+
 def test_what_refuses_to_be_looked_at_is_passed_over():
     counter = tf.Variable(0.0)
     held = [weakref.proxy(Registry()), counter]
