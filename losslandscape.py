@@ -637,7 +637,7 @@ def plot_trajectory(
     Example:
 
     >>> history = WeightHistory("history")
-    >>> model.fit(x_train, y_train, epochs=30, callbacks=[history])
+    >>> model.fit(x_train, y_train, epochs=10, callbacks=[history])
     >>> display = plot_trajectory(model, history, x_train, y_train, scale="log")
     >>> animate_path(display.surface, "training.gif", scale="log")
 

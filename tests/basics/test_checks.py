@@ -197,7 +197,7 @@ def test_calls_on_models_name_the_argument_that_they_refuse(tmp_path, monkeypatc
     def measure(*_, **__):
         raise RuntimeError("something was measured")
 
-    for call in ("along", "radius"):
+    for call in ("_measured", "radius"):
         monkeypatch.setattr(Evaluation, call, measure)
     found = {}
     for name, refused in ON_MODELS.items():

@@ -271,7 +271,7 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
         return half_widths(line, rise=0.1).mean()
 
     _, records = read_history(model, history)
-    for row, epoch in enumerate((1, 2, 4)):
+    for row, epoch in ((0, 1), (2, 4)):
         model.set_weights(records[epoch])
         (free,), _ = Hessian(model, *data, normalize="filter").eigenvalues(seed=0)
         trace = Hessian(model, *data).trace(2, seed=0)

@@ -331,7 +331,7 @@ def test_a_report_does_not_warn_of_planes_around_healthy_networks(digits):
         network = fitted(digits_network(*parts), train, 15)
         for plane in range(4 * seed, 4 * seed + 4):
             for surface in evaluate_surfaces(
-                network, digits, number_of_points=9, seed=plane, verbose=0
+                network, digits, number_of_points=7, seed=plane, verbose=0
             ):
                 assert warnings_of(report(surface)) == []
 
