@@ -30,8 +30,15 @@ def pytest_terminal_summary(terminalreporter):
 def plain_graphs():
     """Optimizing a graph takes longer than a test runs it."""
     import tensorflow as tf
+    from tensorflow.python.util import tf_stack
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+    # Looked up for every operation of a graph, which takes a seventh of the time to trace it, but
+    # only used in TensorFlow's own errors.
+    stack = tf_stack.extract_stack()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tf_stack, "extract_stack", lambda stacklevel=1: stack)  # noqa: ARG005
+        yield
 
 
 @pytest.fixture(autouse=True, scope="module")
