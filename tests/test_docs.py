@@ -6,7 +6,7 @@ import re
 import runpy
 from pathlib import Path
 
-import pytest
+from matplotlib import pyplot as plt
 from modules import public_names
 
 import losslandscape
@@ -16,16 +16,19 @@ GALLERY = (DOCS / "gallery.md").read_text()
 SCRIPTS = sorted(set((DOCS / "gallery").glob("*.py")) - {DOCS / "gallery" / "trained.py"})
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
-def test_scripts_of_the_gallery_draw_the_pictures_shown_above_them(script, tmp_path, monkeypatch):
-    # All scripts of a test process share the networks of `trained.py`.
-    monkeypatch.syspath_prepend(script.parent)
-    monkeypatch.chdir(tmp_path)
-    runpy.run_path(str(script))
-    above = GALLERY.split(f'--8<-- "gallery/{script.name}"')[0].rpartition("### ")[2]
-    shown = set(re.findall(r"\(gallery/(.*)\)", above))
-    assert shown == {path.name for path in tmp_path.iterdir()}
-    assert all((script.parent / name).exists() for name in shown)
+def test_scripts_of_the_gallery_draw_the_pictures_shown_above_them(tmp_path, monkeypatch):
+    # One test, since all scripts of a process share the networks of `trained.py`.
+    monkeypatch.syspath_prepend(DOCS / "gallery")
+    for script in SCRIPTS:
+        folder = tmp_path / script.stem
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        runpy.run_path(str(script))
+        plt.close("all")
+        above = GALLERY.split(f'--8<-- "gallery/{script.name}"')[0].rpartition("### ")[2]
+        shown = set(re.findall(r"\(gallery/(.*)\)", above))
+        assert shown == {path.name for path in folder.iterdir()}, script.name
+        assert all((script.parent / name).exists() for name in shown)
 
 
 def test_scripts_of_the_gallery_are_short():

@@ -60,6 +60,23 @@ def shows_help(command):
 
 assert shows_help(lambda: runpy.run_module("losslandscape", run_name="__main__"))
 """
+NO_BACKEND = """
+import warnings
+import keras, numpy as np, pytest
+from matplotlib.figure import Figure
+# A figure that could not be written would only cause a warning.
+warnings.filterwarnings("error", "Could not")
+model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+model.compile(loss="mse")
+data = np.zeros((4, 4)), np.zeros((4, 3))
+model.test_step = lambda *_: pytest.fail("computed")
+with pytest.raises(ImportError, match="can make no figure here.*no_such_backend"):
+    plot_loss_3D(model, "levels", *data)
+del model.test_step
+# On the caller's own axes, no backend is needed.
+ax = Figure().subplots()
+assert plot_loss(model, data, number_of_points=3, verbose=0, ax=ax, path="a.png").axes["line"] is ax
+"""
 INSTALLED_COMMAND = """
 import importlib.metadata
 (command,) = importlib.metadata.entry_points(group="console_scripts", name="losslandscape")
@@ -106,10 +123,14 @@ def install(python, *what):
     subprocess.run(command, cwd=ROOT, check=True)
 
 
-def test_a_checkout_works_next_to_modules_of_the_same_names(user_folder):
-    path = f"{user_folder}:{ROOT}"
-    file = run_script(user_folder, sys.executable, IMPORT + COMMAND, PYTHONPATH=path)
+# In the same process, since every new one takes seconds to import TensorFlow.
+def test_a_checkout_works_next_to_modules_of_the_same_names_and_refuses_a_missing_backend(
+    user_folder,
+):
+    variables = {"PYTHONPATH": f"{user_folder}:{ROOT}", "MPLBACKEND": "module://no_such_backend"}
+    file = run_script(user_folder, sys.executable, IMPORT + COMMAND + NO_BACKEND, **variables)
     assert file == ROOT / "losslandscape.py"
+    assert (user_folder / "a.png").exists()
 
 
 def test_an_editable_install_works_next_to_modules_of_the_same_names(user_folder, tmp_path):

@@ -1,11 +1,7 @@
 """The public interface: every plotting call, its figures and files, and its errors."""
 
-import os
-import subprocess
-import sys
 import warnings
 from functools import partial
-from pathlib import Path
 
 import keras
 import matplotlib.image
@@ -471,33 +467,6 @@ def test_a_missing_tex_is_refused_before_computing(model, data, tmp_path, monkey
             plot_loss(model, data, path=path)
         with pytest.raises(ValueError, match=f"cannot write .{path.suffix[1:]} figures here"):
             plot_loss_3D(model, "3d", *data, path=path)
-
-
-BACKEND = """
-import keras, numpy as np, pytest
-from losslandscape import plot_loss, plot_loss_3D
-from matplotlib.figure import Figure
-model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-model.compile(loss="mse")
-data = np.zeros((4, 4)), np.zeros((4, 3))
-model.test_step = lambda *_: pytest.fail("computed")
-with pytest.raises(ImportError, match="can make no figure here.*no_such_backend"):
-    plot_loss_3D(model, "levels", *data)
-del model.test_step
-# On the caller's own axes, no backend is needed.
-ax = Figure().subplots()
-assert plot_loss(model, data, number_of_points=3, verbose=0, ax=ax, path="a.png").axes["line"] is ax
-"""
-
-
-def test_a_missing_backend_is_refused_before_computing(tmp_path):
-    environment = os.environ | {
-        "MPLBACKEND": "module://no_such_backend",
-        "PYTHONPATH": str(Path(losslandscape.__file__).parent),
-    }
-    command = [sys.executable, "-W", "error:Could not", "-c", BACKEND]
-    subprocess.run(command, env=environment, cwd=tmp_path, check=True)
-    assert (tmp_path / "a.png").exists()
 
 
 def test_axes_of_a_subfigure_are_saved_with_their_figure(model, data, tmp_path):

@@ -26,7 +26,8 @@ SPAWN = multiprocessing.get_context("spawn")
 
 @pytest.fixture(scope="module")
 def processes():
-    with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
+    # One: threads show that several share the points, and a process takes seconds to start.
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as executor:
         yield executor
 
 
@@ -143,7 +144,7 @@ def after(monkeypatch):
 
 def test_a_dead_worker_is_reported_and_the_finished_points_are_kept(model, data, after, tmp_path):
     options = {"number_of_points": 7, "seed": 0, "verbose": 0, "checkpoint": tmp_path / "s.h5"}
-    with ProcessPoolExecutor(2, mp_context=SPAWN) as executor:
+    with ProcessPoolExecutor(1, mp_context=SPAWN) as executor:
         after(5, lambda: os.kill(next(iter(executor._processes)), signal.SIGKILL))
         with pytest.raises(BrokenProcessPool) as caught:
             evaluate_surface(model, *data, executor=executor, **options)
