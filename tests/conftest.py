@@ -54,10 +54,11 @@ def fresh_session():
     import keras
     from matplotlib import pyplot as plt
 
+    # Before the test: layers that are made with a file of tests have taken names, too.
+    keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     yield
     plt.close("all")
-    keras.backend.clear_session(free_memory=False)
 
 
 @pytest.fixture
