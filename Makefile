@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test pytest torch-cpu test-versions test-lowest docs gallery lint format benchmark benchmark-curvature benchmark-workers baselines contact-sheet clean
+.PHONY: quickstart develop test pytest torch-cpu test-versions test-lowest docs gallery lint format benchmark benchmark-accuracy benchmark-curvature benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -74,6 +74,10 @@ benchmark-curvature: .venv/examples
 # About ten minutes; separate because it needs Dask, which the examples do not.
 benchmark-workers: .venv/test
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/workers.py
+
+# What `accuracy=` costs, on all of Fashion-MNIST: Debian's package dataset-fashion-mnist, or a download.
+benchmark-accuracy: .venv/examples
+	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/accuracy.py
 
 # Redraws the baseline images of tests/test_plotting.py: look at them before you commit.
 baselines: .venv/test
