@@ -236,9 +236,9 @@ def _batches(data, generator):
 def _halfway(model, other, data, generator):
     """A copy of the model, halfway to the other one and a little off the line between them."""
     control = _clone(model, next(iter(data.batches)))
-    twins = {id(weight): twin for weight, twin in zip(model.weights, control.weights, strict=True)}
-    for (weight, mix), end in zip(between_models(model), mixed_weights(other), strict=True):
-        twins[id(weight)].assign(mix(weight.value, [end.value], [0.5]))
+    moves = between_models(model), mixed_weights(other), mixed_weights(control)
+    for (weight, mix), end, twin in zip(*moves, strict=True):
+        twin.assign(mix(weight.value, [end.value], [0.5]))
     ends = zip(model.trainable_variables, counterparts(model, other), strict=True)
     length = np.sqrt(sum(np.sum((_array(end) - _array(start)) ** 2) for start, end in ends))
     steps = [generator.normal(size=weight.shape) for weight in model.trainable_variables]
