@@ -10,19 +10,25 @@ also the units in which curvature does not depend on the scale of the weights.
 __all__ = [  # noqa: RUF022, in the order of the page
     "random_directions",
     "direction_between",
+    "save_directions",
     "filters",
     "print_filters",
     "register_filters",
 ]
 
+import collections
 import collections.abc
 import copy
 import fnmatch
 import functools
+import itertools
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import keras
 import numpy as np
 from keras import layers
@@ -30,6 +36,7 @@ from keras import layers
 from losslandscape.backends.structures import precise_dtypes
 from losslandscape.basics.architecture import check_same_architecture, counterparts
 from losslandscape.basics.checks import (
+    about_quantized,
     check_choice,
     check_integer,
     check_memory,
@@ -37,10 +44,14 @@ from losslandscape.basics.checks import (
 )
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.internals import flatten_layers, own_trainable_variables
-from losslandscape.basics.types import Direction, Ignore, Layers, Normalize
+from losslandscape.basics.types import Direction, Directions, FilePath, Ignore, Layers, Normalize
+from losslandscape.measuring.engines import are_large
+from losslandscape.values.files import read_array, reading, writing
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
 IGNORE_RULES = ("biasbn", None)
+# What a file of directions says that it holds.
+KIND = "Directions"
 
 
 class Filters(NamedTuple):
@@ -112,7 +123,7 @@ def random_directions(
     Raises:
         TypeError: If `model` is not a Keras model, `number` or `seed` is not an
             integer, or `layers` holds neither names nor layers.
-        ValueError: If `model` is not built, is quantized or has nothing to
+        ValueError: If `model` is not built or has nothing to
             move, or another argument is not an accepted value.
 
     Reference:
@@ -125,11 +136,11 @@ def random_directions(
     size = sum(math.prod(weight.shape) for weight in model.trainable_variables)
     check_memory("number", int(number), 4 * size)
     kind = {"normalize": normalize, "ignore": ignore, "layers": layers}
-    return list(RandomDirections(model, number, resolve_seed(seed), **kind))
+    return [list(each) for each in RandomDirections(model, number, resolve_seed(seed), **kind)]
 
 
 class RandomDirections(collections.abc.Sequence):
-    """Random directions that are drawn when they are needed, so that no two need be in memory.
+    """Random directions whose arrays are drawn when they are needed, each time anew.
 
     Args:
         model: As in `random_directions`; only the weights that it has now matter.
@@ -138,22 +149,24 @@ class RandomDirections(collections.abc.Sequence):
         normalize: As in `random_directions`.
         ignore: As in `random_directions`.
         layers: As in `random_directions`.
+
+    Raises:
+        TypeError: As in `random_directions`.
+        ValueError: If there is nothing to move.
     """
 
     def __init__(self, model, number, seed, *, normalize="filter", ignore="biasbn", layers=None):
         weights = model.trainable_variables
+        parts = zip(weights, filters(model), choose_weights(model, layers), strict=True)
         self._parts = [
-            (
-                tuple(weight.shape),
-                _scaling(to_numpy(weight), entry.axes, normalize, ignore)
-                if is_chosen
-                else np.zeros_like,
-            )
-            for weight, entry, is_chosen in zip(
-                weights, filters(model), choose_weights(model, layers), strict=True
-            )
+            (tuple(weight.shape), _scaling(to_numpy(weight), entry.axes, normalize, ignore))
+            if is_chosen
+            else (tuple(weight.shape), None)
+            for weight, entry, is_chosen in parts
         ]
-        self._seed, self._indices = seed, range(number)
+        _check_any(model, [scale for _, scale in self._parts])
+        self._starts = {0: np.random.default_rng(seed).bit_generator.state}
+        self._indices = range(number)
 
     def __len__(self):
         return len(self._indices)
@@ -163,25 +176,44 @@ class RandomDirections(collections.abc.Sequence):
             part = copy.copy(self)
             part._indices = self._indices[index]
             return part
-        return next(self._drawn([self._indices[index]]))
+        return RandomDirection(self._parts, self._starts, self._indices[index])
+
+
+class RandomDirection(collections.abc.Sequence):
+    """One random direction, whose arrays are drawn in order.
+
+    Args:
+        parts: List of pairs: the shape of a weight, and the function that scales a random array
+            to it, or `None` if it stays put.
+        starts: Dict of the states of the random generator where directions start, by index. All
+            directions are one stream of random numbers, so it grows as they are drawn.
+        index: Which direction of the stream this is.
+    """
+
+    def __init__(self, parts, starts, index):
+        self._parts, self._starts, self._index = parts, starts, index
+
+    def __len__(self):
+        return len(self._parts)
+
+    def __getitem__(self, index):
+        position = range(len(self))[index]
+        return next(itertools.islice(self, position, None))
 
     def __iter__(self):
-        return self._drawn(self._indices)
+        for index in range(self._index):
+            if index + 1 not in self._starts:
+                collections.deque(self._drawn(index), maxlen=0)
+        yield from self._drawn(self._index)
 
-    def _drawn(self, indices):
-        """Draws all directions up to the last one that is wanted, since they are one stream."""
-        generator = np.random.default_rng(self._seed)
-        for index in range(max(indices, default=-1) + 1):
-            # Drawn for ignored weights, too, so that ignoring them does not change the rest.
-            direction = [
-                scale(generator.standard_normal(shape, dtype=np.float32))
-                for shape, scale in self._parts
-            ]
-            _check_any(direction)
-            if index in indices:
-                yield direction
-            # Otherwise it would stay in memory while the next one is drawn.
-            del direction
+    def _drawn(self, index):
+        generator = np.random.default_rng()
+        generator.bit_generator.state = self._starts[index]
+        for shape, scale in self._parts:
+            # Drawn for weights that stay put, too, so that these do not change the others.
+            draw = generator.standard_normal(shape, dtype=np.float32)
+            yield np.zeros_like(draw) if scale is None else scale(draw)
+        self._starts[index + 1] = generator.bit_generator.state
 
 
 @claiming
@@ -214,31 +246,135 @@ def direction_between(model: keras.Model, other: keras.Model) -> Direction:
     return [to_numpy(end) - to_numpy(start) for start, end in pairs]
 
 
+def save_directions(directions: Directions, path: FilePath) -> None:
+    """Saves directions in a file, which takes their place in other calls, and on other machines.
+
+    The file is that of the paper's reference implementation, with the groups `xdirection` and
+    `ydirection`; further directions are called `direction3` and so on. `directions=path`
+    reads its files as well, see `docs/directions.md`.
+
+    Args:
+        directions: List of directions, such as `random_directions(model, 2)`.
+        path: Where to write the HDF5 file; an existing one is replaced.
+
+    Raises:
+        TypeError: If a direction does not hold real numbers.
+        ValueError: If `directions` is not a list of directions, or `path` is not a file that
+            can be written.
+
+    Example:
+
+    >>> save_directions(random_directions(model, 2, seed=0), "directions.h5")
+    >>> plot_loss_3D(model, "levels", x_test, y_test, directions="directions.h5")
+
+    Reference:
+        [loss-landscape](https://github.com/tomgoldstein/loss-landscape), `net_plotter.py`.
+    """
+    _check_list(directions)
+    with writing(path) as content, h5py.File(content, "w") as file:
+        file.attrs["kind"] = KIND
+        for name, direction in zip(_group_names(), directions, strict=False):
+            group = file.create_group(name)
+            for index, array in enumerate(direction):
+                array = _real(array, f"directions[{len(file) - 1}]")  # noqa: PLW2901
+                # HDF5 does not have the half precision of Keras.
+                group[str(index)] = array if array.dtype == np.float64 else np.float32(array)
+
+
+class SavedDirection(collections.abc.Sequence):
+    """A direction in a file, whose arrays are read when they are needed.
+
+    Args:
+        path: The file.
+        name: The name of the group in it.
+        shapes: List of the shapes of its arrays.
+        orders: For each array, the axes in the file in the order that they have here.
+
+    Attributes:
+        shapes: List of the shapes of its arrays, as they are here.
+    """
+
+    def __init__(self, path, name, shapes, orders):
+        self._path, self._name, self._orders = path, name, orders
+        pairs = zip(shapes, orders, strict=True)
+        self.shapes = [tuple(shape[axis] for axis in order) for shape, order in pairs]
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __getitem__(self, index):
+        index = range(len(self))[index]
+        with h5py.File(self._path, "r") as file:
+            return read_array(file[self._name][str(index)]).transpose(self._orders[index])
+
+
 def check_directions(model, directions, number=None):
     """Refuses directions that do not fit the model, or whose number is not `number`.
 
     Args:
         model: A built `keras.Model`.
-        directions: The directions that a user gave.
+        directions: The directions that a user gave, or the path of a file with them.
         number: How many there must be. Defaults to `None`, any number.
 
     Returns:
-        A list of directions, each a list of arrays of the types that weights move in.
+        A list of directions, each a sequence of arrays of the types that weights move in.
 
     Raises:
         TypeError: If a direction does not hold real numbers.
         ValueError: If anything else is wrong.
     """
+    if isinstance(directions, (str, os.PathLike)):
+        directions = _saved_directions(model, directions)
+    _check_list(directions)
+    if number is not None and len(directions) != number:
+        raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
+    pairs = enumerate(directions)
+    return [check_direction(model, each, f"directions[{index}]") for index, each in pairs]
+
+
+def _check_list(directions):
     is_list = isinstance(directions, (list, tuple))
     if not is_list or not directions:
         raise ValueError(
             "`directions` must be a list of directions, as `random_directions` returns. "
             f"Received {type(directions).__name__}{' of length 0' if is_list else ''}."
         )
-    if number is not None and len(directions) != number:
-        raise ValueError(f"`directions` must hold {number} directions. Received {len(directions)}.")
-    pairs = enumerate(directions)
-    return [check_direction(model, each, f"directions[{index}]") for index, each in pairs]
+
+
+def _saved_directions(model, path):
+    """The directions in a file, read at once unless they are large."""
+    expected = "a file of `save_directions`, or of the reference implementation"
+    with reading("directions", path, expected) as file:
+        names = list(itertools.takewhile(file.__contains__, _group_names()))
+        if not names:
+            raise ValueError(f"it has no {next(_group_names())}, only {sorted(file)}")
+        is_ours, directions = file.attrs.get("kind") == KIND, []
+        for name in names:
+            shapes = [file[name][str(index)].shape for index in range(len(file[name]))]
+            kept = [tuple(range(len(shape))) for shape in shapes]
+            orders = kept if is_ours else _orders_of_torch(model, kept)
+            directions.append(SavedDirection(Path(path).resolve(), name, shapes, orders))
+    if are_large(model.trainable_variables):
+        return directions
+    return [list(direction) for direction in directions]
+
+
+def _orders_of_torch(model, orders):
+    """The order of the axes of each array that Torch keeps, where those of the outputs come first.
+
+    Of other numbers of arrays than the model has nothing is known, and they are refused anyway.
+    """
+    same = layers.Embedding, layers.TorchModuleWrapper
+    return [
+        order if owner is None or isinstance(owner, same) or len(order) < 2 else (*order[2:], 1, 0)
+        for order, owner in itertools.zip_longest(orders, owners(model)[: len(orders)])
+    ]
+
+
+def _group_names():
+    """The names of the groups in a file of directions; the first two are the reference's."""
+    yield from ("xdirection", "ydirection")
+    yield from (f"direction{number}" for number in itertools.count(3))
 
 
 def check_direction(model, direction, name="direction"):
@@ -258,20 +394,35 @@ def check_direction(model, direction, name="direction"):
     """
     weights = model.trainable_variables
     shapes = [tuple(weight.shape) for weight in weights]
+    is_saved = isinstance(direction, SavedDirection)
     is_list = isinstance(direction, (list, tuple))
-    arrays = [_real(array, name) for array in direction] if is_list else None
-    received = [array.shape for array in arrays] if is_list else type(direction).__name__
+    arrays = [_real(array, name) for array in direction] if is_list else direction
+    if is_list:
+        received = [array.shape for array in arrays]
+    else:
+        received = direction.shapes if is_saved else type(direction).__name__
     if received != shapes:
         raise ValueError(
             f"`{name}` must be a list of arrays with the shapes of `model.trainable_variables`, "
             f"{shapes}. Received {received}."
         )
-    pairs = zip(arrays, precise_dtypes(weights), strict=True)
+    checked = (
+        _finite(array, dtype, name)
+        for array, dtype in zip(arrays, precise_dtypes(weights), strict=True)
+    )
+    if is_saved:
+        collections.deque(checked, maxlen=0)
+        return direction
+    return list(checked)
+
+
+def _finite(array, dtype, name):
+    """An array of the type that a weight moves in; refuses what is not finite."""
     with np.errstate(over="ignore"):
-        arrays = [array.astype(dtype, copy=False) for array, dtype in pairs]
-    if not all(np.isfinite(array).all() for array in arrays):
+        array = array.astype(dtype, copy=False)
+    if not np.isfinite(array).all():
         raise ValueError(f"`{name}` must be finite. It holds NaN or inf.")
-    return arrays
+    return array
 
 
 def filters(model: keras.Model) -> list[Filters]:
@@ -289,7 +440,7 @@ def filters(model: keras.Model) -> list[Filters]:
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If `model` is not built, is quantized or has no trainable
+        ValueError: If `model` is not built or has no trainable
             weights.
 
     Reference:
@@ -446,7 +597,7 @@ def scales(model, normalize=None, ignore="auto", layers=None):
         scale if is_chosen else np.zeros_like(scale)
         for scale, is_chosen in zip(found, choose_weights(model, layers), strict=True)
     ]
-    _check_any(found)
+    _check_any(model, [scale if scale.any() else None for scale in found])
     return found
 
 
@@ -487,13 +638,13 @@ def _real(array, name):
     return array
 
 
-def _check_any(arrays):
-    if not any(array.any() for array in arrays):
+def _check_any(model, scales):
+    if all(scale is None for scale in scales):
         raise ValueError(
-            f"`model` has no filter to move: all of the {len(arrays)} trainable weights that could "
+            f"`model` has no filter to move: all of the {len(scales)} trainable weights that could "
             "move are biases or normalization parameters, or zero. To move the former, too, pass "
             "`ignore=None`, or, to a call without that argument, "
-            "`directions=random_directions(model, ..., ignore=None)`."
+            "`directions=random_directions(model, ..., ignore=None)`." + about_quantized(model)
         )
 
 
@@ -535,11 +686,13 @@ def _scale(weight, axes, normalize, ignore):
 
 
 def _scaling(weight, axes, normalize, ignore):
-    """The function that scales a random array to a weight."""
+    """The function that scales a random array to a weight, or `None` if that stays put."""
     if axes is None and ignore == "biasbn":
-        return np.zeros_like
+        return None
     if normalize is None:
         return np.asarray
+    if not weight.any():
+        return None
     if normalize == "weight":
         return functools.partial(np.multiply, weight)
     norm_axes = _norm_axes(weight, axes, normalize)

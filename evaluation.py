@@ -44,8 +44,8 @@ from losslandscape.measuring.engines import (
     candidates,
     evaluate_engine,
     evaluator,
+    on_device,
     start,
-    to_tensors,
 )
 from losslandscape.measuring.grids import Grid, check_points, coordinates, highest_low, line
 from losslandscape.measuring.interrupts import patient_interrupts
@@ -282,9 +282,8 @@ def evaluate_surfaces(
     directions, origin = call.choose(2, exactly=True)
     if is_auto:
         grid = grid.scaled(call.radius(directions))
-    # One by one, since large ones should not be on the host and the device together.
     if options["executor"] is None:
-        directions = [to_tensors([direction])[0] for direction in directions]
+        directions = on_device(directions, model.trainable_variables)
     depends = {"directions": directions, "coordinates": grid.axes}
     order = grid.order
     if accuracy is not None:
@@ -407,7 +406,6 @@ class Evaluation:
                 "normalize": "filter",
                 "ignore": "biasbn",
             }
-            # Drawn one by one: many would not fit into memory.
             drawn = RandomDirections(self.model, number, seed, layers=layers)
             if layers is not None:
                 origin["layers"] = layer_names(layers)

@@ -323,8 +323,9 @@ def plot_loss(
         dataset_labels: One name per dataset, for the legend. Defaults to
             `None`: no legend for one dataset, numbers for several.
         directions: List of directions to follow, for example
-            `random_directions(model, 3)` or `[direction_between(model, other)]`.
-            `None` (the default) draws `number_of_directions` random ones.
+            `random_directions(model, 3)` or `[direction_between(model, other)]`, or the
+            path of a file of `save_directions`. `None` (the default) draws
+            `number_of_directions` random ones.
         number_of_directions: How many random directions; several are drawn as
             their mean and one standard deviation. Defaults to 1.
         layers: The layers that random directions move, while all others are fixed;
@@ -452,8 +453,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             alpha and beta. Defaults to 21, which makes 441 points.
         dataset_labels: One title per dataset; a string for one dataset. Defaults to
             `None`: no title for one dataset, numbers for several.
-        directions: List of two directions, for alpha and beta. `None` (the
-            default) draws them at random.
+        directions: List of two directions, for alpha and beta, or the path of a file of
+            `save_directions`. `None` (the default) draws them at random.
         layers: As in `plot_loss`.
         extent: First and last coordinate on both axes, or a pair of such pairs
             for alpha and beta. Defaults to `(-1.0, 1.0)`. `"auto"` extends both

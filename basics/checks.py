@@ -47,17 +47,6 @@ def check_model(model, name="model"):
             f"`{name}` {model.name!r} is not built, so it has no weights yet. Call it on a batch "
             "of data, or start its layers with `keras.Input(shape)`."
         )
-    quantized = [
-        layer.name
-        for layer in flatten_layers(model)
-        # float8 layers keep a floating-point kernel, the others hold integers.
-        if layer.quantization_mode not in (None, "float8")
-    ]
-    if quantized:
-        raise ValueError(
-            f"`{name}` has quantized weights, which cannot be moved by small steps (layers "
-            f"{quantized}). Use the model as it was before `quantize()`."
-        )
     is_complex = [weight.path for weight in model.weights if "complex" in weight.dtype]
     if is_complex:
         raise ValueError(
@@ -67,7 +56,38 @@ def check_model(model, name="model"):
     if not model.trainable_variables:
         raise ValueError(
             f"`{name}` {model.name!r} has no trainable weights, and only those are moved. Set "
-            "`layer.trainable = True` on some layers and compile again."
+            "`layer.trainable = True` on some layers and compile again." + about_quantized(model)
+        )
+
+
+def about_quantized(model):
+    """Returns a sentence on quantized layers for errors, empty if there are none."""
+    layers = quantized_layers(model)
+    if not layers:
+        return ""
+    return (
+        f" Quantized weights are integers, which do not move (layers {layers}): call "
+        "`layer.enable_lora(rank)` and train the adapters, or use the model as it was before "
+        "`quantize()`."
+    )
+
+
+def quantized_layers(model):
+    """Returns the names of the layers whose kernels are integers."""
+    return [
+        layer.name
+        for layer in flatten_layers(model)
+        # float8 layers keep a floating-point kernel, the others hold integers.
+        if layer.quantization_mode not in (None, "float8")
+    ]
+
+
+def check_not_quantized(model):
+    """Refuses a model whose loss has no derivatives, since its layers round what they get."""
+    if layers := quantized_layers(model):
+        raise ValueError(
+            f"`model` has quantized layers, which round what they get, so its loss is a staircase "
+            f"without curvature: {layers}. Use the model as it was before `quantize()`."
         )
 
 
@@ -187,7 +207,7 @@ def check_list(name, values):
 
 def check_memory(name, number, size):
     """Refuses a number of things, each of `size` bytes, that would not fit into memory."""
-    available = _memory()
+    available = memory()
     if number * size > available:
         raise ValueError(
             f"`{name}` asks for {number:,} in all, and the {available / 2**30:.0f} GiB of memory "
@@ -195,8 +215,8 @@ def check_memory(name, number, size):
         )
 
 
-def _memory():
-    """The bytes of memory that this machine, or the container on it, has."""
+def memory():
+    """Returns how many bytes of memory this machine, or the container on it, has."""
     limits = [sys.maxsize]
     with contextlib.suppress(AttributeError, OSError, ValueError):
         # Windows has no `sysconf`.

@@ -19,7 +19,7 @@ Array: TypeAlias = NDArray[np.floating]
 # A float for one, an array for several: `float | Array` would have to be narrowed at each use.
 FloatOrArray: TypeAlias = Any
 Direction: TypeAlias = list[Array]
-Directions: TypeAlias = Sequence[Sequence[ArrayLike]]
+Directions: TypeAlias = Sequence[Sequence[ArrayLike]] | FilePath
 # Names and patterns of layers, or the layers themselves.
 Layers: TypeAlias = str | keras.layers.Layer | Sequence[str | keras.layers.Layer]
 Normalize: TypeAlias = Literal["filter", "layer", "weight"] | None

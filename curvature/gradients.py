@@ -13,7 +13,12 @@ import numpy as np
 
 from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.arrays import dot, times
-from losslandscape.basics.checks import check_compiled, check_integer, check_number
+from losslandscape.basics.checks import (
+    check_compiled,
+    check_integer,
+    check_not_quantized,
+    check_number,
+)
 from losslandscape.basics.claims import claiming
 from losslandscape.basics.types import Data, Direction, Ignore, Normalize, Verbose
 from losslandscape.curvature.derivatives import (
@@ -182,15 +187,19 @@ def worst_direction(
             _move(model, centers, direction, radius)
             loss, gradient = differentiate()
             found.append((loss, direction))
-            if not _are_finite(loss, gradient):
-                # No loss is worse than one that is not finite.
+            if not np.isfinite(loss):
+                # No loss is worse.
                 return direction
+            if not _are_finite(loss, gradient):
+                # There is no way on from here.
+                break
     return max(found, key=lambda pair: pair[0])[1]
 
 
 def _prepared(model, dataset, normalize, ignore, batch_size):
     """The data in batches, and the scale of each entry of a random direction."""
     check_compiled(model)
+    check_not_quantized(model)
     check_differentiates("A gradient")
     units = scales(model, normalize, ignore)
     return read_dataset(model, one_dataset(*dataset), batch_size), units

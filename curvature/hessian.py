@@ -24,6 +24,7 @@ from losslandscape.basics.checks import (
     check_choice,
     check_compiled,
     check_integer,
+    check_not_quantized,
     check_number,
     import_extra,
 )
@@ -138,6 +139,7 @@ class Hessian:
         verbose: Verbose = "auto",
     ) -> None:
         check_compiled(model)
+        check_not_quantized(model)
         check_differentiates("Curvature")
         self.model, self._verbose = model, verbose
         self._rules = {"normalize": normalize, "ignore": ignore, "layers": layers}

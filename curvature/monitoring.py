@@ -19,6 +19,7 @@ from losslandscape.basics.checks import (
     check_compiled,
     check_integer,
     check_list,
+    check_not_quantized,
     check_number,
     check_numbers,
     import_extra,
@@ -31,7 +32,7 @@ from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
 from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.datasets import one_dataset, read_dataset
-from losslandscape.measuring.engines import evaluator, point_by_point, to_tensors
+from losslandscape.measuring.engines import evaluator, on_device, point_by_point
 from losslandscape.measuring.grids import highest_low
 from losslandscape.measuring.options import Measuring, evaluating
 from losslandscape.measuring.state import evaluated, preserved
@@ -399,6 +400,7 @@ def _checked_functions(measures, x):
 
 def _check_model(model, settings):
     check_compiled(model)
+    check_not_quantized(model)
     check_differentiates("Curvature")
     if {"scale_free_eigenvalue", "half_width"} & set(settings.measures):
         # Refuses a model without filters.
@@ -456,18 +458,18 @@ def _half_width(model, loss_here, settings):
     level = loss_here() + settings.rise
     if not np.isfinite(level):
         return Estimate(np.nan, np.nan, np.nan)
-    drawn = RandomDirections(model, settings.number_of_directions, settings.seed)
     try:
-        directions = [to_tensors([direction]) for direction in drawn]
+        drawn = RandomDirections(model, settings.number_of_directions, settings.seed)
     except ValueError:
         # All filters are zero, as they may be before training.
         return Estimate(np.nan, np.nan, np.nan)
     with evaluated(model) as state:
+        directions = on_device(drawn, state.moved)
 
         def reach(direction, sign):
             def is_low(exponent):
                 state.rewind()
-                state.move(state.values, direction, np.array([sign * 2.0**exponent]))
+                state.move(state.values, [direction], np.array([sign * 2.0**exponent]))
                 # A loss that is not finite counts as infinite.
                 return loss_here() < level
 

@@ -13,6 +13,7 @@ and their results: a list with a dict of arrays, by name of the metric, per data
 """
 
 import contextlib
+import math
 import time
 
 import keras
@@ -23,8 +24,13 @@ from keras import ops
 from losslandscape.backends.current import current
 from losslandscape.backends.reports import in_order, names_of, penalty, regularized_weights
 from losslandscape.backends.structures import arrays_of
+from losslandscape.basics.checks import memory
 from losslandscape.measuring.centers import measure_center
 
+# The most bytes of weights, in single precision, of which directions are kept on the device, and
+# how many copies of the weights the memory must hold for that.
+LARGE, COPIES = 2**30, 8
+BY_WEIGHT = "one weight of a direction at a time"
 # The most data that the compiled engine keeps on the device, in bytes.
 DATA_BUDGET = 2**31
 # How long a chunk of points may run before progress is shown and Ctrl-C acts, in seconds.
@@ -68,11 +74,12 @@ def start(engines, state, data, *, directions, interrupt):
 
     Returns:
         The engine; a list with a dict of floats per dataset, the values at the center;
-        and a dict for the metadata: the name of the engine and, under `"not_compiled"`,
-        why `"auto"` did not choose the compiled one.
+        and a dict for the metadata: the name of the engine; under `"not_compiled"`, why
+        `"auto"` did not choose the compiled one; and under `"memory"`, if the weights are
+        large, that directions are not kept.
     """
     *others, last = engines
-    reason = {}
+    reason = {"memory": BY_WEIGHT} if are_large(state.moved) else {}
 
     def begin(name):
         measure = engines[name](state, data, interrupt)
@@ -83,7 +90,7 @@ def start(engines, state, data, *, directions, interrupt):
             return begin(name)
         except Exception as error:
             # The next one may work, or say what is wrong.
-            reason = {f"not_{name}": str(error) or type(error).__name__}
+            reason |= {f"not_{name}": str(error) or type(error).__name__}
             state.restore()
     return begin(last)
 
@@ -123,7 +130,7 @@ def point_by_point(state, measure_here):
     """
 
     def measure(directions, points):
-        tensors = to_tensors(directions)
+        tensors = on_device(directions, state.moved)
         for position, point in enumerate(points):
             state.rewind()
             # Without a graph, since many points and few must give the same bits.
@@ -236,7 +243,7 @@ def compiled_engine(state, data, interrupt):
         ValueError: If this engine does not apply to the model or the data; the
             message says why.
     """
-    obstacle = _obstacle(state.model, data)
+    obstacle = _obstacle(state, data)
     if obstacle:
         raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Use 'auto'.")
     graphs = [_padded(*current().graph(state, dataset, CHUNK)) for dataset in data]
@@ -244,7 +251,7 @@ def compiled_engine(state, data, interrupt):
 
     def measure(directions, points):
         nonlocal number
-        tensors = to_tensors(directions)
+        tensors = on_device(directions, state.moved)
         positions = np.arange(len(points))
         while len(positions):
             chunk, positions = positions[:number], positions[number:]
@@ -281,14 +288,17 @@ def _difference(loss, penalty):
     return np.nan if is_lost else loss - penalty
 
 
-def _obstacle(model, data):
+def _obstacle(state, data):
     """Why the compiled engine does not apply, or None."""
+    model = state.model
     if model.run_eagerly:
         return "the model runs eagerly"
     if getattr(model.evaluate, "__func__", None) is not keras.Model.evaluate:
         return "the model has a custom `evaluate`"
     if reason := current().obstacle(model):
         return reason
+    if are_large(state.moved):
+        return "the weights are so large that directions are drawn or read one array at a time"
     irregular = [dataset.name for dataset in data if dataset.tensors is None]
     if irregular:
         return f"the batches of {irregular} differ in shape, or are not dense"
@@ -304,10 +314,28 @@ def as_arrays(results):
     return [{name: np.array([value]) for name, value in each.items()} for each in results]
 
 
-def to_tensors(directions):
-    """Puts directions on the device; those already there stay."""
+def on_device(directions, weights):
+    """Puts directions on the device, unless the weights that they move are large.
+
+    Then they stay sequences of arrays, of which one at a time is drawn or read, at each point.
+
+    Args:
+        directions: Sequence of directions, each a sequence of arrays or tensors.
+        weights: List of the variables that move.
+
+    Returns:
+        A list of directions.
+    """
+    if are_large(weights):
+        return list(directions)
     to_tensor = current().to_tensor
     return [
         [array if ops.is_tensor(array) else to_tensor(array) for array in direction]
         for direction in directions
     ]
+
+
+def are_large(weights):
+    """Whether several copies of some weights would take too much memory."""
+    size = sum(4 * math.prod(weight.shape) for weight in weights)
+    return size > min(LARGE, memory() / COPIES)

@@ -61,8 +61,8 @@ class MeasuringAround(Measuring, total=False):
     """Where a call measures: the options of lines and planes around a model.
 
     Attributes:
-        directions: List of directions to follow, two for a plane. `None` (the default) draws
-            them with `random_directions`.
+        directions: List of directions to follow, two for a plane, or the path of a file of
+            `save_directions`. `None` (the default) draws them with `random_directions`.
         layers: The layers that random directions move, while all others stay put; see
             `random_directions`. Defaults to `None`, all of them.
         extent: First and last coordinate; for a plane also a pair of such pairs, for alpha

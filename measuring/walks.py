@@ -6,6 +6,7 @@ directions and the coordinates along them.
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from losslandscape.backends.current import current
@@ -33,9 +34,9 @@ def locator(moved, moves):
         moves: List of the functions that compute their values.
 
     Returns:
-        A function of the values at the center, the directions (a list of lists of tensors
-        shaped like the variables that move) and a point (the coordinates along them); it
-        yields the value of each variable.
+        A function of the values at the center, the directions (a list of sequences of
+        tensors or arrays shaped like the variables that move) and a point (the coordinates
+        along them); it yields the value of each variable.
     """
     dtypes, after = precise_dtypes(moved), current().after
 
@@ -48,11 +49,16 @@ def locator(moved, moves):
         parts = zip(moved, moves, dtypes, centers, *directions, strict=True)
         for weight, move, dtype, center, *steps in parts:
             with after(value):
-                steps = [_cast(step, dtype) for step in steps]  # noqa: PLW2901
+                steps = [_cast(_tensor(step), dtype) for step in steps]  # noqa: PLW2901
                 value = move(_cast(center, dtype), steps, coordinates[dtype])
             yield _cast(value, weight.dtype)
 
     return locate
+
+
+def _tensor(array):
+    # Even looking whether it has to be converted takes time, for each weight at each point.
+    return ops.convert_to_tensor(array) if isinstance(array, np.ndarray) else array
 
 
 def _cast(tensor, dtype):

@@ -16,10 +16,10 @@ import threading
 import uuid
 
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from losslandscape.measuring.centers import AT_ONCE, difference, measure_center, tolerance_of
-from losslandscape.measuring.engines import start, to_tensors
+from losslandscape.measuring.engines import on_device, start
 from losslandscape.measuring.state import State
 
 # How many tasks: enough to show progress and lose little with a worker, few enough to keep the
@@ -91,8 +91,8 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
         nonlocal latest, number, contents
         # Directions that the workers already have are not sent again.
         if latest is not directions:
-            arrays = tree.map_structure(ops.convert_to_numpy, list(directions))
-            latest, number, contents = directions, number + 1, (setup, pickle.dumps(arrays))
+            portable = pickle.dumps([_portable(direction) for direction in directions])
+            latest, number, contents = directions, number + 1, (setup, portable)
         size = max(1, len(points) // TASKS)
         tasks = np.split(np.arange(len(points)), range(size, len(points), size))
         _running[key] = None
@@ -103,6 +103,12 @@ def distribute(executor, engines, state, data, *, directions, interrupt, compare
             del _running[key]
 
     return measure, centers, metadata
+
+
+def _portable(direction):
+    """A direction without tensors; workers draw or read those that are drawn or read here."""
+    is_list = isinstance(direction, list)
+    return [ops.convert_to_numpy(array) for array in direction] if is_list else direction
 
 
 def _check_centers(found):
@@ -174,6 +180,7 @@ def _result(future):
 class _Call:
     """What a worker holds for a call."""
 
+    state: State
     measure: object
     centers: list
     number: int
@@ -208,14 +215,17 @@ def _receive(key, number, setup, directions, running):
     if key in calls and calls[key].number == number:
         return
     # Safe: this library pickled them, in the calling process.
-    directions = to_tensors(pickle.loads(directions))  # noqa: S301
+    directions = pickle.loads(directions)  # noqa: S301
     if key in calls:
-        calls[key].number, calls[key].directions = number, directions
+        here = calls[key]
+        here.number, here.directions = number, on_device(directions, here.state.moved)
         return
     make, model, walk, data = pickle.loads(setup)  # noqa: S301
     # No optimizer: this is the worker's own copy, which is never given back.
-    measure = make(State(model, walk, with_optimizer=False), data, _ignore)
-    calls[key] = _Call(measure, measure_center(measure, directions), number, directions)
+    state = State(model, walk, with_optimizer=False)
+    measure, directions = make(state, data, _ignore), on_device(directions, state.moved)
+    centers = measure_center(measure, directions)
+    calls[key] = _Call(state, measure, centers, number, directions)
 
 
 def _ignore(*_, **__):

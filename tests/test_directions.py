@@ -1,5 +1,6 @@
 """Directions: every kind of layer, every normalization, and what is refused."""
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from losslandscape import (
     evaluate_surfaces,
     random_directions,
 )
-from losslandscape.directions import filters, print_filters, register_filters
+from losslandscape.directions import filters, print_filters, register_filters, save_directions
+from losslandscape.measuring import engines
 
 
 def built(layer, *input_shape):
@@ -390,8 +392,97 @@ def test_models_that_cannot_be_moved_are_refused(model):
     with pytest.raises(ValueError, match="not built.*Call it on a batch"):
         random_directions(keras.Sequential([layers.Dense(2)]))
     model.layers[0].quantize("int8")
-    with pytest.raises(ValueError, match="quantized weights.*before `quantize"):
+    model.layers[1].trainable = False
+    with pytest.raises(ValueError, match="no filter to move.*Quantized.*enable_lora"):
         random_directions(model)
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+def test_adapters_on_quantized_layers_move_and_the_layers_stay_put(mode, data):
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(3)])
+    first, _ = model.layers
+    first.quantize(mode)
+    first.enable_lora(2)
+    first.lora_kernel_b.assign(np.random.default_rng(0).normal(size=(2, 8)))
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    kernel = first.variables[0].numpy()
+    options = {"seed": 0, "layers": first.name, "engine": "evaluate"}
+    line = evaluate_line(model, *data, 3, **options)
+    np.testing.assert_array_equal(first.variables[0].numpy(), kernel)
+    (direction,) = random_directions(model, seed=0, layers=first.name)
+    pairs = zip(model.trainable_variables, direction, strict=True)
+    assert [weight.name for weight, array in pairs if array.any()] == [
+        "lora_kernel_a",
+        "lora_kernel_b",
+    ]
+    for weight, step in zip(model.trainable_variables, direction, strict=True):
+        weight.assign_add(step)
+    assert line.values["loss"][0, -1] == pytest.approx(model.evaluate(*data, verbose=0), rel=1e-6)
+
+
+def reference_file(path, arrays, names=("xdirection", "ydirection")):
+    """A file as `h5_util.write_list` of the paper's reference implementation writes it."""
+    with h5py.File(path, "w") as file:
+        for name in names:
+            group = file.create_group(name)
+            for index, array in enumerate(arrays):
+                group.create_dataset(str(index), data=array)
+
+
+@pytest.mark.parametrize("are_large", [False, True])
+def test_saved_directions_take_the_place_of_their_arrays(
+    model, data, are_large, tmp_path, monkeypatch
+):
+    directions = random_directions(model, 3, seed=0)
+    expected = evaluate_lines(model, data, number_of_points=5, directions=directions)
+    save_directions(directions, tmp_path / "directions.h5")
+    if are_large:
+        monkeypatch.setattr(engines, "LARGE", 0)
+    options = {"directions": tmp_path / "directions.h5", "engine": "evaluate"}
+    saved = evaluate_lines(model, data, number_of_points=5, **options)
+    for one, other in zip(saved, expected, strict=True):
+        np.testing.assert_allclose(one.values["loss"], other.values["loss"], rtol=1e-6)
+
+
+def test_directions_of_the_reference_implementation_have_the_axes_of_torch(tmp_path):
+    model = keras.Sequential(
+        [
+            *(keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.BatchNormalization()),
+            *(layers.GlobalAveragePooling2D(), layers.Dense(4)),
+        ]
+    )
+    torch_shapes = [(4, 3, 3, 3), (4,), (4,), (4,), (4, 4), (4,)]
+    generator = np.random.default_rng(0)
+    arrays = [generator.normal(size=shape).astype("float32") for shape in torch_shapes]
+    reference_file(tmp_path / "reference.h5", arrays)
+    x, y = generator.normal(size=(20, 8, 8, 3)), generator.integers(0, 4, 20)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    surface = evaluate_surface(model, x, y, 2, directions=str(tmp_path / "reference.h5"))
+    # Both directions are the same, so at (1, 1) the weights are twice as far.
+    conv, *others, dense, bias = arrays
+    moved = [np.einsum("oihw->hwio", conv), *others, dense.T, bias]
+    for weight, step in zip(model.trainable_variables, moved, strict=True):
+        weight.assign_add(2 * step)
+    expected = model.evaluate(x, y, verbose=0)
+    assert surface.values["loss"][1, 1] == pytest.approx(expected, rel=1e-5)
+
+
+def test_files_that_hold_no_directions_of_the_model_are_refused(model, data, tmp_path):
+    path = tmp_path / "directions.h5"
+    with pytest.raises(FileNotFoundError, match="directions.h5"):
+        evaluate_line(model, *data, directions=path)
+    reference_file(path, [np.ones(2)], ["surface"])
+    with pytest.raises(ValueError, match="`directions` must be a file of.*no xdirection.*surface"):
+        evaluate_line(model, *data, directions=path)
+    reference_file(path, [np.ones((4, 8)), np.ones(8)])
+    with pytest.raises(ValueError, match=r"shapes of `model.trainable_variables`.*\[\(4, 8\)"):
+        evaluate_line(model, *data, directions=path)
+    reference_file(path, [np.full(weight.shape, np.nan).T for weight in model.trainable_variables])
+    with pytest.raises(ValueError, match="must be finite"):
+        evaluate_line(model, *data, directions=path)
+    with pytest.raises(ValueError, match="`directions` must be a list of directions.*str"):
+        save_directions("directions.h5", path)
 
 
 def test_models_without_trainable_weights_are_refused(model):

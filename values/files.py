@@ -83,7 +83,7 @@ def writing(path):
     _remove_abandoned(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     # Exclusively: another thread may be writing the same file.
-    file = part.open("xb")
+    file = part.open("x+b")
     try:
         with file:
             _lock(file)

@@ -135,6 +135,15 @@ def test_the_search_ends_where_the_loss_overflows():
     np.testing.assert_array_equal(flat(direction), [1])
 
 
+def test_the_search_keeps_the_worst_if_it_ends_where_the_gradient_is_not_finite():
+    model = keras.Sequential([keras.Input((1,)), layers.Dense(1, use_bias=False)])
+    # From 1 it leads up to 2, where the slope leads down to 0: there it is infinite, the loss 0.
+    model.compile("sgd", loss=lambda _, w: keras.ops.mean(keras.ops.sqrt(w) * (4 - w)))
+    model.layers[0].kernel.assign([[1.0]])
+    direction = worst_direction(model, np.ones((4, 1)), np.ones((4, 1)), 1.0)
+    np.testing.assert_array_equal(flat(direction), [1])
+
+
 def test_a_gradient_of_zero_has_no_direction_but_a_worst_one_is_searched():
     model = keras.Sequential([keras.Input((1,)), layers.Dense(2, use_bias=False)])
     model.compile("sgd", "mse", jit_compile=False)

@@ -18,9 +18,11 @@ from losslandscape import (
     evaluate_line,
     evaluate_lines,
     evaluate_surface,
+    evaluate_surfaces,
     random_directions,
 )
 from losslandscape.evaluation import Progress
+from losslandscape.measuring import engines
 from losslandscape.measuring.engines import candidates
 
 
@@ -432,6 +434,24 @@ def test_data_beyond_the_budget_are_not_compiled(monkeypatch):
     # 50 samples of four floats and one label of eight bytes.
     with pytest.raises(ValueError, match="the data take 1,200 bytes, more than the 1,000"):
         evaluate_line(compiled(dense()), X, Y, engine="compiled", verbose=0)
+
+
+def test_large_random_directions_are_drawn_at_each_point_with_the_same_bits(
+    model, data, monkeypatch
+):
+    options = {"number_of_points": 3, "seed": 0, "verbose": 0}
+    several = {"number_of_directions": 3, **options}
+    expected = evaluate_lines(model, data, **several), evaluate_surfaces(model, data, **options)
+    monkeypatch.setattr(engines, "LARGE", 0)
+    found = evaluate_lines(model, data, **several), evaluate_surfaces(model, data, **options)
+    for ones, others in zip(found, expected, strict=True):
+        for one, other in zip(ones, others, strict=True):
+            np.testing.assert_array_equal(one.values["loss"], other.values["loss"])
+            assert one.metadata["memory"] == "one weight of a direction at a time"
+            assert "memory" not in other.metadata
+    surface = evaluate_surface(model, *data, 6, seed=0, verbose=0)
+    assert surface.metadata["engine"] == "evaluate"
+    assert "so large that directions are drawn" in surface.metadata["not_compiled"]
 
 
 def test_a_model_that_fails_in_a_graph_is_evaluated():
