@@ -59,7 +59,7 @@ format: .venv/test
 	$(BIN)/ruff format .
 
 benchmark: .venv/examples
-	$(BIN)/python benchmarks/memory.py
+	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/speed.py
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/backends.py
 

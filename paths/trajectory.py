@@ -724,12 +724,12 @@ def _grid_around(path, margin, numbers):
 
 
 def _on_plane_or_record(value, steps, coordinates):
-    move = straight if len(steps) == 2 else _at_record
+    move = straight if len(coordinates) == 2 else _at_record
     return move(value, steps, coordinates)
 
 
 def _at_record(value, steps, coordinates):
-    if len(steps) == 2:
+    if len(coordinates) == 2:
         # Integers have no directions.
         return value
     (records,), (number,) = steps, coordinates
