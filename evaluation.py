@@ -145,12 +145,13 @@ def evaluate_lines(
             metadata list the interpolated points under `"interpolated"`, and the largest
             errors of the check. Of a smooth line of 101 points about a fifth is measured.
 
-            Of 5,000 samples or more, a few are measured at these points: a tenth, at most
-            2,000, drawn with `seed`, and of each class in proportion. All samples are
-            measured at fewer points, and only the difference is interpolated, which is
-            checked at up to 12 points. The metadata then also have `"few_samples"` and
-            `"points_on_few_samples"`, and a second checkpoint is called `line-few.h5`. This
-            needs data that can be indexed: arrays, or batches of equal shapes.
+            Of 3,000 samples or more, only 500 are measured at these points, drawn with
+            `seed`, and of each class in proportion. More samples are measured at fewer
+            points, each time six times as many until it is all of them, and only the
+            differences are interpolated, which is checked at up to 10 points. The metadata
+            then also have `"few_samples"`, with pairs of a number of samples and one of
+            points, and further checkpoints are called `line-500.h5` and so on. This needs
+            data that can be indexed: arrays, or batches of equal shapes.
 
             Needs the extra `analysis`. Defaults to `None`, where all points are measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
@@ -466,7 +467,7 @@ class Evaluation:
         """
         self._check_engine(plan.engines)
         self._saved.identify(self.model, self.data, **plan.depends)
-        few = self._few_samples(plan, origin)
+        levels = self._few_samples(plan, origin)
         with patient_interrupts() as interrupt, evaluated(self.model, plan.walk) as state:
             if plan.engines is None:
                 self._check_metrics(state, interrupt)
@@ -474,29 +475,34 @@ class Evaluation:
                 plan = dataclasses.replace(plan, engines=engines)
             how = {"interrupt": interrupt, "assemble": assemble, "origin": origin}
             measured = functools.partial(self._measured, state, **how)
-            if few is None:
-                return measured(plan, self.data, self._saved)
-            begun = dataclasses.replace(plan, order=plan.order.of_bases())
-            bases = measured(begun, few, self._saved_on_few(few, plan))
-            # Workers get the model as it is.
-            state.restore()
-            plan = dataclasses.replace(plan, order=plan.order.beyond(bases))
-            values = measured(plan, self.data, self._saved)
-            return [_with_few(*each) for each in zip(values, bases, few, strict=True)]
+            order, described = plan.order, [[] for _ in self.data]
+            for few in levels:
+                begun = dataclasses.replace(plan, order=order.of_bases())
+                bases = measured(begun, few, self._saved_on_few(few, plan))
+                # Workers get the model as it is.
+                state.restore()
+                order = plan.order.beyond(bases)
+                for each, base, some in zip(described, bases, few, strict=True):
+                    each.append([some.size, int(np.count_nonzero(~base.interpolated))])
+            values = measured(dataclasses.replace(plan, order=order), self.data, self._saved)
+            return [_with_few(*each) for each in zip(values, described, strict=True)]
 
     def _few_samples(self, plan, origin):
-        """A few samples of each dataset, if the plan can use them; otherwise `None`."""
-        if not isinstance(plan.order, Refinement):
-            return None
-        few = [few_samples(dataset, origin.get("seed", 0)) for dataset in self.data]
-        is_any = any(one.size < each.size for one, each in zip(few, self.data, strict=True))
-        return few if is_any else None
+        """Lists of a few samples of each dataset, ever more of them, if the plan can use them."""
+        levels = [self.data]
+        while isinstance(plan.order, Refinement):
+            few = [few_samples(dataset, origin.get("seed", 0)) for dataset in levels[0]]
+            if all(one is other for one, other in zip(few, levels[0], strict=True)):
+                break
+            levels = [few, *levels]
+        return levels[:-1]
 
     def _saved_on_few(self, few, plan):
-        """The checkpoint beside the other one: `line-few.h5` for `line.h5`."""
+        """The checkpoint beside the other one, such as `line-500.h5` for `line.h5`."""
         path = self.options["checkpoint"]
         if path is not None:
-            path = Path(path).with_stem(f"{Path(path).stem}-few")
+            number = max(each.size for each in few)
+            path = Path(path).with_stem(f"{Path(path).stem}-{number}")
         saved = Checkpoint(path, self.kind, len(few))
         saved.identify(self.model, few, **plan.depends)
         return saved
@@ -607,11 +613,10 @@ def _store(results, measured, indices):
             values[name][indices] = array
 
 
-def _with_few(value, base, few):
-    """A value whose metadata also say what was measured on few samples."""
-    number = int(np.count_nonzero(~base.interpolated))
-    described = {"few_samples": few.size, "points_on_few_samples": number}
-    return dataclasses.replace(value, metadata=value.metadata | described)
+def _with_few(value, described):
+    """A value whose metadata also say how many points were measured on how few samples."""
+    few = {"few_samples": described} if described else {}
+    return dataclasses.replace(value, metadata=value.metadata | few)
 
 
 def _describe(model, dataset, origin):

@@ -25,9 +25,8 @@ from losslandscape.basics.internals import flatten_layers
 # faster than Keras' 32 samples, while larger batches gain nothing.
 ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
-# A few samples are so many, but at most this part of all. With fewer than the last number, the
-# difference to all is too rough.
-FEW, MOST, FEWEST = 2000, 1 / 10, 500
+# A few samples are so many, or so many times a power of the ratio, which all are more by, too.
+FEWEST, RATIO = 500, 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -226,9 +225,11 @@ def few_samples(dataset, seed):
         A `Dataset` with batches of the same size; or the given one, if it has too few samples, or
         none can be picked.
     """
-    number = min(FEW, int(MOST * dataset.size))
-    if dataset.tensors is None or number < FEWEST:
+    if dataset.tensors is None or dataset.size < RATIO * FEWEST:
         return dataset
+    number = FEWEST
+    while number * RATIO**2 <= dataset.size:
+        number *= RATIO
     # At random within each class, and then at equal distances.
     shuffled = np.random.default_rng(seed).random(dataset.size)
     order = np.lexsort((shuffled, _classes(dataset)))
