@@ -19,7 +19,7 @@ from speed import table
 from losslandscape import LossLine, evaluate_surface
 from losslandscape.evaluation import Evaluation, Plan
 from losslandscape.measuring.grids import line
-from losslandscape.measuring.options import AROUND
+from losslandscape.measuring.options import AROUND, DEFAULTS
 
 ACCURACY, POINTS = 0.01, 49
 # With as many samples alone, at all points.
@@ -126,7 +126,7 @@ def losses_at(model, x, y, seed, chosen):
     """The losses at some points of the same surface, measured on all of the given samples."""
     axis = np.linspace(-1, 1, POINTS)
     points = np.stack([axis[chosen % POINTS], axis[chosen // POINTS]], axis=1)
-    options = {**AROUND, "seed": seed, "verbose": 0}
+    options = {**DEFAULTS, **AROUND, "seed": seed, "verbose": 0}
     call = Evaluation(model, [(x, y)], LossLine, options)
     directions, origin = call.choose(2, exactly=True)
     plan = Plan([(directions, points)], {"coordinates": points})
