@@ -473,8 +473,12 @@ class Evaluation:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.options["engine"], self.model, plan.number)
                 plan = dataclasses.replace(plan, engines=engines)
-            how = {"interrupt": interrupt, "assemble": assemble, "origin": origin}
+            number = plan.number * (len(levels) + 1)
+            # One bar for all, which starts with the first point.
+            begin = functools.cache(lambda: Progress(number, self._status, self.metrics[0]))
+            how = {"interrupt": interrupt, "assemble": assemble, "origin": origin, "begin": begin}
             measured = functools.partial(self._measured, state, **how)
+            self._status.announce(f"Preparing {plan.number} points")
             order, described = plan.order, [[] for _ in self.data]
             for few in levels:
                 begun = dataclasses.replace(plan, order=order.of_bases())
@@ -485,6 +489,7 @@ class Evaluation:
                 for each, base, some in zip(described, bases, few, strict=True):
                     each.append([some.size, int(np.count_nonzero(~base.interpolated))])
             values = measured(dataclasses.replace(plan, order=order), self.data, self._saved)
+            begin().finish()
             return [_with_few(*each) for each in zip(values, described, strict=True)]
 
     def _few_samples(self, plan, origin):
@@ -507,9 +512,8 @@ class Evaluation:
         saved.identify(self.model, few, **plan.depends)
         return saved
 
-    def _measured(self, state, plan, data, saved, *, interrupt, assemble, origin):
+    def _measured(self, state, plan, data, saved, *, interrupt, assemble, origin, begin):
         """Measures the points of a plan on some data; returns a list, of what `assemble` does."""
-        self._status.announce(f"Preparing {plan.number} points")
         directions, _ = plan.legs[0]
         options = {"directions": directions, "interrupt": interrupt}
         parts = (plan.engines, state, data)
@@ -532,7 +536,8 @@ class Evaluation:
             ]
 
         restored = saved.restore(plan.number, centers, plan.compared)
-        values = self._collect(measure_some, plan, saved, restored, assemble_all)
+        shown = {"assemble": assemble_all, "progress": begin()}
+        values = self._collect(measure_some, plan, saved, restored, **shown)
         _check_state(centers, measure_center(measure, directions), plan.compared)
         return values
 
@@ -566,7 +571,7 @@ class Evaluation:
                 )
             check_choice("metric", metric, tuple(values))
 
-    def _collect(self, measure, plan, saved, restored, assemble):
+    def _collect(self, measure, plan, saved, restored, *, assemble, progress):
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
@@ -577,6 +582,7 @@ class Evaluation:
             restored: What it holds: values, and which points are missing.
             assemble: A function of a list with a dict of arrays per dataset, and of a list
                 with more metadata for each.
+            progress: A `Progress` that counts points.
 
         Returns:
             What `assemble` returned.
@@ -584,7 +590,7 @@ class Evaluation:
         measured, is_missing = restored
         order = np.arange(plan.number) if plan.order is None else plan.order
         first, *_ = self.metrics
-        progress = Progress(np.count_nonzero(is_missing), self._status, first)
+        progress.leave_out(np.count_nonzero(~is_missing))
         found, nothing = {}, [{} for _ in measured]
         rounds = order.rounds(measured, found) if isinstance(order, Refinement) else [order]
         try:
@@ -601,7 +607,7 @@ class Evaluation:
             error.add_note(saved.describe(is_missing))
             raise
         saved.write(assemble(measured, nothing), is_missing)
-        progress.finish()
+        progress.leave_out(np.count_nonzero(is_missing))
         if isinstance(order, Refinement):
             return assemble(*order.interpolated(measured, is_missing, found))
         return assemble(measured, nothing)
