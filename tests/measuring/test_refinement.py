@@ -334,6 +334,8 @@ def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
     assert np.count_nonzero(~surfaces[0].interpolated) < 81 < at_many
     assert at_some < at_many
     assert [size for size, _ in told_of_small["few_samples"]] == [600, 600]
+    (finding,) = [each for each in report(surfaces[0]) if "interpolated" in each.check]
+    assert f"Of 18,000 samples, others were measured: {at_many} on 500" in finding.warning
 
 
 def test_what_few_samples_say_resumes_with_the_same_bits(many, tmp_path, monkeypatch):
