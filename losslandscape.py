@@ -43,6 +43,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "LossLine",
     "LossSurface",
     "LossTrajectory",
+    "LossFilm",
     "LossBarriers",
     # Draw what was measured
     "plot_line",
@@ -160,6 +161,7 @@ from losslandscape.values.measures import (
 )
 from losslandscape.values.surfaces import (
     LossBarriers,
+    LossFilm,
     LossLine,
     LossSurface,
     LossTrajectory,
