@@ -476,7 +476,11 @@ class Evaluation:
             number = plan.number * (len(levels) + 1)
             # One bar for all, which starts with the first point.
             begin = functools.cache(lambda: Progress(number, self._status, self.metrics[0]))
-            how = {"interrupt": interrupt, "assemble": assemble, "origin": origin, "begin": begin}
+
+            def assembled(values, center, dataset, more):
+                return assemble(values, center, _describe(self.model, dataset, origin) | more)
+
+            how = {"interrupt": interrupt, "assemble": assembled, "begin": begin}
             measured = functools.partial(self._measured, state, **how)
             self._status.announce(f"Preparing {plan.number} points")
             order, described = plan.order, [[] for _ in self.data]
@@ -512,7 +516,7 @@ class Evaluation:
         saved.identify(self.model, few, **plan.depends)
         return saved
 
-    def _measured(self, state, plan, data, saved, *, interrupt, assemble, origin, begin):
+    def _measured(self, state, plan, data, saved, *, interrupt, assemble, begin):
         """Measures the points of a plan on some data; returns a list, of what `assemble` does."""
         directions, _ = plan.legs[0]
         options = {"directions": directions, "interrupt": interrupt}
@@ -531,7 +535,7 @@ class Evaluation:
         def assemble_all(values, metadata):
             return [
                 # Workers report their engine only once they have started.
-                assemble(each, center, _describe(self.model, dataset, origin) | how | more)
+                assemble(each, center, dataset, how | more)
                 for each, center, dataset, more in zip(values, centers, data, metadata, strict=True)
             ]
 
