@@ -483,18 +483,23 @@ class Evaluation:
             how = {"interrupt": interrupt, "assemble": assembled, "begin": begin}
             measured = functools.partial(self._measured, state, **how)
             self._status.announce(f"Preparing {plan.number} points")
-            order, described = plan.order, [[] for _ in self.data]
-            for few in levels:
-                begun = dataclasses.replace(plan, order=order.of_bases())
-                bases = measured(begun, few, self._saved_on_few(few, plan))
-                # Workers get the model as it is.
-                state.restore()
-                order = plan.order.beyond(bases)
-                for each, base, some in zip(described, bases, few, strict=True):
-                    each.append([some.size, int(np.count_nonzero(~base.interpolated))])
-            values = measured(dataclasses.replace(plan, order=order), self.data, self._saved)
+            values = self._by_levels(measured, plan, levels, state)
             begin().finish()
-            return [_with_few(*each) for each in zip(values, described, strict=True)]
+            return values
+
+    def _by_levels(self, measured, plan, levels, state):
+        """Measures on ever more samples, each time only what differs from those before."""
+        order, described = plan.order, [[] for _ in self.data]
+        for few in levels:
+            begun = dataclasses.replace(plan, order=order.of_bases())
+            bases = measured(begun, few, self._saved_on_few(few, plan))
+            # Workers get the model as it is.
+            state.restore()
+            order = plan.order.beyond(bases)
+            for each, base, some in zip(described, bases, few, strict=True):
+                each.append([some.size, int(np.count_nonzero(~base.interpolated))])
+        values = measured(dataclasses.replace(plan, order=order), self.data, self._saved)
+        return [_with_few(*each) for each in zip(values, described, strict=True)]
 
     def _few_samples(self, plan, origin):
         """Lists of a few samples of each dataset, ever more of them, if the plan can use them."""
