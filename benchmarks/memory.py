@@ -28,7 +28,7 @@ POINTS, FIRST, LIMIT = 2000, 200, 0.05
 # size, the largest weight is a fortieth of all.
 LAYERS, UNITS = 40, 1581
 # Of the transformer: vocabulary, blocks, units, heads.
-VOCABULARY, BLOCKS, WIDTH, HEADS = 32000, 18, 2048, 16
+VOCABULARY, BLOCKS, WIDTH, HEADS = 32000, 19, 2048, 16
 CALLS = {
     "line": lambda *data: evaluate_line(*data, 3, seed=0, verbose=0),
     "plane": lambda *data: evaluate_surface(*data, 2, seed=0, verbose=0),
