@@ -24,6 +24,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_trajectory",
     "WeightHistory",
     "evaluate_trajectory",
+    "evaluate_film",
     "LandscapeLogger",
     "training_curvature",
     "plot_training_curvature",
@@ -52,6 +53,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_metrics",
     "plot_path",
     "animate_path",
+    "animate_film",
     "animate_surface",
     "plot_barriers",
     # Directions, curvature, and a second look
@@ -127,6 +129,7 @@ from losslandscape.measuring.datasets import all_datasets
 from losslandscape.measuring.options import BETWEEN, Measuring, MeasuringBetween, evaluating
 from losslandscape.paths.comparison import compare
 from losslandscape.paths.curves import evaluate_curve, fit_curve
+from losslandscape.paths.film import evaluate_film
 from losslandscape.paths.interpolation import (
     evaluate_barriers,
     evaluate_interpolation,
@@ -139,7 +142,9 @@ from losslandscape.paths.trajectory import (
 )
 from losslandscape.plotting import (
     CONTOUR_SCALES,
+    PLOT_TYPES,
     SCALES,
+    animate_film,
     animate_path,
     animate_surface,
     check_backend,
@@ -169,7 +174,6 @@ from losslandscape.values.surfaces import (
     __version__,
 )
 
-PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.
 DPI = 300
 # The name of a web page among the files to write.
