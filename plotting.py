@@ -174,7 +174,7 @@ BULK = 0.95
 FILMS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".avi")
 # What other calls write.
 OTHER_FILES = {
-    ".html": "A web page is written by `write_html`, from what is returned.",
+    ".html": "A web page shows surfaces, as those of `plot_loss_3D`.",
     ".vtp": "A mesh is written by `write_mesh`, from what is returned.",
     ".h5": "Values are saved by `save` of what is returned.",
     ".npz": "Values are saved by `save` of what is returned, as .h5.",

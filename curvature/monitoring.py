@@ -64,7 +64,7 @@ NEAR, ENDS, HALVINGS = -3, (-30, 4), 5
 IMAGES = {"line": (evaluate_line, 21, plot_line), "levels": (evaluate_surface, 11, plot_levels)}
 # The name of images in TensorBoard, and of the run that they belong to.
 IMAGE_TAG = "landscape"
-# Callbacks that write all logs they get, and so far without a sign that any are lacking.
+# Callbacks that write all numbers they get, without a sign that any are lacking.
 WRITERS = (
     keras.callbacks.CSVLogger,
     keras.callbacks.RemoteMonitor,
@@ -213,19 +213,19 @@ class LandscapeLogger(keras.callbacks.Callback):
     """Measures a model every few epochs, and adds the numbers to the logs of `fit`.
 
     `History`, `CSVLogger`, `TensorBoard`, `EarlyStopping` and other callbacks get the
-    numbers like those of metrics. The first epoch of each
-    `fit` is measured; in epochs in between the last numbers stand, since some callbacks
-    expect the same names in every epoch, and none takes NaN well. A number that cannot be
-    measured, for example because training diverged, is NaN, and causes a warning.
+    numbers like those of metrics. The first epoch of each `fit` is measured; in epochs in
+    between the last numbers stand, since some callbacks expect the same names in every
+    epoch, and none takes NaN well. A number that cannot be measured, for example because
+    training diverged, is NaN, and causes a warning.
 
-    **Its place among the callbacks** is before all that read its numbers: Keras calls them in
-    the order of the list, each with the logs as the others left them. Put it first; only
-    `BackupAndRestore`, and a `ModelCheckpoint` that follows none of its numbers, are better
-    before it, since they then save an epoch before the measuring, which a kill may hit. Behind a
-    callback that follows one of its numbers, training does not begin; behind one
-    that writes all of them, there is a warning. `EarlyStopping` restores the best weights only
-    when training ends, so the numbers are always those of the epoch. Behind
-    `SwapEMAWeights(swap_on_epoch=True)`, they are those of the averaged weights.
+    **Its place in the list of callbacks** is before all that read its numbers, since Keras
+    calls them in this order. Put it first. Only `BackupAndRestore`, and a `ModelCheckpoint`
+    that follows none of its numbers, are better before it: they then save an epoch before
+    it is measured, which takes time and may be interrupted. Behind a callback that follows
+    one of its numbers, training does not begin; behind `CSVLogger`, `RemoteMonitor` or
+    `TensorBoard`, it warns. `EarlyStopping` restores the best weights only when training
+    ends, so the numbers are always those of the epoch itself. Behind
+    `SwapEMAWeights(swap_on_epoch=True)` they are those of the averaged weights.
 
     Training is bit-identical with and without this. Only the measuring takes extra time: all
     that `training_curvature` measures, on all training data, takes about as long as 70
@@ -257,10 +257,11 @@ class LandscapeLogger(keras.callbacks.Callback):
         live: Whether to draw the numbers in one figure, redrawn each time: below a
             notebook's cell, in a window, or in memory where there is neither. Defaults
             to `False`.
-        image: What to draw for TensorBoard each time: `"line"`, the loss on `x` and `y`
-            along a random direction, `"levels"`, the loss over a plane, or a function that
-            takes the model and returns Matplotlib axes. The line has 21 points, the
-            plane 121. Defaults to `None`.
+        image: What to draw for TensorBoard each time: `"line"`, the loss on `x` and `y` at
+            21 points along a random direction; `"levels"`, the loss at 121 points of a
+            plane; or a function that takes the model and returns Matplotlib axes. The
+            directions are the same each time but for their scale. For images alone, pass
+            `{}` as `measures`. Defaults to `None`.
         log_dir: The folder of TensorBoard's logs, as for `keras.callbacks.TensorBoard`. The
             images are in the run `landscape` there. Defaults to `None`, for no images.
         batch_size: Samples per batch, for arrays. `None` (the default) makes batches as
@@ -420,9 +421,7 @@ def _write_png(writer, png, step):
     """Writes what `tf.summary.image` would, which is there only beside TensorBoard itself."""
     # Every PNG file begins with its width and height.
     sides = [str(int.from_bytes(png[first : first + 4], "big")) for first in (16, 20)]
-    metadata = tf.compat.v1.SummaryMetadata(
-        plugin_data={"plugin_name": "images"}, data_class="DATA_CLASS_BLOB_SEQUENCE"
-    )
+    metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "images"})
     # `TensorBoard(update_freq=...)` lets only some steps be recorded.
     with writer.as_default(), tf.summary.record_if(True):
         tf.summary.write(IMAGE_TAG, tf.constant([*sides, png]), step=step, metadata=metadata)
