@@ -35,6 +35,7 @@ from losslandscape.measuring.datasets import (
     all_datasets,
     check_targets,
     few_samples,
+    is_batched,
     one_dataset,
     read_datasets,
 )
@@ -44,6 +45,7 @@ from losslandscape.measuring.engines import (
     candidates,
     evaluate_engine,
     evaluator,
+    find_means,
     on_device,
     start,
 )
@@ -52,6 +54,7 @@ from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
 from losslandscape.measuring.refinement import Refinement, check_accuracy
+from losslandscape.measuring.sampling import in_blocks, in_blocks_like, split
 from losslandscape.measuring.state import evaluated
 from losslandscape.measuring.walks import along_directions
 from losslandscape.measuring.workers import check_executor, distribute
@@ -355,6 +358,12 @@ class Evaluation:
         if self.options["executor"] is not None:
             check_executor(self.options["executor"])
         check_choice("engine", self.options["engine"], ("auto", *ENGINES))
+        check_choice("sampling_error", self.options["sampling_error"], (False, True))
+        if self.options["sampling_error"] and self.kind not in (LossLine, LossSurface):
+            raise ValueError(
+                "`sampling_error` is for lines and surfaces, whose values are means over samples. "
+                f"Received True for a {self.kind.__name__}, which has no such errors. Leave it out."
+            )
         check_verbose(self.options["verbose"])
         # Counted before directions are chosen.
         _ = self._number_of_weights
@@ -364,7 +373,14 @@ class Evaluation:
         """List of `Dataset`, read once."""
         data = read_datasets(self.model, self.datasets, self.options["batch_size"])
         check_targets(self.model, data)
-        return data
+        if not self.options["sampling_error"]:
+            return data
+        return [
+            in_blocks(
+                self.model, each, self.options["batch_size"], are_arrays=not is_batched(given)
+            )
+            for each, given in zip(data, self.datasets, strict=True)
+        ]
 
     @property
     def metrics(self):
@@ -466,31 +482,58 @@ class Evaluation:
         """
         self._check_engine(plan.engines)
         self._saved.identify(self.model, self.data, **plan.depends)
-        few = self._few_samples(plan, origin)
         with patient_interrupts() as interrupt, evaluated(self.model, plan.walk) as state:
             if plan.engines is None:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.options["engine"], self.model, plan.number)
                 plan = dataclasses.replace(plan, engines=engines)
+            data = self._with_means(state, plan, interrupt)
+            few = self._few_samples(data, plan, origin)
             how = {"interrupt": interrupt, "assemble": assemble, "origin": origin}
             measured = functools.partial(self._measured, state, **how)
             if few is None:
-                return measured(plan, self.data, self._saved)
+                return measured(plan, data, self._saved)
             begun = dataclasses.replace(plan, order=plan.order.of_bases())
             bases = measured(begun, few, self._saved_on_few(few, plan))
             # Workers get the model as it is.
             state.restore()
             plan = dataclasses.replace(plan, order=plan.order.beyond(bases))
-            values = measured(plan, self.data, self._saved)
+            values = measured(plan, data, self._saved)
             return [_with_few(*each) for each in zip(values, bases, few, strict=True)]
 
-    def _few_samples(self, plan, origin):
+    def _with_means(self, state, plan, interrupt):
+        """The data and, where they are in blocks, the names of the values that have errors."""
+        if not self.options["sampling_error"]:
+            return self.data
+        directions, points = plan.legs[0]
+        # At the center, a metric may be perfect on any samples.
+        farthest = points[np.abs(points).sum(axis=1).argmax()]
+        points = np.stack([np.zeros(farthest.shape), farthest])
+        found = [
+            find_means(state, dataset, directions, points, interrupt=interrupt)
+            for dataset in self.data
+        ]
+        state.restore()
+        # A metric that is perfect on one dataset looks like a mean there.
+        common = set.intersection(*map(set, found))
+        blocks = [
+            dataclasses.replace(
+                dataset.blocks, means={name: means[name] for name in means if name in common}
+            )
+            for dataset, means in zip(self.data, found, strict=True)
+        ]
+        pairs = zip(self.data, blocks, strict=True)
+        return [dataclasses.replace(dataset, blocks=each) for dataset, each in pairs]
+
+    def _few_samples(self, data, plan, origin):
         """A few samples of each dataset, if the plan can use them; otherwise `None`."""
         if not isinstance(plan.order, Refinement):
             return None
-        few = [few_samples(dataset, origin.get("seed", 0)) for dataset in self.data]
-        is_any = any(one.size < each.size for one, each in zip(few, self.data, strict=True))
-        return few if is_any else None
+        few = [few_samples(dataset, origin.get("seed", 0)) for dataset in data]
+        pairs = list(zip(few, data, strict=True))
+        if not any(one.size < each.size for one, each in pairs):
+            return None
+        return [in_blocks_like(*pair) for pair in pairs] if data[0].blocks is not None else few
 
     def _saved_on_few(self, few, plan):
         """The checkpoint beside the other one: `line-few.h5` for `line.h5`."""
@@ -521,7 +564,9 @@ class Evaluation:
         def assemble_all(values, metadata):
             return [
                 # Workers report their engine only once they have started.
-                assemble(each, center, _describe(self.model, dataset, origin) | how | more)
+                _assembled(
+                    assemble, each, center, _describe(self.model, dataset, origin) | how | more
+                )
                 for each, center, dataset, more in zip(values, centers, data, metadata, strict=True)
             ]
 
@@ -532,7 +577,15 @@ class Evaluation:
 
     def _check_engine(self, engines):
         """Refuses an engine that is not among those of this measurement."""
-        if engines is not None and self.options["engine"] not in ("auto", *engines):
+        if engines is None:
+            return
+        if self.options["sampling_error"] and not set(engines) <= set(ENGINES):
+            raise ValueError(
+                "`sampling_error` is for values that are means over samples. Received True for "
+                f"a call that measures something else, with the engine {', '.join(engines)}. "
+                "Leave it out."
+            )
+        if self.options["engine"] not in ("auto", *engines):
             raise ValueError(
                 f"`engine` must be 'auto' here: only the engine of its own, {', '.join(engines)}, "
                 f"measures this. Received {self.options['engine']!r}. Omit it."
@@ -558,7 +611,7 @@ class Evaluation:
                     "`metric` must be 'loss', since the model has no weight penalties that a "
                     "'data_loss' would leave out. Received 'data_loss'."
                 )
-            check_choice("metric", metric, tuple(values))
+            check_choice("metric", metric, tuple(split(values)[0]))
 
     def _collect(self, measure, plan, saved, restored, assemble):
         """Measures what the checkpoint does not hold yet, and saves it there.
@@ -607,6 +660,17 @@ def _store(results, measured, indices):
             values[name][indices] = array
 
 
+def _assembled(assemble, measured, center, metadata):
+    """What `assemble` makes of the values, with their errors."""
+    (values, errors), (center, at_center) = split(measured), split(center)
+    if "sampling_error" not in metadata:
+        return assemble(values, center, metadata)
+    without = [name for name in center if name not in at_center]
+    described = metadata["sampling_error"] | {"center": at_center, "not_means": without}
+    value = assemble(values, center, metadata | {"sampling_error": described})
+    return dataclasses.replace(value, errors=assemble(errors, center, metadata).values)
+
+
 def _with_few(value, base, few):
     """A value whose metadata also say what was measured on few samples."""
     number = int(np.count_nonzero(~base.interpolated))
@@ -622,6 +686,7 @@ def _describe(model, dataset, origin):
         "parameters": model.count_params(),
         "dataset_size": dataset.size,
         "batch_size": dataset.batch_size,
+        **_describe_blocks(dataset.blocks),
         "backend": keras.backend.backend(),
         "versions": {
             "losslandscape": __version__,
@@ -629,6 +694,12 @@ def _describe(model, dataset, origin):
             **{module.__name__: module.__version__ for module in (keras, np, tf)},
         },
     }
+
+
+def _describe_blocks(blocks):
+    if blocks is None:
+        return {}
+    return {"sampling_error": {"blocks": blocks.number, "shuffled": blocks.is_shuffled}}
 
 
 def _check_state(before, after, compared):

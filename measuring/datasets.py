@@ -42,6 +42,8 @@ class Dataset:
             shape or are not dense.
         batch_size: Samples per batch, except the last; `None` if `tensors` is.
         pipeline: A `tf.data.Dataset` of the batches if `tensors` is `None`.
+        blocks: What is measured of the spread between batches; see `sampling`. Defaults to
+            `None`, nothing.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Dataset:
     tensors: tuple | None = None
     batch_size: int | None = None
     pipeline: tf.data.Dataset | None = None
+    blocks: object = None
 
     @functools.cached_property
     def batches(self):
@@ -84,16 +87,30 @@ class Dataset:
             batches = batches.concatenate(tf.data.Dataset.from_tensors(last))
         return _untuned(batches)
 
+    @functools.cached_property
+    def sizes(self):
+        """Int array of the number of samples in each batch."""
+        if self.batch_size is None:
+            return np.array([batch_size_of(batch) for batch in self.batches])
+        starts = np.arange(0, self.size, self.batch_size)
+        return np.minimum(self.batch_size, self.size - starts)
+
     @property
     def first_batch(self):
         """A `Dataset` of the first batch alone."""
         return _from_batches(list(self.batches.take(1)), self.name)
 
+    def part(self, numbers):
+        """Returns a `Dataset` of the batches with these numbers, counted from 0."""
+        chosen = [batch for number, batch in enumerate(self.batches) if number in numbers]
+        return _from_batches(chosen, self.name)
+
     def __reduce__(self):
         """Makes it picklable, which a `tf.data.Dataset` is not."""
         if self.tensors is None:
-            return _from_batches, (list(self.batches), self.name)
-        return _from_tensors, (self.name, self.tensors, self.batch_size)
+            return _from_batches, (list(self.batches), self.name), {"blocks": self.blocks}
+        parts = self.name, self.tensors, self.batch_size
+        return _from_tensors, parts, {"blocks": self.blocks}
 
 
 def split_datasets(datasets):
@@ -118,7 +135,7 @@ def split_datasets(datasets):
         raise ValueError(
             "`datasets` is empty. Pass `(x, y)`, a dataset, or a tuple of several such datasets."
         )
-    if isinstance(datasets[0], tuple) or _is_batched(datasets[0]):
+    if isinstance(datasets[0], tuple) or is_batched(datasets[0]):
         return list(datasets)
     return [tuple(datasets)]
 
@@ -154,7 +171,7 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
             f"`{name}` must be readable more than once. Received an iterator or generator, which "
             "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
         )
-    if not _is_batched(dataset):
+    if not is_batched(dataset):
         return _read_arrays(model, parts, batch_size, name)
     if batch_size is not None:
         raise ValueError(
@@ -332,7 +349,7 @@ def _number_of_samples(parts, name):
     shapes = [getattr(leaf, "shape", ()) for leaf in tree.flatten(parts) if leaf is not None]
     if not shapes or not all(len(shape) for shape in shapes):
         first, *_ = parts
-        is_whole = len(parts) > 1 and (isinstance(first, tuple) or _is_batched(first))
+        is_whole = len(parts) > 1 and (isinstance(first, tuple) or is_batched(first))
         raise TypeError(
             f"`{name}` must be arrays (x, y) with one entry per sample. Received "
             f"{[type(part).__name__ for part in parts]} with elements that are not arrays. "
@@ -515,7 +532,8 @@ def _check_not_empty(size, name):
         raise ValueError(f"`{name}` is empty: it holds no samples to measure a loss on.")
 
 
-def _is_batched(dataset):
+def is_batched(dataset):
+    """Whether a dataset comes in batches, rather than as arrays."""
     if isinstance(dataset, (tf.data.Dataset, keras.utils.PyDataset)):
         return True
     is_array = hasattr(dataset, "shape") or hasattr(dataset, "__array__")
