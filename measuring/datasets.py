@@ -58,12 +58,14 @@ class Dataset:
         """A `tf.data.Dataset` of batches in the structure of a test step, always the same."""
         if self.tensors is None:
             return self.pipeline
-
-        def batch_at(start):
-            return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
-
         starts = tf.data.Dataset.range(0, self.size, self.batch_size)
-        return _untuned(starts.map(batch_at).cache())
+        return _untuned(starts.map(self._batch_at).cache())
+
+    def once(self):
+        """Returns an iterator of the batches that keeps no copy of them."""
+        if self.tensors is None:
+            return iter(self.batches)
+        return map(self._batch_at, range(0, self.size, self.batch_size))
 
     @functools.cached_property
     def keras_batches(self):
@@ -91,7 +93,7 @@ class Dataset:
     def sizes(self):
         """Int array of the number of samples in each batch."""
         if self.batch_size is None:
-            return np.array([batch_size_of(batch) for batch in self.batches])
+            return np.array([batch_size_of(batch) for batch in self.once()])
         starts = np.arange(0, self.size, self.batch_size)
         return np.minimum(self.batch_size, self.size - starts)
 
@@ -102,8 +104,11 @@ class Dataset:
 
     def part(self, numbers):
         """Returns a `Dataset` of the batches with these numbers, counted from 0."""
-        chosen = [batch for number, batch in enumerate(self.batches) if number in numbers]
+        chosen = [batch for number, batch in enumerate(self.once()) if number in numbers]
         return _from_batches(chosen, self.name)
+
+    def _batch_at(self, start):
+        return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
 
     def __reduce__(self):
         """Makes it picklable, which a `tf.data.Dataset` is not."""

@@ -55,7 +55,7 @@ class Blocks:
         weights = {"samples": dataset.sizes, "batches": np.ones(len(dataset.sizes))}
         given = keras.utils.unpack_x_y_sample_weight(dataset.batches.element_spec)[2]
         if isinstance(given, tf.TensorSpec):
-            parts = map(keras.utils.unpack_x_y_sample_weight, dataset.batches)
+            parts = map(keras.utils.unpack_x_y_sample_weight, dataset.once())
             weights["sample weights"] = np.array([np.sum(part) for _, _, part in parts])
         return cls(weights, **options)
 

@@ -169,6 +169,8 @@ def report(
         found += _find_shallow(measured, metric)
     if measured.interpolated.any():
         found.append(_find_interpolated(measured, metric))
+    if metric in getattr(measured, "errors", {}):
+        found.append(_find_uncertain(measured, metric))
     given = {"expected": expected, "directions": directions, "curvature": curvature}
     return [*found, *_find_by_comparison(measured, metric, **given)]
 
@@ -690,6 +692,11 @@ def _find_interpolated(measured, metric):
     error = measured.metadata.get("interpolation_errors", {}).get(metric, np.nan)
     warning = f"They were not measured; those checked are off by up to {error:.2g} of the range."
     return Finding("share of points that are interpolated", share, warning)
+
+
+def _find_uncertain(measured, metric):
+    error = measured.metadata.get("sampling_error", {}).get("center", {}).get(metric, np.nan)
+    return Finding(f"standard error of the model's {metric} over samples", error)
 
 
 def _find_lower(measured, metric):
