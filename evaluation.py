@@ -509,10 +509,7 @@ class Evaluation:
         # At the center, a metric may be perfect on any samples.
         farthest = points[np.abs(points).sum(axis=1).argmax()]
         points = np.stack([np.zeros(farthest.shape), farthest])
-        found = [
-            find_means(state, dataset, directions, points, interrupt=interrupt)
-            for dataset in self.data
-        ]
+        found = find_means(state, self.data, directions, points, interrupt=interrupt)
         state.restore()
         # A metric that is perfect on one dataset looks like a mean there.
         common = set.intersection(*map(set, found))

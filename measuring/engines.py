@@ -202,32 +202,39 @@ def _numbers(logs):
     return dict(zip(names_of(logs), np.concatenate(values).tolist(), strict=True))
 
 
-def find_means(state, dataset, directions, points, *, interrupt):
+def find_means(state, data, directions, points, *, interrupt):
     """Finds the values that are means over samples: on some batches together, that of each.
 
     Args:
         state: The `State` of a model at the weights to start from.
-        dataset: A `Dataset` in blocks.
+        data: List of `Dataset` in blocks.
         directions: A list of directions.
         points: A few points along them.
         interrupt: As for an engine.
 
     Returns:
-        What `means_among` returns.
+        List of what `means_among` returns, one per dataset.
     """
     # The first ones may all be of one class.
-    last = dataset.blocks.number - 1
-    numbers = [0, last // 2, last]
-    together = dataset.part(numbers)
-    blocks = Blocks.of(together)
-    together = dataclasses.replace(together, blocks=blocks)
-    parts = [*(dataset.part([number]) for number in numbers), together]
-    found = [results for _, results in evaluate_engine(state, parts, interrupt)(directions, points)]
-    *each, whole = (
+    ends = [dataset.blocks.number - 1 for dataset in data]
+    numbers = [(0, end // 2, end) for end in ends]
+    wholes = [dataset.part(some) for dataset, some in zip(data, numbers, strict=True)]
+    wholes = [dataclasses.replace(whole, blocks=Blocks.of(whole)) for whole in wholes]
+    parts = [
+        dataset.part([each[rank]])
+        for rank in range(3)
+        for dataset, each in zip(data, numbers, strict=True)
+    ]
+    # One engine for all, since it makes a graph for each kind of batches.
+    chunks = evaluate_engine(state, [*wholes, *parts], interrupt)(directions, points)
+    measured = [
         {name: np.concatenate([one[name] for one in results]) for name in results[0]}
-        for results in zip(*found, strict=True)
-    )
-    return means_among(each, whole, blocks.weights)
+        for results in zip(*(results for _, results in chunks), strict=True)
+    ]
+    return [
+        means_among(measured[index + len(data) :: len(data)], measured[index], whole.blocks.weights)
+        for index, whole in enumerate(wholes)
+    ]
 
 
 def _hint(dataset):
