@@ -35,6 +35,7 @@ from losslandscape.measuring.datasets import (
     all_datasets,
     check_targets,
     few_samples,
+    is_batched,
     one_dataset,
     read_datasets,
 )
@@ -44,6 +45,7 @@ from losslandscape.measuring.engines import (
     candidates,
     evaluate_engine,
     evaluator,
+    find_means,
     on_device,
     start,
 )
@@ -52,6 +54,7 @@ from losslandscape.measuring.interrupts import patient_interrupts
 from losslandscape.measuring.options import AROUND, Measuring, MeasuringAround, evaluating
 from losslandscape.measuring.progress import Progress, Status, check_verbose
 from losslandscape.measuring.refinement import Refinement, check_accuracy
+from losslandscape.measuring.sampling import in_blocks, in_blocks_like, split
 from losslandscape.measuring.state import evaluated
 from losslandscape.measuring.walks import along_directions
 from losslandscape.measuring.workers import check_executor, distribute
@@ -356,6 +359,12 @@ class Evaluation:
         if self.options["executor"] is not None:
             check_executor(self.options["executor"])
         check_choice("engine", self.options["engine"], ("auto", *ENGINES))
+        check_choice("sampling_error", self.options["sampling_error"], (False, True))
+        if self.options["sampling_error"] and self.kind not in (LossLine, LossSurface):
+            raise ValueError(
+                "`sampling_error` is for lines and surfaces, whose values are means over samples. "
+                f"Received True for a {self.kind.__name__}, which has no such errors. Leave it out."
+            )
         check_verbose(self.options["verbose"])
         # Counted before directions are chosen.
         _ = self._number_of_weights
@@ -365,7 +374,14 @@ class Evaluation:
         """List of `Dataset`, read once."""
         data = read_datasets(self.model, self.datasets, self.options["batch_size"])
         check_targets(self.model, data)
-        return data
+        if not self.options["sampling_error"]:
+            return data
+        return [
+            in_blocks(
+                self.model, each, self.options["batch_size"], are_arrays=not is_batched(given)
+            )
+            for each, given in zip(data, self.datasets, strict=True)
+        ]
 
     @property
     def metrics(self):
@@ -467,18 +483,20 @@ class Evaluation:
         """
         self._check_engine(plan.engines)
         self._saved.identify(self.model, self.data, **plan.depends)
-        levels = self._few_samples(plan, origin)
         with patient_interrupts() as interrupt, evaluated(self.model, plan.walk) as state:
             if plan.engines is None:
                 self._check_metrics(state, interrupt)
                 engines = candidates(self.options["engine"], self.model, plan.number)
                 plan = dataclasses.replace(plan, engines=engines)
-            number = plan.number * (len(levels) + 1)
+            data = self._with_means(state, plan, interrupt)
+            levels = [*self._few_samples(data, plan, origin), data]
+            number = plan.number * len(levels)
             # One bar for all, which starts with the first point.
             begin = functools.cache(lambda: Progress(number, self._status, self.metrics[0]))
 
             def assembled(values, center, dataset, more):
-                return assemble(values, center, _describe(self.model, dataset, origin) | more)
+                metadata = _describe(self.model, dataset, origin) | more
+                return _assembled(assemble, values, center, metadata)
 
             how = {"interrupt": interrupt, "assemble": assembled, "begin": begin}
             measured = functools.partial(self._measured, state, **how)
@@ -489,7 +507,7 @@ class Evaluation:
 
     def _by_levels(self, measured, plan, levels, state):
         """Measures on ever more samples, each time only what differs from those before."""
-        order, described = plan.order, [[] for _ in self.data]
+        (*levels, data), order, described = levels, plan.order, [[] for _ in self.data]
         for few in levels:
             begun = dataclasses.replace(plan, order=order.of_bases())
             bases = measured(begun, few, self._saved_on_few(few, plan))
@@ -498,16 +516,40 @@ class Evaluation:
             order = plan.order.beyond(bases)
             for each, base, some in zip(described, bases, few, strict=True):
                 each.append([some.size, int(np.count_nonzero(~base.interpolated))])
-        values = measured(dataclasses.replace(plan, order=order), self.data, self._saved)
+        values = measured(dataclasses.replace(plan, order=order), data, self._saved)
         return [_with_few(*each) for each in zip(values, described, strict=True)]
 
-    def _few_samples(self, plan, origin):
+    def _with_means(self, state, plan, interrupt):
+        """The data and, where they are in blocks, the names of the values that have errors."""
+        if not self.options["sampling_error"]:
+            return self.data
+        directions, points = plan.legs[0]
+        # At the center, a metric may be perfect on any samples.
+        farthest = points[np.abs(points).sum(axis=1).argmax()]
+        points = np.stack([np.zeros(farthest.shape), farthest])
+        found = find_means(state, self.data, directions, points, interrupt=interrupt)
+        state.restore()
+        # A metric that is perfect on one dataset looks like a mean there.
+        common = set.intersection(*map(set, found))
+        blocks = [
+            dataclasses.replace(
+                dataset.blocks, means={name: means[name] for name in means if name in common}
+            )
+            for dataset, means in zip(self.data, found, strict=True)
+        ]
+        pairs = zip(self.data, blocks, strict=True)
+        return [dataclasses.replace(dataset, blocks=each) for dataset, each in pairs]
+
+    def _few_samples(self, data, plan, origin):
         """Lists of a few samples of each dataset, ever more of them, if the plan can use them."""
-        levels = [self.data]
+        levels = [data]
         while isinstance(plan.order, Refinement):
             few = [few_samples(dataset, origin.get("seed", 0)) for dataset in levels[0]]
-            if all(one is other for one, other in zip(few, levels[0], strict=True)):
+            pairs = list(zip(few, levels[0], strict=True))
+            if all(one is other for one, other in pairs):
                 break
+            if data[0].blocks is not None:
+                few = [in_blocks_like(*pair) for pair in pairs]
             levels = [few, *levels]
         return levels[:-1]
 
@@ -552,7 +594,15 @@ class Evaluation:
 
     def _check_engine(self, engines):
         """Refuses an engine that is not among those of this measurement."""
-        if engines is not None and self.options["engine"] not in ("auto", *engines):
+        if engines is None:
+            return
+        if self.options["sampling_error"] and not set(engines) <= set(ENGINES):
+            raise ValueError(
+                "`sampling_error` is for values that are means over samples. Received True for "
+                f"a call that measures something else, with the engine {', '.join(engines)}. "
+                "Leave it out."
+            )
+        if self.options["engine"] not in ("auto", *engines):
             raise ValueError(
                 f"`engine` must be 'auto' here: only the engine of its own, {', '.join(engines)}, "
                 f"measures this. Received {self.options['engine']!r}. Omit it."
@@ -578,7 +628,7 @@ class Evaluation:
                     "`metric` must be 'loss', since the model has no weight penalties that a "
                     "'data_loss' would leave out. Received 'data_loss'."
                 )
-            check_choice("metric", metric, tuple(values))
+            check_choice("metric", metric, tuple(split(values)[0]))
 
     def _collect(self, measure, plan, saved, restored, *, assemble, progress):
         """Measures what the checkpoint does not hold yet, and saves it there.
@@ -634,6 +684,17 @@ def _with_few(value, described):
     return dataclasses.replace(value, metadata=value.metadata | few)
 
 
+def _assembled(assemble, measured, center, metadata):
+    """What `assemble` makes of the values, with their errors."""
+    (values, errors), (center, at_center) = split(measured), split(center)
+    if "sampling_error" not in metadata:
+        return assemble(values, center, metadata)
+    without = [name for name in center if name not in at_center]
+    described = metadata["sampling_error"] | {"center": at_center, "not_means": without}
+    value = assemble(values, center, metadata | {"sampling_error": described})
+    return dataclasses.replace(value, errors=assemble(errors, center, metadata).values)
+
+
 def _describe(model, dataset, origin):
     """The metadata of a measurement, starting with where its points come from."""
     return {
@@ -642,6 +703,7 @@ def _describe(model, dataset, origin):
         "parameters": model.count_params(),
         "dataset_size": dataset.size,
         "batch_size": dataset.batch_size,
+        **_describe_blocks(dataset.blocks),
         "backend": keras.backend.backend(),
         "versions": {
             "losslandscape": __version__,
@@ -649,6 +711,12 @@ def _describe(model, dataset, origin):
             **{module.__name__: module.__version__ for module in (keras, np, tf)},
         },
     }
+
+
+def _describe_blocks(blocks):
+    if blocks is None:
+        return {}
+    return {"sampling_error": {"blocks": blocks.number, "shuffled": blocks.is_shuffled}}
 
 
 def _check_state(before, after, compared):

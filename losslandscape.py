@@ -342,6 +342,7 @@ def plot_loss(
     executor: Executor | None = None,
     checkpoint: FilePath | None = None,
     accuracy: float | None = None,
+    sampling_error: bool = False,
     ax: Axes | None = None,
     path: FilePath | None = None,
     show: bool = False,
@@ -405,6 +406,9 @@ def plot_loss(
             evaluations of a fine, smooth line; a note says how many points were
             interpolated, see `evaluate_lines`. Defaults to `None`: everything that
             is drawn was measured.
+        sampling_error: Whether to draw a band of two standard errors, by which the
+            curve would differ had other samples been drawn. It takes no further
+            evaluation; see `Measuring`. Defaults to `False`.
         ax: Matplotlib axes to draw on. `None` (the default) makes a new figure.
         path: Where to save the figure; the suffix sets the format. `None` (the
             default) does not save it.
@@ -449,6 +453,7 @@ def plot_loss(
         executor=executor,
         checkpoint=checkpoint,
         accuracy=accuracy,
+        sampling_error=sampling_error,
         verbose=verbose,
     )
     draw = partial(plot_line, lines, ax, labels=labels, metric=metric, scale=scale)
@@ -475,6 +480,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     executor: Executor | None = None,
     checkpoint: FilePath | None = None,
     accuracy: float | None = None,
+    sampling_error: bool = False,
     ax: Axes | Sequence[Axes] | Mapping[str, Axes | Sequence[Axes]] | None = None,
     path: FilePath | None = None,
     show: bool = False,
@@ -533,6 +539,9 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             evaluations of a fine grid over a smooth landscape; a note says how many
             points were interpolated, see `evaluate_surface`. Defaults to `None`:
             everything that is drawn was measured.
+        sampling_error: Whether to measure, too, by how much the values would differ
+            had other samples been drawn: the surfaces then have `errors`, which are
+            not drawn. Defaults to `False`.
         ax: Matplotlib axes to draw on, or a list of them for several datasets; for
             several plot types, a dict of these by plot type. `None` (the default)
             makes figures.
@@ -584,6 +593,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         executor=executor,
         checkpoint=checkpoint,
         accuracy=accuracy,
+        sampling_error=sampling_error,
         verbose=verbose,
     )
     values = surfaces if len(surfaces) > 1 else surfaces[0]

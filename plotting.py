@@ -107,6 +107,7 @@ from losslandscape.drawing.shown import (
     models_within,
     on_scale,
     point_notes,
+    sampling_notes,
     sides_of,
     value_label,
 )
@@ -203,9 +204,11 @@ def plot_line(
     each curve. Where a line holds several directions, the curve is their mean
     and the band one standard deviation to both sides (on a log scale, both of
     the logarithm). Points that are not finite, or not positive on a log scale,
-    are left out of both, and a note counts them. The legend goes where there is
-    no curve, or above the axes. Curves differ in color, chosen for any color
-    vision, and in line style.
+    are left out of both, and a note counts them. A hatched band, of lines measured
+    with `sampling_error=True`, is two standard errors to both sides: where the bands
+    of two datasets are apart, the curves differ by more than the choice of samples.
+    The legend goes where there is no curve, or above the axes. Curves differ in color,
+    chosen for any color vision, and in line style.
 
     Example:
 
@@ -246,6 +249,8 @@ def plot_line(
     (ax,) = axes_for(ax, figsize=figsize)
     for line, curves, label in zip(lines, values, labels, strict=True):
         mean, color = _draw_curve(ax, line, curves, label, scale)
+        if metric in line.errors:
+            _draw_sampling_error(ax, line, mean, metric, scale=scale, color=color)
         points = model_points(line, mean, metric, scale)
         _mark(ax, points, facecolors=ax.get_facecolor(), edgecolors=color)
         _name_models(ax, line, points)
@@ -256,7 +261,7 @@ def plot_line(
     _label_values(ax, metric, scale)
     numbers = sorted({len(curves) for curves in values if len(curves) > 1})
     means = [f"mean ± s.d. of {' or '.join(map(str, numbers))} directions"] if numbers else []
-    note(ax, means + point_notes(lines, values, scale))
+    note(ax, means + sampling_notes(lines, metric) + point_notes(lines, values, scale))
     if any(label is not None for label in labels):
         legend(ax)
     return ax
@@ -1490,6 +1495,18 @@ def _draw_curve(ax, line, curves, label, scale):
         band = from_axis(mean - deviation), from_axis(mean + deviation)
         ax.fill_between(line.alphas, *band, color=curve.get_color(), alpha=0.25, linewidth=0)
     return from_axis(mean), curve.get_color()
+
+
+def _draw_sampling_error(ax, line, mean, metric, *, scale, color):
+    """Draws two standard errors to both sides of a curve; on a log scale, of the logarithm."""
+    # The same samples are measured along all directions, so their errors do not average out.
+    reach = 2 * np.ma.masked_invalid(line.errors[metric]).mean(axis=0).filled(np.nan)
+    if scale == "log":
+        band = mean * np.exp(-reach / mean), mean * np.exp(reach / mean)
+    else:
+        band = mean - reach, mean + reach
+    style = {"facecolor": "none", "edgecolor": color, "hatch": "/////", "linewidth": 0.5}
+    ax.fill_between(line.alphas, *band, alpha=0.6, **style)
 
 
 def _stacked(number):

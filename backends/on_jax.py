@@ -65,6 +65,8 @@ def _graph(origin, dataset, length):
     regularized = regularized_weights(model, model.get_metrics_result())
     measured = without_penalties(model) if regularized else model
 
+    report = functools.partial(_reported, model, regularized)
+
     # Compiled on its own, it is traced only once, whatever the number of directions.
     @functools.partial(jax.jit, static_argnames="size")
     def test_step(state, start, size, tensors):
@@ -72,23 +74,25 @@ def _graph(origin, dataset, length):
 
     def last_step(state, tensors):
         start = last * batch_size
-        logs, state = test_step(state, start, size - start, tensors)
-        pairs = zip(tree.flatten(groups), tree.flatten(state), strict=True)
-        with keras.StatelessScope(pairs):
-            return reported(model, logs, regularized)
+        return report(*test_step(state, start, size - start, tensors))
+
+    def step_at(index, so_far, tensors):
+        rows, state = so_far
+        logs, state = test_step(state, index * batch_size, batch_size, tensors)
+        if rows is not None:
+            rows = rows.at[index].set(in_a_row(report(logs, state), dtype))
+        return rows, state
 
     def measure_at(tensors, variables, directions, point):
         values = dict(zip(identities, tree.flatten(variables), strict=True))
         centers = [values[id(weight)] for weight in moved]
         there = dict(zip(map(id, moved), locate(centers, directions, point), strict=True))
         state = tree.pack_sequence_as(variables, list((values | there).values()))
-        state = jax.lax.fori_loop(
-            0,
-            last,
-            lambda index, state: test_step(state, index * batch_size, batch_size, tensors)[1],
-            state,
-        )
-        return in_a_row(last_step(state, tensors), dtype)
+        rows = None if dataset.blocks is None else ops.zeros((last, len(names)), dtype)
+        step = functools.partial(step_at, tensors=tensors)
+        rows, state = jax.lax.fori_loop(0, last, step, (rows, state))
+        final = in_a_row(last_step(state, tensors), dtype)[None]
+        return final if rows is None else ops.concatenate([rows, final])
 
     # Data and variables are arguments: JAX would compile constants into the program.
     @jax.jit
@@ -97,14 +101,22 @@ def _graph(origin, dataset, length):
             values = measure_at(tensors, variables, directions, points[index])
             return results.at[index].set(values)
 
-        return jax.lax.fori_loop(0, number, measure_next, ops.zeros((length, len(names)), dtype))
+        results = ops.zeros((length, rows, len(names)), dtype)
+        return jax.lax.fori_loop(0, number, measure_next, results)
 
-    groups = _groups(model)
-    identities = [id(variable) for variable in tree.flatten(groups)]
+    rows = 1 if dataset.blocks is None else dataset.blocks.number
+    identities = [id(variable) for variable in tree.flatten(_groups(model))]
     variables = _variables(origin)
     # Put in order again, because JAX sorts a dict by its keys.
     names = names_of(in_order(jax.eval_shape(last_step, variables, tensors)))
     return names, lambda *arguments: measure_all(*arguments, tensors, variables)
+
+
+def _reported(model, regularized, logs, state):
+    """What is reported after a step that returned these logs and this state."""
+    pairs = zip(tree.flatten(_groups(model)), tree.flatten(state), strict=True)
+    with keras.StatelessScope(pairs):
+        return reported(model, logs, regularized)
 
 
 def _groups(model):

@@ -87,7 +87,7 @@ class Backend(Plain):
 def _graph(state, dataset, length):
     """The names of the measured values, and the graph that measures them at many points."""
     model, move, structure = state.model, state.move, _specification(dataset.tensors)
-    size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
+    dtype = keras.config.floatx()
     # One eager step builds the metrics that build late, and shows what will be measured.
     logs = model.test_step(samples(dataset.tensors, 0, 1))
     regularized = regularized_weights(model, logs)
@@ -97,37 +97,68 @@ def _graph(state, dataset, length):
         return measured.test_step(in_structure_of(structure, arrays))
 
     names = names_of(reported(model, logs, regularized))
+    shape = (1 if dataset.blocks is None else dataset.blocks.number, len(names))
     # For batches of any size, as in Keras' own graph: one trace, and the same numbers.
     specs = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype) for spec in arrays_of(structure)]
     step = tf.function(test_step, autograph=False, input_signature=[specs])
 
-    def steps(arrays):
-        def step_at(start, _):
-            # The last batch may be smaller. Metrics accumulate, so its logs cover all batches.
-            part = samples(arrays, start, tf.minimum(batch_size, size - start))
-            return start + batch_size, step(part)
-
-        # All batches pass through one call, because TensorFlow optimizes each call separately.
-        nothing = tree.map_structure(tf.zeros_like, logs)
-        return tf.while_loop(lambda start, _: start < size, step_at, (0, nothing))[1]
+    def row(found):
+        return in_a_row(reported(model, found, regularized), dtype)
 
     def measure_at(values, arrays, directions, point):
         move(values, directions, point)
         model.reset_metrics()
-        # Small models take a tenth longer for a loop over a single batch.
-        found = step(arrays) if size <= batch_size else steps(arrays)
-        return in_a_row(reported(model, found, regularized), dtype)
+        if dataset.blocks is None:
+            return row(_last_logs(step, arrays, dataset, logs))[tf.newaxis]
+        return _running_rows(step, arrays, dataset, row, shape)
 
     def measure_all(directions, points, number, values, arrays):
         def measure_next(index, results):
             found = measure_at(values, arrays, directions, points[index])
             return index + 1, tf.tensor_scatter_nd_update(results, [[index]], [found])
 
-        start = (0, tf.zeros([length, len(names)], dtype))
+        start = (0, tf.zeros([length, *shape], dtype))
         return tf.while_loop(lambda index, _: index < number, measure_next, start)[1]
 
     measure, arrays = _traced(measure_all), arrays_of(dataset.tensors)
     return names, lambda *arguments: measure(*arguments, state.values, arrays)
+
+
+def _last_logs(step, arrays, dataset, logs):
+    """What a step returns after the last batch: metrics accumulate, so this covers all batches.
+
+    Args:
+        step: A function of a batch.
+        arrays: List of the arrays of all samples.
+        dataset: The `Dataset` that they belong to.
+        logs: What a step returns, of any values.
+    """
+    # Small models take a tenth longer for a loop over a single batch.
+    if dataset.size <= dataset.batch_size:
+        return step(arrays)
+
+    def step_at(start, _):
+        return start + dataset.batch_size, step(_batch(arrays, dataset, start))
+
+    # All batches pass through one call, because TensorFlow optimizes each call separately.
+    nothing = tree.map_structure(tf.zeros_like, logs)
+    return tf.while_loop(lambda start, _: start < dataset.size, step_at, (0, nothing))[1]
+
+
+def _running_rows(step, arrays, dataset, row, shape):
+    """What is reported after each batch; `row` makes a row of a step's logs, `shape` is of all."""
+
+    def step_at(index, rows):
+        logs = step(_batch(arrays, dataset, index * dataset.batch_size))
+        return index + 1, tf.tensor_scatter_nd_update(rows, [[index]], [row(logs)])
+
+    start = (0, tf.zeros(shape, keras.config.floatx()))
+    return tf.while_loop(lambda index, _: index < shape[0], step_at, start)[1]
+
+
+def _batch(arrays, dataset, start):
+    # The last one may be smaller.
+    return samples(arrays, start, tf.minimum(dataset.batch_size, dataset.size - start))
 
 
 def _specification(tensors):

@@ -55,13 +55,19 @@ def _loop(state, dataset):
     names = names_of(reported(model, logs, regularized))
     measured = without_penalties(model) if regularized else model
 
+    def row(logs):
+        return in_a_row(reported(model, logs, regularized), dtype)
+
     def measure_at(directions, point):
         state.rewind()
         move(state.values, directions, point)
         model.reset_metrics()
+        rows = []
         for start in range(0, size, batch_size):
             logs = measured.test_step(samples(tensors, start, min(batch_size, size - start)))
-        return in_a_row(reported(model, logs, regularized), dtype)
+            if dataset.blocks is not None:
+                rows.append(row(logs))
+        return torch.stack(rows or [row(logs)])
 
     @torch.no_grad()
     def measure_all(directions, points, number):

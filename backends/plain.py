@@ -31,8 +31,9 @@ class Plain:
 
         Returns:
             The names of the measured values, and a function. It takes directions, an array
-            of `length` points and how many of these to measure, and returns a tensor with
-            a row per point.
+            of `length` points and how many of these to measure, and returns a tensor of
+            shape `(points, 1, names)` or, of a dataset in blocks, `(points, batches, names)`:
+            the values of all samples up to the end of each batch.
         """
         raise NotImplementedError
 

@@ -115,6 +115,16 @@ def interpolation_notes(measured):
     return [*notes, f"shape from {min(few):,} samples"] if few else notes
 
 
+def sampling_notes(lines, metric):
+    """What the band of the choice of samples is, or why there is none."""
+    lines = [line for line in lines if line.errors]
+    sizes = {line.metadata.get("dataset_size", 0) for line in lines if metric in line.errors}
+    if sizes:
+        numbers = " or ".join(f"{size:,}" for size in sorted(sizes))
+        return [f"hatched: ±2 standard errors of {numbers} samples"]
+    return [f"no band: {value_label(metric)} is no mean over samples"] if lines else []
+
+
 def gap_notes(measured, values, scale):
     """Where nothing was measured yet, and how many points the scale has no place for."""
     are_holes = [

@@ -15,6 +15,7 @@ import numpy as np
 from losslandscape.basics.arrays import digest
 from losslandscape.basics.checks import numbered, warn
 from losslandscape.measuring.centers import RESUMED, difference, tolerance_of
+from losslandscape.measuring.sampling import joined
 from losslandscape.values.files import read_value
 
 # How often to write, in seconds: about the most computing time that a kill can lose.
@@ -222,4 +223,6 @@ def _check_center(path, found):
 def _measurements(saved):
     """All measured values in the order of the points, without the center."""
     parts = [getattr(saved, name) for name in saved.measured]
-    return {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}
+    values = {name: np.concatenate([part[name].ravel() for part in parts]) for name in parts[0]}
+    errors = {name: array.ravel() for name, array in getattr(saved, "errors", {}).items()}
+    return joined(values, errors)

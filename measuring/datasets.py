@@ -41,6 +41,8 @@ class Dataset:
             shape or are not dense.
         batch_size: Samples per batch, except the last; `None` if `tensors` is.
         pipeline: A `tf.data.Dataset` of the batches if `tensors` is `None`.
+        blocks: What is measured of the spread between batches; see `sampling`. Defaults to
+            `None`, nothing.
     """
 
     name: str
@@ -48,18 +50,21 @@ class Dataset:
     tensors: tuple | None = None
     batch_size: int | None = None
     pipeline: tf.data.Dataset | None = None
+    blocks: object = None
 
     @functools.cached_property
     def batches(self):
         """A `tf.data.Dataset` of batches in the structure of a test step, always the same."""
         if self.tensors is None:
             return self.pipeline
-
-        def batch_at(start):
-            return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
-
         starts = tf.data.Dataset.range(0, self.size, self.batch_size)
-        return _untuned(starts.map(batch_at).cache())
+        return _untuned(starts.map(self._batch_at).cache())
+
+    def once(self):
+        """Returns an iterator of the batches that keeps no copy of them."""
+        if self.tensors is None:
+            return iter(self.batches)
+        return map(self._batch_at, range(0, self.size, self.batch_size))
 
     @functools.cached_property
     def keras_batches(self):
@@ -83,16 +88,33 @@ class Dataset:
             batches = batches.concatenate(tf.data.Dataset.from_tensors(last))
         return _untuned(batches)
 
+    @functools.cached_property
+    def sizes(self):
+        """Int array of the number of samples in each batch."""
+        if self.batch_size is None:
+            return np.array([batch_size_of(batch) for batch in self.once()])
+        starts = np.arange(0, self.size, self.batch_size)
+        return np.minimum(self.batch_size, self.size - starts)
+
     @property
     def first_batch(self):
         """A `Dataset` of the first batch alone."""
         return _from_batches(list(self.batches.take(1)), self.name)
 
+    def part(self, numbers):
+        """Returns a `Dataset` of the batches with these numbers, counted from 0."""
+        chosen = [batch for number, batch in enumerate(self.once()) if number in numbers]
+        return _from_batches(chosen, self.name)
+
+    def _batch_at(self, start):
+        return map_arrays(lambda tensor: tensor[start : start + self.batch_size], self.tensors)
+
     def __reduce__(self):
         """Makes it picklable, which a `tf.data.Dataset` is not."""
         if self.tensors is None:
-            return _from_batches, (list(self.batches), self.name)
-        return _from_tensors, (self.name, self.tensors, self.batch_size)
+            return _from_batches, (list(self.batches), self.name), {"blocks": self.blocks}
+        parts = self.name, self.tensors, self.batch_size
+        return _from_tensors, parts, {"blocks": self.blocks}
 
 
 def split_datasets(datasets):
@@ -117,7 +139,7 @@ def split_datasets(datasets):
         raise ValueError(
             "`datasets` is empty. Pass `(x, y)`, a dataset, or a tuple of several such datasets."
         )
-    if isinstance(datasets[0], tuple) or _is_batched(datasets[0]):
+    if isinstance(datasets[0], tuple) or is_batched(datasets[0]):
         return list(datasets)
     return [tuple(datasets)]
 
@@ -153,7 +175,7 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
             f"`{name}` must be readable more than once. Received an iterator or generator, which "
             "can be read only once. Wrap it in `tf.data.Dataset.from_generator`."
         )
-    if not _is_batched(dataset):
+    if not is_batched(dataset):
         return _read_arrays(model, parts, batch_size, name)
     if batch_size is not None:
         raise ValueError(
@@ -333,7 +355,7 @@ def _number_of_samples(parts, name):
     shapes = [getattr(leaf, "shape", ()) for leaf in tree.flatten(parts) if leaf is not None]
     if not shapes or not all(len(shape) for shape in shapes):
         first, *_ = parts
-        is_whole = len(parts) > 1 and (isinstance(first, tuple) or _is_batched(first))
+        is_whole = len(parts) > 1 and (isinstance(first, tuple) or is_batched(first))
         raise TypeError(
             f"`{name}` must be arrays (x, y) with one entry per sample. Received "
             f"{[type(part).__name__ for part in parts]} with elements that are not arrays. "
@@ -516,7 +538,8 @@ def _check_not_empty(size, name):
         raise ValueError(f"`{name}` is empty: it holds no samples to measure a loss on.")
 
 
-def _is_batched(dataset):
+def is_batched(dataset):
+    """Whether a dataset comes in batches, rather than as arrays."""
     if isinstance(dataset, (tf.data.Dataset, keras.utils.PyDataset)):
         return True
     is_array = hasattr(dataset, "shape") or hasattr(dataset, "__array__")

@@ -13,6 +13,7 @@ and their results: a list with a dict of arrays, by name of the metric, per data
 """
 
 import contextlib
+import dataclasses
 import math
 import time
 
@@ -26,6 +27,7 @@ from losslandscape.backends.reports import in_order, names_of, penalty, regulari
 from losslandscape.backends.structures import arrays_of
 from losslandscape.basics.checks import memory
 from losslandscape.measuring.centers import measure_center
+from losslandscape.measuring.sampling import Blocks, errors_of, errors_of_rows, means_among
 
 # The most bytes of weights, in single precision, of which directions are kept on the device, and
 # how many copies of the weights the memory must hold for that.
@@ -157,31 +159,82 @@ def evaluator(model, interrupt):
         `model.evaluate` reports and, if weights are regularized, `"data_loss"`.
     """
     regularized = regularized_weights(model)
-    callbacks = [keras.callbacks.LambdaCallback(on_test_batch_end=interrupt)]
-    options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
     functions = {}
 
     def evaluate(dataset):
-        batches = dataset.keras_batches
-        kind = repr(batches.element_spec)
+        batches, running = dataset.keras_batches, []
+
+        def end_batch(batch, logs):  # noqa: ARG001, as Keras calls it
+            interrupt()
+            if dataset.blocks is not None:
+                running.append(_numbers(logs))
+
+        callbacks = [keras.callbacks.LambdaCallback(on_test_batch_end=end_batch)]
+        options = {"verbose": 0, "return_dict": True, "callbacks": callbacks}
+        kind = repr(batches.element_spec), dataset.blocks is None
         model.test_function = functions.get(kind)
+        one_by_one = contextlib.nullcontext() if dataset.blocks is None else _one_by_one(model)
         try:
             # Keras makes the function within `evaluate`, after the metrics that a distributed one
             # needs.
-            with _silent_retracing(), _new_step(model):
+            with _silent_retracing(), _new_step(model), one_by_one:
                 logs = model.evaluate(batches, **options)
             functions[kind] = model.test_function
         except Exception as error:
             error.add_note(f"`model.evaluate` failed on `{dataset.name}`.{_hint(dataset)}")
             raise
         if regularized and "data_loss" not in logs:
-            logs["data_loss"] = _difference(logs["loss"], penalty(regularized))
-        logs = in_order(logs)
-        # On Torch the penalty carries a gradient, which only Keras' own conversion drops.
-        values = [np.ravel(ops.convert_to_numpy(value)) for value in logs.values()]
-        return dict(zip(names_of(logs), np.concatenate(values).tolist(), strict=True))
+            penalties = penalty(regularized)
+            logs["data_loss"] = _difference(logs["loss"], penalties)
+            for row in running:
+                row["data_loss"] = row["loss"] - float(ops.convert_to_numpy(penalties))
+        values = _numbers(logs)
+        return values | errors_of_rows(dataset.blocks, running, values)
 
     return evaluate
+
+
+def _numbers(logs):
+    """A dict of floats by name, in an order that does not depend on the engine."""
+    logs = in_order(logs)
+    # On Torch the penalty carries a gradient, which only Keras' own conversion drops.
+    values = [np.ravel(ops.convert_to_numpy(value)) for value in logs.values()]
+    return dict(zip(names_of(logs), np.concatenate(values).tolist(), strict=True))
+
+
+def find_means(state, data, directions, points, *, interrupt):
+    """Finds the values that are means over samples: on some batches together, that of each.
+
+    Args:
+        state: The `State` of a model at the weights to start from.
+        data: List of `Dataset` in blocks.
+        directions: A list of directions.
+        points: A few points along them.
+        interrupt: As for an engine.
+
+    Returns:
+        List of what `means_among` returns, one per dataset.
+    """
+    # The first ones may all be of one class.
+    ends = [dataset.blocks.number - 1 for dataset in data]
+    numbers = [(0, end // 2, end) for end in ends]
+    wholes = [dataset.part(some) for dataset, some in zip(data, numbers, strict=True)]
+    wholes = [dataclasses.replace(whole, blocks=Blocks.of(whole)) for whole in wholes]
+    parts = [
+        dataset.part([each[rank]])
+        for rank in range(3)
+        for dataset, each in zip(data, numbers, strict=True)
+    ]
+    # One engine for all, since it makes a graph for each kind of batches.
+    chunks = evaluate_engine(state, [*wholes, *parts], interrupt)(directions, points)
+    measured = [
+        {name: np.concatenate([one[name] for one in results]) for name in results[0]}
+        for results in zip(*(results for _, results in chunks), strict=True)
+    ]
+    return [
+        means_among(measured[index + len(data) :: len(data)], measured[index], whole.blocks.weights)
+        for index, whole in enumerate(wholes)
+    ]
 
 
 def _hint(dataset):
@@ -210,6 +263,17 @@ def _new_step(model):
         del attributes["test_step"]
         if before is not None:
             attributes["test_step"] = before
+
+
+@contextlib.contextmanager
+def _one_by_one(model):
+    """Lets Keras report after each batch, where a model takes several in one execution."""
+    before = model.steps_per_execution
+    model.steps_per_execution = 1
+    try:
+        yield
+    finally:
+        model.steps_per_execution = before
 
 
 @contextlib.contextmanager
@@ -246,7 +310,7 @@ def compiled_engine(state, data, interrupt):
     obstacle = _obstacle(state, data)
     if obstacle:
         raise ValueError(f"`engine='compiled'` does not apply: {obstacle}. Use 'auto'.")
-    graphs = [_padded(*current().graph(state, dataset, CHUNK)) for dataset in data]
+    graphs = [_padded(dataset, *current().graph(state, dataset, CHUNK)) for dataset in data]
     number = 1
 
     def measure(directions, points):
@@ -268,7 +332,7 @@ def compiled_engine(state, data, interrupt):
 ENGINES = {"compiled": compiled_engine, "evaluate": evaluate_engine}
 
 
-def _padded(names, measure_all):
+def _padded(dataset, names, measure_all):
     """A function of directions and any number of points that measures one dataset."""
 
     def graph(directions, points):
@@ -276,7 +340,11 @@ def _padded(names, measure_all):
         padded = np.resize(points, (CHUNK, points.shape[1]))
         arguments = ops.convert_to_tensor(padded), ops.convert_to_tensor(len(points))
         values = ops.convert_to_numpy(measure_all(directions, *arguments))
-        return dict(zip(names, values[: len(points)].T.astype(float), strict=True))
+        # A row per point, of a column per block.
+        running = np.moveaxis(values[: len(points)].astype(float), -1, 0)
+        running = dict(zip(names, running, strict=True))
+        found = {name: columns[:, -1] for name, columns in running.items()}
+        return found | errors_of(dataset.blocks, running)
 
     return graph
 

@@ -38,6 +38,13 @@ class Measuring(TypedDict, total=False):
             the model's own `test_step` and many points into one TensorFlow or JAX graph,
             or one loop on Torch. `"auto"` (the default) takes the compiled one where it
             applies and pays off. Curvature has an engine of its own: there `"auto"` is all.
+        sampling_error: Whether to measure, too, by how much the values would differ had other
+            samples been drawn: the standard errors of all values that are means over samples,
+            which `plot_line` draws as a band. They come from the spread between batches and
+            cost no further evaluation. Arrays are shuffled for this, always in the same way
+            (unless a layer is stateful), and cut into about 20 batches or more; data in
+            batches keep their order, so errors are too large if this is by class. At least
+            10 batches are needed. For lines and surfaces of metrics. Defaults to `False`.
         executor: A `concurrent.futures.Executor` whose workers do the measuring;
             processes must be spawned, not forked. Each worker gets a copy of the model and
             the data. Defaults to `None`, this process.
@@ -52,6 +59,7 @@ class Measuring(TypedDict, total=False):
     metric: str | Sequence[str]
     batch_size: int | None
     engine: Engine
+    sampling_error: bool
     executor: Executor | None
     checkpoint: FilePath | None
     verbose: Verbose
@@ -103,6 +111,7 @@ DEFAULTS = {
     "metric": "loss",
     "batch_size": None,
     "engine": "auto",
+    "sampling_error": False,
     "executor": None,
     "checkpoint": None,
     "verbose": "auto",

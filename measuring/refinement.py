@@ -15,6 +15,7 @@ import numpy as np
 
 from losslandscape.basics.checks import check_number, import_extra
 from losslandscape.measuring.grids import levels
+from losslandscape.measuring.sampling import joined, split
 
 # The first level that is measured, of five points per axis, since fewer tell nothing of the others;
 # of a difference, which is smoother, three.
@@ -73,7 +74,10 @@ class Refinement:
 
     def beyond(self, values):
         """The same for differences to the values of lines or surfaces, one per dataset."""
-        bases = [{name: array.ravel() for name, array in each.values.items()} for each in values]
+        bases = [
+            {name: array.ravel() for name, array in joined(each.values, each.errors).items()}
+            for each in values
+        ]
         return dataclasses.replace(self, bases=bases, most_checked=MOST_CHECKED)
 
     def rounds(self, measured, found):
@@ -174,7 +178,8 @@ class Refinement:
                 float(np.max(_errors(one[name], other[name])[checked], initial=0.0))
                 for one, other in zip(values, others, strict=True)
             )
-            for name in values[0]
+            # Errors are interpolated, too, but not checked: they are rough themselves.
+            for name in split(values[0])[0]
         }
 
     def _is_rough(self, wanted):

@@ -161,6 +161,18 @@ for name, model in models.items():
         np.testing.assert_array_equal(ops.convert_to_numpy(now), then)
     print(name, *one.values)
 
+# The last batch is smaller.
+one, other = (
+    evaluate_line(
+        models["same name"], (x, y, weight), None, 2, seed=0, batch_size=4, engine=engine,
+        sampling_error=True, verbose=0,
+    )
+    for engine in ("evaluate", "compiled")
+)
+assert one.errors.keys() == other.errors.keys() == {"loss", "data_loss"}
+for metric in one.errors:
+    np.testing.assert_allclose(one.errors[metric], other.errors[metric], rtol=1e-3)
+
 # Every call sees a change, also where Keras has a trace of its own, which JAX would share.
 factor = {}
 model = sequential()

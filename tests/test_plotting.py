@@ -120,6 +120,25 @@ def test_several_directions_are_drawn_as_mean_and_band():
     assert ax.get_legend() is None
 
 
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_the_choice_of_samples_is_a_hatched_band(scale):
+    curves = np.stack([ALPHAS**2 + 1, ALPHAS**2 + 3])
+    errors = {"loss": np.stack([0.1 + 0 * ALPHAS, 0.3 + 0 * ALPHAS])}
+    line = dataclasses.replace(a_line(curves), errors=errors, metadata={"dataset_size": 5000})
+    ax = plot_line([line, a_line(curves[0])], scale=scale)
+    mean = ax.lines[0].get_ydata()
+    band = next(each for each in ax.collections if each.get_hatch())
+    low, high = (end(band.get_paths()[0].vertices[:, 1]) for end in (np.min, np.max))
+    # Two errors of 0.2 on both sides: all directions have the same samples.
+    if scale == "linear":
+        np.testing.assert_allclose([low, high], [mean.min() - 0.4, mean.max() + 0.4])
+    else:
+        factors = np.exp(0.4 / mean)
+        np.testing.assert_allclose([low, high], [min(mean / factors), max(mean * factors)])
+    notes = ["mean ± s.d. of 2 directions", "hatched: ±2 standard errors of 5,000 samples"]
+    assert "\n".join(texts(ax)).splitlines() == notes
+
+
 def test_several_directions_on_a_log_scale_are_averaged_there():
     ax = plot_line(a_line(np.stack([ALPHAS**0, 100 * ALPHAS**0])), scale="log")
     np.testing.assert_allclose(ax.lines[0].get_ydata(), 10)

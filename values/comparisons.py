@@ -6,7 +6,7 @@ and nothing about what another training of the same kind would have found.
 
 import collections.abc
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,7 +140,10 @@ class Comparison(Saved):
     stands for that network: the interval is over directions, and says nothing about other
     trainings. The difference of two such networks is paired by direction, if they share
     the directions. The intervals of all differences hold at the same time in 95 % of cases:
-    with k differences, each has a confidence of 1 - 0.05 / k (Bonferroni).
+    with k differences, each has a confidence of 1 - 0.05 / k (Bonferroni). All of this is
+    about the given samples. Only of trainings measured with `sampling_error=True`, the
+    intervals of differences in half-width include how much these would differ, at most, had
+    other samples been drawn; see `sampling_errors`.
 
     Attributes:
         alphas: Float array of shape `(n,)`, the coordinates along each direction.
@@ -154,6 +157,8 @@ class Comparison(Saved):
         metadata: Dict of the `"labels"` of the trainings and the metadata of `"each"`, the
             `"metric"` and `"rise"` that are compared, and whether the directions are
             `"shared"`.
+        errors: Dict of float arrays shaped like those of `values`: the standard errors of the
+            choice of samples, if they were measured; see `LossLine`. Empty by default.
     """
 
     alphas: Array
@@ -161,6 +166,7 @@ class Comparison(Saved):
     values: dict[str, Array]
     centers: dict[str, Array]
     metadata: dict[str, Any]
+    errors: dict[str, Array] = field(default_factory=dict, kw_only=True)
 
     @classmethod
     def of(cls, measured, metric="loss", rise=1.0, *, shared=False):
@@ -213,7 +219,8 @@ class Comparison(Saved):
             "each": [part.metadata for part in parts],
         }
         betas = parts[0].betas if len(parts[0].axes) == 2 else np.empty(0)
-        comparison = cls(parts[0].alphas, betas, values, centers, metadata)
+        errors = _stacked([part.errors for part in parts])
+        comparison = cls(parts[0].alphas, betas, values, centers, metadata, errors=errors)
         # Raises an error now if these values have no half-widths.
         _ = comparison.half_widths
         return comparison
@@ -240,15 +247,20 @@ class Comparison(Saved):
         These are half-widths of `"loss"`, or of `"data_loss"` if that is compared. The
         directions of a plane are its two axes.
         """
-        metric, rise = self.metadata["metric"], self.metadata["rise"]
-        if metric != "data_loss" and "loss" in self.values:
-            metric = "loss"
-        cuts = [[each.slice(beta=0), each.slice(alpha=0)] for each in self.surfaces]
-        cuts = cuts or [[line] for line in self.lines]
-        widths = [
-            np.concatenate([half_widths(line, rise, metric) for line in part]) for part in cuts
-        ]
-        return {label: np.array(widths)[self._of(label)] for label in self.labels}
+        return self._half_widths(0)
+
+    @property
+    def sampling_errors(self):
+        """Dict of floats by label: how uncertain the choice of samples makes the mean half-width.
+
+        One standard error at most, as if the loss at the model and at the half-width were off in
+        opposite directions. Empty unless the errors of the loss were measured.
+        """
+        if self._raised not in self.errors:
+            return {}
+        widths, others = self._half_widths(0), self._half_widths(1)
+        # All trainings and directions see the same samples, so these errors do not average out.
+        return {label: float(np.mean(widths[label] - others[label])) for label in self.labels}
 
     @property
     def curves(self):
@@ -277,12 +289,15 @@ class Comparison(Saved):
             ImportError: If SciPy is not installed (the extra `analysis`).
         """
         widths, values = self.half_widths, self.centers[self.metadata["metric"]]
+        uncertain = self.sampling_errors
         pairs = list(itertools.combinations(self.labels, 2))
         confidence = 1 - (1 - CONFIDENCE) / max(1, len(pairs))
         found = []
         for pair in pairs:
             parts = [widths[label] for label in pair]
             width = difference(*parts, shared=self.metadata["shared"], confidence=confidence)
+            if uncertain:
+                width = _widened(width, _quantile(confidence) * sum(map(uncertain.get, pair)))
             values_of_pair = (values[self._of(label)][:, np.newaxis] for label in pair)
             metric = difference(*values_of_pair, shared=True, confidence=confidence)
             verdict = verdict_of(pair, width, list(map(len, parts)))
@@ -311,6 +326,18 @@ class Comparison(Saved):
             "All networks follow the same directions, normalized to their own filters."
             if self.metadata["shared"]
             else "The networks follow directions of their own.",
+            *self._sampling_notes,
+        ]
+
+    @property
+    def _sampling_notes(self):
+        uncertain = self.sampling_errors
+        if not uncertain:
+            return []
+        largest = max(map(sum, itertools.combinations(uncertain.values(), 2)))
+        return [
+            "Intervals of differences in half-width include the choice of samples: at most "
+            f"±{_quantile(CONFIDENCE) * largest:.2g}."
         ]
 
     def _table(self):
@@ -320,7 +347,26 @@ class Comparison(Saved):
         across = across or {"direction": np.arange(first.shape[1])}
         coordinates = {"training": np.arange(len(names)), **across, "alpha": self.alphas}
         columns = [(name, coordinates, array) for name, array in self.values.items()]
+        columns += [(f"{name}_error", coordinates, array) for name, array in self.errors.items()]
         return coordinates, [("label", ("training",), names), *columns], self.metadata
+
+    @property
+    def _raised(self):
+        """The name of the values whose half-widths are compared."""
+        metric = self.metadata["metric"]
+        return "loss" if metric != "data_loss" and "loss" in self.values else metric
+
+    def _half_widths(self, errors):
+        """Those of curves that are higher than measured by so many standard errors."""
+        metric, rise = self._raised, self.metadata["rise"]
+        cuts = [[each.slice(beta=0), each.slice(alpha=0)] for each in self.surfaces]
+        cuts = cuts or [[line] for line in self.lines]
+        if errors:
+            cuts = [[_higher(line, metric, errors) for line in part] for part in cuts]
+        widths = [
+            np.concatenate([half_widths(line, rise, metric) for line in part]) for part in cuts
+        ]
+        return {label: np.array(widths)[self._of(label)] for label in self.labels}
 
     def _of(self, label):
         """Boolean array: which of the trainings have a label."""
@@ -331,7 +377,8 @@ class Comparison(Saved):
         for number, metadata in enumerate(self.metadata["each"]):
             values = {name: array[number] for name, array in self.values.items()}
             center = {name: float(array[number]) for name, array in self.centers.items()}
-            yield kind(*axes, values, center, metadata)
+            errors = {name: array[number] for name, array in self.errors.items()}
+            yield kind(*axes, values, center, metadata, errors=errors)
 
     def __str__(self):
         metric, widths = self.metadata["metric"], self.half_widths
@@ -398,11 +445,24 @@ def _stacked(dicts):
     """Dict of arrays with a row per training, by the names that all trainings have."""
     if any("data_loss" in each for each in dicts):
         # Without penalties, both losses are the same.
-        dicts = [{"data_loss": each["loss"]} | each for each in dicts]
+        dicts = [{"data_loss": each["loss"]} | each if "loss" in each else each for each in dicts]
     first, *others = dicts
     names = [name for name in first if all(name in other for other in others)]
     order = sorted(names, key=lambda name: name == "data_loss")
     return {name: np.array([each[name] for each in dicts], float) for name in order}
+
+
+def _higher(line, metric, errors):
+    """A line that is higher above its center by so many standard errors of both."""
+    found = line.errors[metric]
+    at_center = np.array([[np.interp(0, line.alphas, row)] for row in found])
+    values = line.values[metric] + errors * (found + at_center)
+    return replace(line, values={metric: values})
+
+
+def _quantile(confidence):
+    """How many standard errors an interval of the normal distribution reaches to both sides."""
+    return float(import_extra("scipy.stats", "analysis").norm.ppf((1 + confidence) / 2))
 
 
 def _mean(values):

@@ -194,6 +194,10 @@ def _write(group, name, value):
 
 
 def _read(file, field):
+    has_default = field.default_factory is not dataclasses.MISSING
+    if field.name not in file and has_default:
+        # As in files of versions that did not have it.
+        return field.default_factory()
     if field.name == "metadata":
         return _metadata(file.attrs["metadata"])
     if typing.get_origin(field.type) is dict:

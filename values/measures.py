@@ -169,6 +169,8 @@ def report(
         found += _find_shallow(measured, metric)
     if measured.interpolated.any():
         found.append(_find_interpolated(measured, metric))
+    if metric in getattr(measured, "errors", {}):
+        found.append(_find_uncertain(measured, metric))
     given = {"expected": expected, "directions": directions, "curvature": curvature}
     return [*found, *_find_by_comparison(measured, metric, **given)]
 
@@ -696,6 +698,11 @@ def _find_interpolated(measured, metric):
         "the range."
     ) + f" Of {told.get('dataset_size', 0):,} samples, others were measured: {few}." * bool(few)
     return Finding("share of points that are interpolated", share, warning)
+
+
+def _find_uncertain(measured, metric):
+    error = measured.metadata.get("sampling_error", {}).get("center", {}).get(metric, np.nan)
+    return Finding(f"standard error of the model's {metric} over samples", error)
 
 
 def _find_lower(measured, metric):

@@ -19,7 +19,7 @@ __all__ = [  # noqa: RUF022, in the order of the page
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import numpy as np
@@ -113,7 +113,8 @@ class Saved:
         - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
         - `TrainingCurvature`: `epoch`, `step` or `record`, the values and `threshold`.
 
-        If the name of a metric is taken, `_value` is appended to it. Points that were
+        Errors of the choice of samples follow as `loss_error` and so on. If the name of a
+        metric is taken, `_value` is appended to it. Points that were
         interpolated, or that a checkpoint lacks, are marked in the columns
         `interpolated` and `missing`.
 
@@ -190,6 +191,9 @@ class _Landscape(Saved):
         coordinates = self._coordinates()
         marks = [mark for mark in ("interpolated", "missing") if mark in self.metadata]
         columns = [(mark, getattr(self, mark)) for mark in marks] + list(self.values.items())
+        # Barriers, trajectories and curvatures have no errors.
+        errors = getattr(self, "errors", {})
+        columns += [(f"{name}_error", array) for name, array in errors.items()]
         variables = [(name, coordinates, array) for name, array in columns]
         return coordinates, variables, self._attributes()
 
@@ -212,15 +216,20 @@ class LossLine(_Landscape):
         metadata: Dict that says how this was computed: seed, normalization,
             ignore rule, dataset size, model, versions. In a checkpoint also
             `"missing"`, the numbers of the points not measured yet, row by row.
+        errors: Dict of float arrays shaped like those of `values`: by how much a value would
+            differ had other samples been drawn, one standard error, if it was measured with
+            `sampling_error=True`. Only means over samples have one; empty by default.
     """
 
     alphas: Array
     values: dict[str, Array]
     center: dict[str, float]
     metadata: dict[str, Any]
+    errors: dict[str, Array] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
-        _check_shapes(self.values, (None, len(self.alphas)))
+        _check_shapes("values", self.values, (None, len(self.alphas)))
+        _check_shapes("errors", self.errors, (None, len(self.alphas)))
 
     @property
     def axes(self) -> tuple[Array, ...]:
@@ -264,6 +273,9 @@ class LossSurface(_Landscape):
         metadata: Dict that says how this was computed: seed, normalization,
             ignore rule, dataset size, model, versions. In a checkpoint also
             `"missing"`, the numbers of the points not measured yet, row by row.
+        errors: Dict of float arrays shaped like those of `values`: by how much a value would
+            differ had other samples been drawn, one standard error, if it was measured with
+            `sampling_error=True`. Only means over samples have one; empty by default.
     """
 
     alphas: Array
@@ -271,9 +283,11 @@ class LossSurface(_Landscape):
     values: dict[str, Array]
     center: dict[str, float]
     metadata: dict[str, Any]
+    errors: dict[str, Array] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
-        _check_shapes(self.values, (len(self.betas), len(self.alphas)))
+        _check_shapes("values", self.values, (len(self.betas), len(self.alphas)))
+        _check_shapes("errors", self.errors, (len(self.betas), len(self.alphas)))
 
     @property
     def axes(self) -> tuple[Array, ...]:
@@ -323,6 +337,7 @@ class LossSurface(_Landscape):
             return np.array([[np.interp(position, across, row) for row in rows]])
 
         values = {key: cut(array) for key, array in self.values.items()}
+        errors = {key: cut(array) for key, array in self.errors.items()}
         center = {key: float(np.interp(0, along, each[0])) for key, each in values.items()}
         if position == 0:
             center = dict(self.center)
@@ -335,7 +350,8 @@ class LossSurface(_Landscape):
         if "positions" in metadata:
             pairs = [pair if beta is None else pair[::-1] for pair in self.models.tolist()]
             metadata["positions"] = [there for off, there in pairs if off == position]
-        return LossLine(along, values, center, metadata | {"slice": {name: position}})
+        metadata |= {"slice": {name: position}}
+        return LossLine(along, values, center, metadata, errors=errors)
 
     def _coordinates(self):
         return {"beta": self.betas, "alpha": self.alphas}
@@ -531,7 +547,7 @@ class LossBarriers(_Landscape):
     metadata: dict[str, Any]
 
     def __post_init__(self):
-        _check_shapes(self.values, (len(self.pairs), len(self.alphas)))
+        _check_shapes("values", self.values, (len(self.pairs), len(self.alphas)))
 
     @property
     def axes(self) -> tuple[Array, ...]:
@@ -791,12 +807,12 @@ def _extent(name, coordinates):
     return f"{len(coordinates)} points {name} {coordinates[0]:g}…{coordinates[-1]:g}"
 
 
-def _check_shapes(values, shape):
+def _check_shapes(field, values, shape):
     for name, array in values.items():
         if array.ndim != len(shape) or any(
             size not in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
         ):
             expected = tuple("any" if size is None else size for size in shape)
             raise ValueError(
-                f"values[{name!r}] must have shape {expected}. Received {array.shape}."
+                f"{field}[{name!r}] must have shape {expected}. Received {array.shape}."
             )

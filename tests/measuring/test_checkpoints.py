@@ -51,7 +51,8 @@ def points(monkeypatch):
 def same(one, other):
     """Asserts that two saved values are equal to the bit, except how they were computed."""
     assert type(one) is type(other)
-    for name in ("alphas", "betas", "path", "values", "plane_values", "true_values", "center"):
+    parts = "values", "errors", "plane_values", "true_values"
+    for name in ("alphas", "betas", "path", "center", *parts):
         np.testing.assert_equal(getattr(one, name, None), getattr(other, name, None))
 
 
@@ -85,7 +86,7 @@ def plane(model, data, **options):
 
 CALLS = {
     "lines": lambda model, data, **options: evaluate_line(
-        model, *data, 7, number_of_directions=3, seed=0, **options
+        model, *data, 7, number_of_directions=3, seed=0, sampling_error=True, **options
     ),
     "a compiled surface": lambda model, data, **options: evaluate_surface(
         model, *data, 6, seed=0, engine="compiled", **options

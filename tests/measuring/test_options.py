@@ -28,8 +28,8 @@ def test_help_shows_the_options_and_their_defaults():
         return model, margin, options
 
     expected = (
-        "(model, *, margin=0.2, metric='loss', batch_size=None, engine='auto', executor=None, "
-        "checkpoint=None, verbose='auto')"
+        "(model, *, margin=0.2, metric='loss', batch_size=None, engine='auto', "
+        "sampling_error=False, executor=None, checkpoint=None, verbose='auto')"
     )
     assert str(inspect.signature(evaluate_something)) == expected
     assert evaluate_something(None, verbose=0) == (None, 0.2, DEFAULTS | {"verbose": 0})

@@ -305,7 +305,8 @@ MANY = {
     "number_of_points": 21,
     "directions": AXES,
     "metric": ["loss", "root_mean_squared_error"],
-    "batch_size": 999,
+    "batch_size": 59,
+    "sampling_error": True,
     "accuracy": 0.01,
     "verbose": 0,
 }
@@ -327,6 +328,9 @@ def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
                 surface.values[name][measured], whole.values[name][measured], rtol=1e-5
             )
         np.testing.assert_allclose(list(surface.center.values()), list(whole.center.values()))
+        # Only of the mean, and interpolated, too.
+        assert surface.errors.keys() == whole.errors.keys() == {"loss"}
+        np.testing.assert_allclose(surface.errors["loss"], whole.errors["loss"], rtol=0.1)
     told, told_of_small = (surface.metadata for surface in surfaces)
     (few, at_many), (more, at_some) = told["few_samples"]
     assert (few, more, told["dataset_size"]) == (500, 3000, 18000)
@@ -361,6 +365,7 @@ def test_what_few_samples_say_resumes_with_the_same_bits(many, tmp_path, monkeyp
     resumed = evaluate_surface(model, *data, checkpoint=tmp_path / "s.h5", **MANY)
     for name, values in whole.values.items():
         np.testing.assert_array_equal(resumed.values[name], values)
+    np.testing.assert_equal(resumed.errors, whole.errors)
     assert {**resumed.metadata} == {**whole.metadata}
 
 

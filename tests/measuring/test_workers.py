@@ -42,6 +42,7 @@ def executor(request):
 
 def assert_same(one, other):
     np.testing.assert_equal(one.values, other.values)
+    np.testing.assert_equal(one.errors, other.errors)
     np.testing.assert_equal(one.center, other.center)
     assert one.metadata["engine"] == other.metadata["engine"]
 
@@ -50,8 +51,10 @@ def assert_same(one, other):
 @pytest.mark.parametrize("engine", ["evaluate", "auto"])
 def test_workers_give_the_serial_surface_bit_for_bit(engine, executor, model, data):
     options = {"number_of_points": (7, 5), "seed": 0, "engine": engine, "verbose": 0}
+    options["sampling_error"] = True
     before = model.get_weights()
     shared = evaluate_surface(model, *data, executor=executor, **options)
+    assert list(shared.errors) == ["loss", "accuracy"]
     assert_same(shared, evaluate_surface(model, *data, **options))
     for now, then in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)

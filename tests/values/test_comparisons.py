@@ -1,5 +1,7 @@
 """Comparisons: what they settle is right, and it is said what that is about."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -106,6 +108,27 @@ def test_a_table_says_what_its_intervals_are_over():
     # A single value has no interval.
     assert np.isnan(found.metric.low)
     assert "nan" not in str(one)
+
+
+def test_intervals_include_the_choice_of_samples(tmp_path):
+    lines = {"a": line_of(0.4, 0.42), "b": line_of(0.2, 0.21)}
+    (without,) = Comparison.of(lines, shared=True).differences
+    errors = {"loss": np.full((2, len(ALPHAS)), 0.02)}
+    lines = {label: dataclasses.replace(line, errors=errors) for label, line in lines.items()}
+    comparison = Comparison.of(lines, shared=True)
+    (found,) = comparison.differences
+    # The errors at the model and at the half-width add up, so the loss has risen by 0.04 more.
+    lost = {"a": 0.41 * (1 - np.sqrt(0.96)), "b": 0.205 * (1 - np.sqrt(0.96))}
+    assert comparison.sampling_errors == pytest.approx(lost, rel=0.01)
+    reach = stats.norm.ppf(0.975) * sum(lost.values())
+    expected = np.hypot(without.width.high - without.width.mean, reach)
+    assert found.width.mean == without.width.mean
+    assert found.width.high - found.width.mean == pytest.approx(expected, rel=0.01)
+    assert f"include the choice of samples: at most ±{reach:.2g}." in str(comparison)
+    comparison.save(tmp_path / "comparison.h5")
+    loaded = Comparison.load(tmp_path / "comparison.h5")
+    assert str(loaded) == str(comparison)
+    np.testing.assert_array_equal(loaded.to_pandas()["loss_error"], 0.02)
 
 
 def test_what_cannot_be_settled_is_not():

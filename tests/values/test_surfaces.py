@@ -33,7 +33,8 @@ def surface():
 @pytest.fixture
 def line():
     values = {"loss": np.arange(6.0).reshape(2, 3)}
-    return LossLine(np.array([-1.0, 0.0, 1.0]), values, {"loss": 1.0}, {"seed": 3})
+    errors = {"loss": np.full((2, 3), 0.5)}
+    return LossLine(np.array([-1.0, 0.0, 1.0]), values, {"loss": 1.0}, {"seed": 3}, errors=errors)
 
 
 def test_saving_and_loading_loses_nothing(surface, line, tmp_path):
@@ -45,7 +46,12 @@ def test_saving_and_loading_loses_nothing(surface, line, tmp_path):
         for name in value.values:
             np.testing.assert_array_equal(loaded.values[name], value.values[name])
             np.testing.assert_equal(loaded.center[name], value.center[name])
+        np.testing.assert_equal(loaded.errors, value.errors)
         assert loaded.metadata == value.metadata
+    # As in files of a version that had no errors.
+    with h5py.File(tmp_path / "value.h5", "a") as file:
+        del file["errors"]
+    assert LossLine.load(tmp_path / "value.h5").errors == {}
     surface.save(tmp_path / "value.h5")
     np.testing.assert_array_equal(
         LossSurface.load(tmp_path / "value.h5").betas, surface.betas, strict=True
@@ -75,6 +81,9 @@ def test_shapes_must_agree(surface):
         LossSurface(surface.alphas, surface.betas, {"loss": np.zeros((3, 2))}, {}, {})
     with pytest.raises(ValueError, match=r"values\['loss'\] must have shape \('any', 3\).*\(3,\)"):
         LossLine(surface.alphas, {"loss": np.zeros(3)}, {}, {})
+    errors = {"loss": np.zeros((2, 2))}
+    with pytest.raises(ValueError, match=r"errors\['loss'\] must have shape \('any', 3\)"):
+        LossLine(surface.alphas, {"loss": np.zeros((2, 3))}, {}, {}, errors=errors)
 
 
 def test_repr_is_one_line(surface, line):
@@ -87,7 +96,15 @@ def test_repr_is_one_line(surface, line):
 def test_slices_are_lines_on_and_between_grid_lines():
     alphas, betas = np.linspace(-1, 1, 5), np.linspace(0, 3, 4)
     a, b = np.meshgrid(alphas, betas)
-    surface = LossSurface(alphas, betas, {"loss": a**2 + 10 * b}, {"loss": -7.0}, {"seed": 1})
+    surface = LossSurface(
+        alphas,
+        betas,
+        {"loss": a**2 + 10 * b},
+        {"loss": -7.0},
+        {"seed": 1},
+        errors={"loss": 1 + 2 * b},
+    )
+    np.testing.assert_allclose(surface.slice(beta=1.5).errors["loss"], np.full((1, 5), 4))
     across = surface.slice(beta=1.5)
     np.testing.assert_array_equal(across.alphas, alphas)
     np.testing.assert_allclose(across.values["loss"], [alphas**2 + 15])

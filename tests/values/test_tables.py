@@ -1,5 +1,6 @@
 """Tables: every number arrives in pandas and xarray, next to its coordinates."""
 
+import dataclasses
 import json
 import sys
 
@@ -63,6 +64,8 @@ def test_a_line_has_a_row_per_direction_and_point(line):
         column = list(ALPHAS).index(row.alpha)
         np.testing.assert_equal(row.loss, LOSS[row.direction, column])
         np.testing.assert_equal(row.accuracy, LOSS[row.direction, column] / 10)
+    errors = dataclasses.replace(line, errors={"loss": LOSS / 9}).to_pandas()["loss_error"]
+    np.testing.assert_array_equal(errors, np.ravel(LOSS / 9))
 
 
 def test_a_surface_has_a_row_per_point(surface):
