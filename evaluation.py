@@ -6,6 +6,7 @@ is restored to the last bit.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
@@ -507,16 +508,17 @@ class Evaluation:
 
     def _by_levels(self, measured, plan, levels, state):
         """Measures on ever more samples, each time only what differs from those before."""
-        (*levels, data), order, described = levels, plan.order, [[] for _ in self.data]
-        for few in levels:
+        order, described = plan.order, [[] for _ in self.data]
+        for few, more in itertools.pairwise(levels):
             begun = dataclasses.replace(plan, order=order.of_bases())
             bases = measured(begun, few, self._saved_on_few(few, plan))
             # Workers get the model as it is.
             state.restore()
-            order = plan.order.beyond(bases)
+            pairs = zip(few, more, strict=True)
+            order = plan.order.beyond(bases, [other.size / one.size for one, other in pairs])
             for each, base, some in zip(described, bases, few, strict=True):
                 each.append([some.size, int(np.count_nonzero(~base.interpolated))])
-        values = measured(dataclasses.replace(plan, order=order), data, self._saved)
+        values = measured(dataclasses.replace(plan, order=order), levels[-1], self._saved)
         return [_with_few(*each) for each in zip(values, described, strict=True)]
 
     def _with_means(self, state, plan, interrupt):

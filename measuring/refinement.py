@@ -72,12 +72,19 @@ class Refinement:
         """The same for values of which only differences to others matter, with half the error."""
         return dataclasses.replace(self, accuracy=self.accuracy / 2, most_checked=MOST_CHECKED)
 
-    def beyond(self, values):
-        """The same for differences to the values of lines or surfaces, one per dataset."""
-        bases = [
-            {name: array.ravel() for name, array in joined(each.values, each.errors).items()}
-            for each in values
-        ]
+    def beyond(self, values, ratios):
+        """The same for differences to what was measured on fewer samples.
+
+        Args:
+            values: List of lines or surfaces, one per dataset.
+            ratios: For each, how many times as many samples there are now.
+        """
+        bases = []
+        for each, ratio in zip(values, ratios, strict=True):
+            # The error of a mean falls with the root of the number of samples.
+            errors = {name: array / np.sqrt(ratio) for name, array in each.errors.items()}
+            both = joined(each.values, errors)
+            bases.append({name: array.ravel() for name, array in both.items()})
         return dataclasses.replace(self, bases=bases, most_checked=MOST_CHECKED)
 
     def rounds(self, measured, found):

@@ -328,9 +328,10 @@ def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
                 surface.values[name][measured], whole.values[name][measured], rtol=1e-5
             )
         np.testing.assert_allclose(list(surface.center.values()), list(whole.center.values()))
-        # Only of the mean, and interpolated, too.
+        # Only of the mean, and interpolated, too: of 20 blocks it is uncertain by a sixth itself.
         assert surface.errors.keys() == whole.errors.keys() == {"loss"}
-        np.testing.assert_allclose(surface.errors["loss"], whole.errors["loss"], rtol=0.1)
+        expected = whole.errors["loss"]
+        np.testing.assert_allclose(surface.errors["loss"], expected, atol=expected.max() / 6)
     told, told_of_small = (surface.metadata for surface in surfaces)
     (few, at_many), (more, at_some) = told["few_samples"]
     assert (few, more, told["dataset_size"]) == (500, 3000, 18000)
