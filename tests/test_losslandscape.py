@@ -62,8 +62,11 @@ def test_plot_loss_of_two_datasets(model, data):
 
 
 def test_plot_loss_numbers_unnamed_datasets(model, data):
-    legend = plot_loss(model, (data, data), number_of_points=3).axes["line"].get_legend()
-    assert [text.get_text() for text in legend.get_texts()] == ["dataset 1", "dataset 2"]
+    display = plot_loss(model, (data, data), number_of_points=3, sampling_error=True)
+    ax = display.axes["line"]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == ["dataset 1", "dataset 2"]
+    assert sum(bool(collection.get_hatch()) for collection in ax.collections) == 2
 
 
 def test_plot_loss_with_other_numbers_of_points_and_directions(model, data):

@@ -96,12 +96,9 @@ def test_errors_are_those_of_the_losses_of_single_samples(binary, sorted_data, e
     assert plain.errors == {}
 
 
-@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
-def test_batches_keep_their_order_and_are_the_blocks(binary, sorted_data, engine):
+def test_batches_keep_their_order_and_are_the_blocks(binary, sorted_data):
     batches = tf.data.Dataset.from_tensor_slices(sorted_data).batch(50)
-    line = evaluate_line(
-        binary, batches, None, 2, extent=(0, 1), seed=0, engine=engine, sampling_error=True
-    )
+    line = evaluate_line(binary, batches, None, 2, extent=(0, 1), seed=0, sampling_error=True)
     parts = [binary.evaluate(*batch, verbose=0, return_dict=True) for batch in batches]
     sizes = np.array([len(targets) for _, targets in batches])
     assert line.metadata["sampling_error"]["blocks"] == len(sizes) == 13
@@ -158,11 +155,10 @@ class Alone(keras.Sequential):
         return logs | {"loss": self.compute_loss(*data, self(data[0]))}
 
 
-@pytest.mark.parametrize("engine", ["evaluate", "compiled"])
-def test_values_of_single_batches_have_no_errors(sorted_data, engine):
+def test_values_of_single_batches_have_no_errors(sorted_data):
     network = Alone([keras.Input((4,)), layers.Dense(1, "sigmoid")])
     network.compile("adam", "binary_crossentropy", metrics=["accuracy"])
-    line = evaluate_line(network, *sorted_data, 2, seed=0, engine=engine, sampling_error=True)
+    line = evaluate_line(network, *sorted_data, 2, seed=0, sampling_error=True)
     assert list(line.errors) == ["accuracy"]
     assert line.metadata["sampling_error"]["not_means"] == ["loss"]
 
