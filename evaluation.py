@@ -134,7 +134,8 @@ def evaluate_lines(
             or tensors as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. A pair whose first element is not a tuple or
             dataset is one `(x, y)`; several inputs of a model must be a list or dict.
-            The data stay in memory during the call.
+            The data stay in memory during the call; batches that take more than an eighth
+            of it are read again at each point.
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
@@ -284,7 +285,8 @@ def evaluate_surfaces(
         grid = grid.scaled(call.radius(directions))
     # One by one, since large ones should not be on the host and the device together.
     if options["executor"] is None:
-        directions = [to_tensors([direction])[0] for direction in directions]
+        weights = model.trainable_variables
+        directions = [to_tensors([direction], weights)[0] for direction in directions]
     depends = {"directions": directions, "coordinates": grid.axes}
     order = grid.order
     if accuracy is not None:

@@ -458,7 +458,8 @@ def _half_width(model, loss_here, settings):
         return Estimate(np.nan, np.nan, np.nan)
     drawn = RandomDirections(model, settings.number_of_directions, settings.seed)
     try:
-        directions = [to_tensors([direction]) for direction in drawn]
+        weights = model.trainable_variables
+        directions = [to_tensors([direction], weights) for direction in drawn]
     except ValueError:
         # All filters are zero, as they may be before training.
         return Estimate(np.nan, np.nan, np.nan)

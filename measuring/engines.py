@@ -123,7 +123,7 @@ def point_by_point(state, measure_here):
     """
 
     def measure(directions, points):
-        tensors = to_tensors(directions)
+        tensors = to_tensors(directions, state.moved)
         for position, point in enumerate(points):
             state.rewind()
             # Without a graph, since many points and few must give the same bits.
@@ -244,7 +244,7 @@ def compiled_engine(state, data, interrupt):
 
     def measure(directions, points):
         nonlocal number
-        tensors = to_tensors(directions)
+        tensors = to_tensors(directions, state.moved)
         positions = np.arange(len(points))
         while len(positions):
             chunk, positions = positions[:number], positions[number:]
@@ -304,10 +304,10 @@ def as_arrays(results):
     return [{name: np.array([value]) for name, value in each.items()} for each in results]
 
 
-def to_tensors(directions):
-    """Puts directions on the device; those already there stay."""
+def to_tensors(directions, variables):
+    """Puts directions where the variables lie that they move; those already there stay."""
     to_tensor = current().to_tensor
     return [
-        [array if ops.is_tensor(array) else to_tensor(array) for array in direction]
+        [to_tensor(*pair) for pair in zip(direction, variables, strict=True)]
         for direction in directions
     ]

@@ -178,6 +178,7 @@ class _Call:
     centers: list
     number: int
     directions: list
+    moved: list
 
 
 def _work(keys, contents, points):
@@ -208,14 +209,17 @@ def _receive(key, number, setup, directions, running):
     if key in calls and calls[key].number == number:
         return
     # Safe: this library pickled them, in the calling process.
-    directions = to_tensors(pickle.loads(directions))  # noqa: S301
+    directions = pickle.loads(directions)  # noqa: S301
     if key in calls:
-        calls[key].number, calls[key].directions = number, directions
+        here = calls[key]
+        here.number, here.directions = number, to_tensors(directions, here.moved)
         return
     make, model, walk, data = pickle.loads(setup)  # noqa: S301
     # No optimizer: this is the worker's own copy, which is never given back.
-    measure = make(State(model, walk, with_optimizer=False), data, _ignore)
-    calls[key] = _Call(measure, measure_center(measure, directions), number, directions)
+    state = State(model, walk, with_optimizer=False)
+    measure, directions = make(state, data, _ignore), to_tensors(directions, state.moved)
+    centers = measure_center(measure, directions)
+    calls[key] = _Call(measure, centers, number, directions, state.moved)
 
 
 def _ignore(*_, **__):
