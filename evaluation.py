@@ -33,6 +33,7 @@ from losslandscape.measuring.centers import AT_ONCE, difference, measure_center
 from losslandscape.measuring.checkpoints import Checkpoint
 from losslandscape.measuring.datasets import (
     all_datasets,
+    check_can_be_sent,
     check_targets,
     few_samples,
     one_dataset,
@@ -367,6 +368,8 @@ class Evaluation:
         """List of `Dataset`, read once."""
         data = read_datasets(self.model, self.datasets, self.options["batch_size"])
         check_targets(self.model, data)
+        if self.options["executor"] is not None:
+            check_can_be_sent(data)
         return data
 
     @property
@@ -626,6 +629,7 @@ def _describe(model, dataset, origin):
         "parameters": model.count_params(),
         "dataset_size": dataset.size,
         "batch_size": dataset.batch_size,
+        **({"streamed": True} if dataset.is_streamed else {}),
         "backend": keras.backend.backend(),
         "versions": {
             "losslandscape": __version__,

@@ -187,7 +187,7 @@ def check_list(name, values):
 
 def check_memory(name, number, size):
     """Refuses a number of things, each of `size` bytes, that would not fit into memory."""
-    available = _memory()
+    available = memory()
     if number * size > available:
         raise ValueError(
             f"`{name}` asks for {number:,} in all, and the {available / 2**30:.0f} GiB of memory "
@@ -195,8 +195,8 @@ def check_memory(name, number, size):
         )
 
 
-def _memory():
-    """The bytes of memory that this machine, or the container on it, has."""
+def memory():
+    """Returns the bytes of memory that this machine, or the container on it, has."""
     limits = [sys.maxsize]
     with contextlib.suppress(AttributeError, OSError, ValueError):
         # Windows has no `sysconf`.

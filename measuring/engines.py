@@ -289,6 +289,9 @@ def _obstacle(model, data):
         return "the model has a custom `evaluate`"
     if reason := current().obstacle(model):
         return reason
+    streamed = [dataset.name for dataset in data if dataset.is_streamed]
+    if streamed:
+        return f"{streamed} does not fit into memory, so it is streamed"
     irregular = [dataset.name for dataset in data if dataset.tensors is None]
     if irregular:
         return f"the batches of {irregular} differ in shape, or are not dense"

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -432,6 +433,31 @@ def test_data_beyond_the_budget_are_not_compiled(monkeypatch):
     # 50 samples of four floats and one label of eight bytes.
     with pytest.raises(ValueError, match="the data take 1,200 bytes, more than the 1,000"):
         evaluate_line(compiled(dense()), X, Y, engine="compiled", verbose=0)
+
+
+def test_streamed_data_give_the_bits_of_data_in_memory(monkeypatch, tmp_path):
+    model = compiled(dense())
+    pipeline = tf.data.Dataset.from_tensor_slices((X, Y)).batch(20)
+    options = {"number_of_points": 31, "seed": 0, "verbose": 0}
+    line = evaluate_line(model, pipeline, engine="evaluate", **options)
+    product = Hessian(model, pipeline, verbose=0).product(random_directions(model, seed=0)[0])
+    saved = evaluate_line(model, pipeline, checkpoint=tmp_path / "line.h5", **options)
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    streamed = evaluate_line(model, pipeline, **options)
+    for name, values in line.values.items():
+        np.testing.assert_array_equal(streamed.values[name], values)
+    assert streamed.metadata["streamed"]
+    assert streamed.metadata["dataset_size"] == 50
+    assert "['dataset'] does not fit into memory" in streamed.metadata["not_compiled"]
+    assert "streamed" not in line.metadata
+    again = Hessian(model, pipeline, verbose=0).product(random_directions(model, seed=0)[0])
+    for one, other in zip(again, product, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What was begun on a machine with more memory goes on here.
+    resumed = evaluate_line(model, pipeline, checkpoint=tmp_path / "line.h5", **options)
+    np.testing.assert_array_equal(resumed.values["loss"], saved.values["loss"])
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match="`executor` needs"):
+        evaluate_line(model, pipeline, executor=executor, **options)
 
 
 def test_a_model_that_fails_in_a_graph_is_evaluated():
