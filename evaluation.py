@@ -34,6 +34,7 @@ from losslandscape.measuring.centers import AT_ONCE, difference, measure_center
 from losslandscape.measuring.checkpoints import Checkpoint
 from losslandscape.measuring.datasets import (
     all_datasets,
+    check_can_be_sent,
     check_targets,
     few_samples,
     is_batched,
@@ -138,7 +139,8 @@ def evaluate_lines(
             or tensors as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. A pair whose first element is not a tuple or
             dataset is one `(x, y)`; several inputs of a model must be a list or dict.
-            The data stay in memory during the call.
+            The data stay in memory during the call; batches that take more than an eighth
+            of it are read again at each point.
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
@@ -375,6 +377,8 @@ class Evaluation:
         """List of `Dataset`, read once."""
         data = read_datasets(self.model, self.datasets, self.options["batch_size"])
         check_targets(self.model, data)
+        if self.options["executor"] is not None:
+            check_can_be_sent(data)
         if not self.options["sampling_error"]:
             return data
         return [
@@ -706,6 +710,7 @@ def _describe(model, dataset, origin):
         "dataset_size": dataset.size,
         "batch_size": dataset.batch_size,
         **_describe_blocks(dataset.blocks),
+        **({"streamed": True} if dataset.is_streamed else {}),
         "backend": keras.backend.backend(),
         "versions": {
             "losslandscape": __version__,

@@ -51,7 +51,7 @@ def locator(moved, moves):
         for weight, move, dtype, center in zip(moved, moves, dtypes, centers, strict=True):
             with after(value):
                 # One after the other, since large ones are drawn or read only here.
-                steps = (_cast(_tensor(next(each)), dtype) for each in remaining)
+                steps = (_cast(_tensor(next(each), weight), dtype) for each in remaining)
                 value = move(_cast(center, dtype), steps, coordinates[dtype])
                 for _ in steps:
                     # A weight may stay, but not put the next one into the place of its steps.
@@ -61,9 +61,9 @@ def locator(moved, moves):
     return locate
 
 
-def _tensor(array):
-    # Even looking whether it has to be converted takes time, for each weight at each point.
-    return ops.convert_to_tensor(array) if isinstance(array, np.ndarray) else array
+def _tensor(array, weight):
+    # Even looking whether it has to be moved takes time, for each weight at each point.
+    return current().to_tensor(array, weight) if isinstance(array, np.ndarray) else array
 
 
 def _cast(tensor, dtype):

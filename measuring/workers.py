@@ -185,6 +185,7 @@ class _Call:
     centers: list
     number: int
     directions: list
+    moved: list
 
 
 def _work(keys, contents, points):
