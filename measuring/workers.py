@@ -185,7 +185,6 @@ class _Call:
     centers: list
     number: int
     directions: list
-    moved: list
 
 
 def _work(keys, contents, points):
