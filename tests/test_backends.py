@@ -68,7 +68,7 @@ import tempfile
 import keras, numpy as np
 from keras import distribution, layers, ops
 from losslandscape import Hessian, WeightHistory, evaluate_interpolation, evaluate_line
-from losslandscape import evaluate_surface, evaluate_trajectory, random_directions
+from losslandscape import evaluate_trajectory, random_directions
 from losslandscape.measuring.engines import on_device
 
 def network():
@@ -100,9 +100,9 @@ if keras.backend.backend() == "jax":
     x, y = generator.normal(size=(50, 4)), generator.normal(size=(50, 3))
     mesh = distribution.DeviceMesh((2, 2), ["batch", "model"], distribution.list_devices("cpu"))
     with sharded(mesh).scope():
-        # Only its first evaluation builds a model's metrics.
-        evaluate_line(network(), x, y, 2, verbose=0)
         model = network()
+        # Only its first evaluation builds a model's metrics.
+        evaluate_line(model, x, y, 2, verbose=0)
         history = WeightHistory(tempfile.mkdtemp())
         model.fit(x, y, batch_size=50, epochs=3, callbacks=[history], verbose=0)
     one = network()
@@ -114,7 +114,6 @@ if keras.backend.backend() == "jax":
     calls = {
         "evaluate": lambda model: evaluate_line(model, x, y, 3, engine="evaluate", **options),
         "compiled": lambda model: evaluate_line(model, x, y, 3, engine="compiled", **options),
-        "surface": lambda model: evaluate_surface(model, x, y, 2, engine="compiled", **options),
         "path": lambda model: evaluate_trajectory(model, history.folder, x, y, 2, verbose=0),
         # The other model is in one piece in any case.
         "between": lambda model: evaluate_interpolation(model, one, x, y, 2, verbose=0)[0],
