@@ -79,7 +79,7 @@ def _with_command(arguments, commands):
 
 def _parser():
     """Makes the parser, and returns a dict of those of the commands, too."""
-    examples = __doc__.partition("\n\n")[2].partition("\n\n")[0]
+    examples = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         usage=argparse.SUPPRESS,

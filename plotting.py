@@ -43,6 +43,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from losslandscape.basics.checks import (
@@ -869,17 +870,33 @@ def animate_film(
     check_choice("plot_type", plot_type, tuple(SHARED_STYLE))
     surfaces = film.surfaces
     style = {"metric": metric} | SHARED_STYLE[plot_type](surfaces, metric, scale, style)
-    plot = PLOT_TYPES[plot_type]
     frames = list(zip(surfaces, film.labels, strict=True))
-    ax = plot(surfaces[-1], labels=film.labels[-1], **style)
+
+    def plot(surface, label, ax=None):
+        return PLOT_TYPES[plot_type](surface, ax, labels=label, **style)
+
+    place = _common_place(plot, frames)
+    ax = plot(*frames[0])
+    ax.figure.set_layout_engine(PlaceHolderLayoutEngine(True, False))
+    ax.set_position(place)
 
     def draw(frame):
-        surface, label = frame
         ax.clear()
-        plot(surface, ax, labels=label, **style)
-        return [ax]
+        return [plot(*frame, ax)]
 
     _write_film(ax.figure, draw, frames, path, fps)
+
+
+def _common_place(plot, frames):
+    """The place of axes that leaves room for what is written beside them in any frame."""
+    corners = []
+    for surface, label in frames:
+        ax = plot(surface, label)
+        ax.figure.draw_without_rendering()
+        corners.append(ax.get_position(original=True).get_points())
+        plt.close(ax.figure)
+    lower, upper = np.swapaxes(corners, 0, 1)
+    return Bbox([lower.max(axis=0), upper.min(axis=0)])
 
 
 def _shared_levels(surfaces, metric, scale, style):
