@@ -16,6 +16,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_loss",
     "plot_loss_3D",
     "LossDisplay",
+    "write_report",
     # Compare trainings
     "compare",
     "Comparison",
@@ -160,6 +161,7 @@ from losslandscape.plotting import (
     plot_surface,
     plot_training_curvature,
 )
+from losslandscape.summaries.report import write_report
 from losslandscape.values.comparisons import Comparison
 from losslandscape.values.files import replace_file
 from losslandscape.values.measures import (

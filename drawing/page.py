@@ -109,7 +109,8 @@ def page_of(values, *, labels=None, title=None, metric=None, scale="linear", fin
     check_choice("metric", metric, tuple(metrics))
     check_choice("scale", scale, SCALES)
     labels = _checked_labels(labels, columns)
-    _check_texts(title, findings)
+    check_title(title)
+    _check_findings(findings)
     library = check_page()
     data = {
         "title": _title(surfaces) if title is None else title,
@@ -133,6 +134,17 @@ def page_of(values, *, labels=None, title=None, metric=None, scale="linear", fin
     text = json.dumps(data, allow_nan=False).replace("<", "\\u003c")
     start, middle, end = re.split(r"\{\{\w+\}\}", TEMPLATE.read_text(encoding="utf-8"))
     return "".join([start, library, middle, text, end])
+
+
+def check_title(title):
+    """Refuses a title that is no text."""
+    if title is not None and not isinstance(title, str):
+        raise TypeError(f"`title` must be a string. Received {title!r}.")
+
+
+def with_more(page, more):
+    """Returns a page with more HTML above its surfaces, and with all of it unfolded."""
+    return page.replace("<!-- more -->", more, 1).replace("<details ", "<details open ", 1)
 
 
 def show_page(page):
@@ -169,9 +181,7 @@ def _common_metrics(surfaces):
     return [name for name in surfaces[0].values if name in common]
 
 
-def _check_texts(title, findings):
-    if title is not None and not isinstance(title, str):
-        raise TypeError(f"`title` must be a string. Received {title!r}.")
+def _check_findings(findings):
     given = [] if findings is None else check_list("findings", findings)
     if not all(isinstance(each, Finding) for each in given):
         raise TypeError(f"`findings` must be a list, as `report` returns. Received {findings!r}.")

@@ -1,0 +1,1 @@
+"""Several results of one model, in one file."""
