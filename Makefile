@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
 
-.PHONY: quickstart develop test pytest torch-cpu test-versions test-lowest docs gallery lint format benchmark benchmark-accuracy benchmark-curvature benchmark-workers baselines contact-sheet clean
+.PHONY: quickstart develop test pytest torch-cpu chromium test-versions test-lowest docs gallery lint format benchmark benchmark-accuracy benchmark-curvature benchmark-workers baselines contact-sheet clean
 
 quickstart: .venv/examples
 	$(BIN)/python examples/quickstart.py
@@ -22,6 +22,10 @@ pytest: .venv/test
 # gigabytes; this one is in PyTorch's own index: set PIP_EXTRA_INDEX_URL as `.github` does.
 torch-cpu: .venv/test
 	$(BIN)/python -m pip install --quiet torch==2.13.0+cpu
+
+# For the tests of web pages, which are left out without a browser, unless the system has a Chromium.
+chromium: .venv/test
+	PLAYWRIGHT_BROWSERS_PATH=.venv/browsers $(BIN)/playwright install chromium
 
 # Every supported Python, and the lowest versions in setup.py. Takes an hour; uv finds the
 # interpreters, or downloads them.
@@ -59,7 +63,7 @@ format: .venv/test
 	$(BIN)/ruff format .
 
 benchmark: .venv/examples
-	$(BIN)/python benchmarks/memory.py
+	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/memory.py
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/speed.py
 	PYTHONPATH=examples:benchmarks $(BIN)/python benchmarks/backends.py
 

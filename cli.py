@@ -1,7 +1,8 @@
-"""Command line: draws the loss landscape of a saved model, for batch systems.
+"""Command line: draws the loss landscape of saved models, for batch systems.
 
-    losslandscape model.keras data.npz --plot levels 3d --points 51 --checkpoint surface.h5 --path figure.png
-    losslandscape data.npz --compare "batch 128" a1.keras a2.keras --compare "batch 2048" b1.keras b2.keras --path figure.png
+    losslandscape model.keras data.npz --path landscape.png
+    losslandscape compare data.npz --models "batch 128" a1.keras a2.keras --models "batch 2048" b1.keras b2.keras
+    losslandscape film model.keras data.npz history --path training.gif
 
 The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 done,
 1 failed, 2 invalid arguments, 130 interrupted.
@@ -9,10 +10,12 @@ The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 do
 
 import argparse
 import contextlib
+import functools
 import importlib
 import json
 import sys
 import time
+from pathlib import Path
 
 import keras
 import matplotlib as mpl
@@ -21,10 +24,11 @@ import numpy as np
 import losslandscape as ll
 from losslandscape.basics.checks import check_path, warn
 from losslandscape.measuring.engines import ENGINES
-from losslandscape.plotting import check_format
+from losslandscape.plotting import check_film, check_format
 from losslandscape.values.files import no_device, reading_arrays, refusing
 
 LINE = "line"
+PROGRAM = "losslandscape"
 
 
 def main(arguments=None):
@@ -37,64 +41,138 @@ def main(arguments=None):
     Returns:
         The exit code.
     """
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    parser, commands = _parser()
+    options = parser.parse_args(
+        _with_command(sys.argv[1:] if arguments is None else arguments, commands)
+    )
     mpl.use("Agg")
     started = time.monotonic()
     try:
         # Keras prints to stdout, which is for the summary.
         with contextlib.redirect_stdout(sys.stderr):
-            measured = (_compare if options.compare else _plot)(options)
+            _prepare(options)
+            measured = options.run(options)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
     except (TypeError, ValueError, OSError, ImportError, MemoryError) as error:
-        parser.print_usage(sys.stderr)
-        print(f"{parser.prog}: {type(error).__name__}: {error}", file=sys.stderr)
+        commands[options.command].print_usage(sys.stderr)
+        print(f"{PROGRAM}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
     if options.json:
-        summary = _summary_of_comparison if options.compare else _summary
         rest = {
             "checkpoint": options.checkpoint,
             "path": options.path,
             "seconds": round(time.monotonic() - started, 3),
         }
-        print(json.dumps(summary(measured, options) | rest, indent=2))
-    elif options.compare:
+        print(json.dumps(_summary(measured, options) | rest, indent=2))
+    elif isinstance(measured, ll.Comparison):
         print(measured)
     return 0
 
 
+def _with_command(arguments, commands):
+    """The arguments with a command in front: to plot, where the first of them is none."""
+    is_complete = bool(arguments) and arguments[0] in (*commands, "-h", "--help")
+    return list(arguments) if is_complete else ["plot", *arguments]
+
+
 def _parser():
+    """Makes the parser, and returns a dict of those of the commands, too."""
+    examples = (__doc__ or "").partition("\n\n")[2].partition("\n\n")[0]
     parser = argparse.ArgumentParser(
-        prog="losslandscape", description="Draws the loss around a trained Keras model."
+        prog=PROGRAM,
+        usage=argparse.SUPPRESS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{examples}\n\nDraws the loss around trained Keras models.",
+        epilog=f"The options of a command are shown by {PROGRAM} COMMAND --help.",
     )
-    add = parser.add_argument
-    add("model", nargs="?", help="a compiled model, saved as .keras; not with --compare")
+    commands = parser.add_subparsers(prog=PROGRAM, metavar="COMMAND", dest="command")
+    _add_plot(commands)
+    _add_compare(commands)
+    _add_training(commands)
+    _add_film(commands)
+    return parser, commands.choices
+
+
+def _add_plot(commands):
+    add = _command(commands, "plot", _plot, "the loss around a model; without a command, too")
+    _add_model(add)
+    figures = "a line, or one or both of the others (default: levels)"
+    add("--plot", nargs="+", choices=(LINE, *ll.PLOT_TYPES), default=["levels"], help=figures)
+    add("--directions", type=int, default=1, help="random directions of a line (default: 1)")
+    accuracy = "interpolate the points that splines predict to this share of the range: 0.01"
+    add("--accuracy", type=float, help=accuracy)
+    _add_around(add)
+    _add_measuring(add)
+
+
+def _add_compare(commands):
+    add = _command(commands, "compare", _compare, "which of several kinds of training is flatter")
+    _add_data(add)
+    models = "a label and its models, one per training; once for each label"
+    add("--models", nargs="+", action="append", required=True, metavar="LABEL", help=models)
+    add("--plot", choices=(LINE, "levels"), default=LINE, help="lines or planes (default: line)")
+    add("--directions", type=int, help="random directions of lines (default: 10)")
+    rise = "how far the loss rises within a half-width (default: 1)"
+    add("--rise", type=float, default=1.0, help=rise)
+    _add_around(add)
+    _add_measuring(add)
+
+
+def _add_training(commands):
+    add = _command(commands, "training", _training, "the path of training, on its plane")
+    _add_model(add)
+    _add_history(add)
+    _add_measuring(add)
+
+
+def _add_film(commands):
+    add = _command(commands, "film", _film, "the loss around a model in the course of training")
+    _add_model(add)
+    _add_history(add)
+    figure = "what each frame shows (default: levels)"
+    add("--plot", choices=tuple(ll.PLOT_TYPES), default="levels", help=figure)
+    frames = "number of records to take, as evenly as possible (default: all)"
+    add("--frames", type=int, help=frames)
+    _add_around(add)
+    _add_measuring(add)
+
+
+def _command(commands, name, run, text):
+    """Adds a command; returns the function that adds arguments to it."""
+    parser = commands.add_parser(name, help=text, description=f"Draws {text}.")
+    parser.set_defaults(run=run)
+    return parser.add_argument
+
+
+def _add_model(add):
+    add("model", help="a compiled model, saved as .keras")
+    _add_data(add)
+
+
+def _add_data(add):
     add("data", help="an .npz file with the arrays x, y and, optionally, sample_weight")
     add("--x", default="x", help="name of the inputs in the file, for example x_test (default: x)")
     add("--y", default="y", help="name of the targets in the file (default: y)")
-    kinds = (LINE, *ll.PLOT_TYPES)
-    figures = "what to draw (default: levels; with --compare, line)"
-    add("--plot", nargs="+", choices=kinds, help=figures)
-    add(
-        "--compare",
-        nargs="+",
-        action="append",
-        metavar=("LABEL", "MODEL"),
-        help="a label and its models, one per training; once for each label",
-    )
-    rise = "with --compare, how far the loss rises within a half-width (default: 1)"
-    add("--rise", type=float, default=1.0, help=rise)
-    add("--points", type=int, default=21, help="points per axis (default: 21)")
-    directions = "number of random directions of lines (default: 1; with --compare, 10)"
-    add("--directions", type=int, help=directions)
+
+
+def _add_history(add):
+    records = "the folder of a WeightHistory or of saved models, or such files from first to last"
+    add("history", nargs="+", help=records)
+
+
+def _add_around(add):
     extent = "first and last coordinate, or auto (default: -1 1)"
     add("--extent", nargs="+", default=["-1", "1"], help=extent)
+    add("--seed", type=int, help="seed for the random directions (default: random)")
+
+
+def _add_measuring(add):
+    add("--points", type=int, default=21, help="points per axis (default: 21)")
     add("--metric", default="loss", help="metric to draw (default: loss)")
     scale = "scale of the values (default: auto, one that suits them)"
     add("--scale", default="auto", choices=ll.CONTOUR_SCALES, help=scale)
-    add("--seed", type=int, help="seed for the random directions (default: random)")
     add("--batch-size", type=int, help="samples per batch (default: chosen for speed)")
     engine = "how points are measured (default: auto, the faster one)"
     add("--engine", default="auto", choices=("auto", *ENGINES), help=engine)
@@ -102,25 +180,76 @@ def _parser():
     add("--path", help="where to save the figure; the suffix sets the format")
     add("--json", action="store_true", help="print a summary")
     add("--quiet", action="store_true", help="show no progress")
-    add(
-        "--import",
-        dest="modules",
-        nargs="+",
-        default=[],
-        metavar="MODULE",
-        help="modules that register the model's custom layers and losses",
+    modules = "modules that register the models' custom layers and losses"
+    add("--import", dest="modules", nargs="+", default=[], metavar="MODULE", help=modules)
+    unsafe = "load lambdas and pickled arrays, which may run any code: only for files you trust"
+    add("--unsafe", action="store_true", help=unsafe)
+
+
+def _prepare(options):
+    """Makes ready what the files need to be loaded."""
+    for module in options.modules:
+        importlib.import_module(module)
+    if options.unsafe:
+        keras.config.enable_unsafe_deserialization()
+
+
+def _plot(options):
+    _check_saved(options)
+    model, data, plot = _load_model(options), _load_data(options), options.plot
+    drawn = {"scale": _scale(options, plot), "path": options.path, "accuracy": options.accuracy}
+    common = _measuring(options) | _around(options) | drawn
+    if LINE not in plot:
+        return ll.plot_loss_3D(model, plot, data, None, options.points, **common).surface
+    if plot != [LINE]:
+        raise ValueError(f"`--plot` must be {LINE} alone, or any of the others. Received {plot}.")
+    number = options.directions
+    display = ll.plot_loss(model, data, None, options.points, number_of_directions=number, **common)
+    return display.line
+
+
+def _compare(options):
+    labels = [label for label, *_ in options.models]
+    if len(set(labels)) < len(labels):
+        raise ValueError(f"`--models` must have another label each time. Received {labels}.")
+    path = None if options.path is None else check_path("path", options.path)
+    check_format(path)
+    comparison = ll.compare(
+        {label: paths for label, *paths in options.models},
+        _load_data(options),
+        None,
+        options.points if options.plot == LINE else (options.points, options.points),
+        number_of_directions=options.directions,
+        rise=options.rise,
+        **_measuring(options),
+        **_around(options),
     )
-    add(
-        "--unsafe",
-        action="store_true",
-        help="load lambdas and pickled arrays, which may run any code: only for files you trust",
-    )
-    return parser
+    if path is not None:
+        scale = _scale(options, [LINE])
+        _draw(path, lambda: _save(ll.plot_comparison(comparison, scale=scale), path))
+    return comparison
+
+
+def _training(options):
+    _check_saved(options)
+    drawn = {"scale": options.scale, "path": options.path}
+    parts = _load_model(options), _history(options), _load_data(options), None, options.points
+    return ll.plot_trajectory(*parts, **_measuring(options), **drawn).surface
+
+
+def _film(options):
+    _check_saved(options)
+    path = None if options.path is None else check_film(options.path)
+    parts = _load_model(options), _history(options), _load_data(options), None, options.points
+    common = _measuring(options) | _around(options)
+    film = ll.evaluate_film(*parts, number_of_frames=options.frames, **common)
+    if path is not None:
+        style = {"metric": options.metric, "scale": options.scale}
+        _draw(path, functools.partial(ll.animate_film, film, path, options.plot, **style))
+    return film
 
 
 def _load_model(options):
-    for module in options.modules:
-        importlib.import_module(module)
     with refusing("model", options.model, "a model saved as .keras"):
         no_device(options.model)
         return keras.saving.load_model(options.model, safe_mode=not options.unsafe)
@@ -137,12 +266,16 @@ def _load_data(options):
         return tuple(arrays[name] for name in names)
 
 
-def _common(options):
-    """The options that all calls share."""
+def _history(options):
+    """A folder of records, or a list of files."""
+    first, *others = options.history
+    return first if Path(first).is_dir() and not others else options.history
+
+
+def _measuring(options):
+    """How it is measured: the options that all calls share."""
     return {
-        "extent": _extent(options.extent),
         "metric": options.metric,
-        "seed": options.seed,
         "batch_size": options.batch_size,
         "engine": options.engine,
         "checkpoint": options.checkpoint,
@@ -150,66 +283,9 @@ def _common(options):
     }
 
 
-def _plot(options):
-    if options.model is None:
-        raise ValueError("There is no model. Pass model and data, or models with --compare.")
-    if not options.path and not options.checkpoint:
-        raise ValueError("Nothing would be saved. Pass --path, --checkpoint or both.")
-    model, data, plot = _load_model(options), _load_data(options), options.plot or ["levels"]
-    common = _common(options) | {"scale": _scale(options, plot), "path": options.path}
-    if LINE not in plot:
-        return ll.plot_loss_3D(model, plot, data, None, options.points, **common)
-    if plot != [LINE]:
-        raise ValueError(f"`--plot` must be {LINE} alone, or any of the others. Received {plot}.")
-    number = options.directions or 1
-    return ll.plot_loss(model, data, None, options.points, number_of_directions=number, **common)
-
-
-def _compare(options):
-    """Measures the models of each label, and draws the figure."""
-    if options.model is not None:
-        raise ValueError(
-            f"With --compare, all models have a label. Received {options.model} without one: name "
-            "the data first, then --compare LABEL MODEL …"
-        )
-    plot = options.plot or [LINE]
-    if plot not in ([LINE], ["levels"]):
-        raise ValueError(f"`--plot` must be {LINE} or levels, to compare. Received {plot}.")
-    labels = [label for label, *_ in options.compare]
-    if len(set(labels)) < len(labels):
-        raise ValueError(f"`--compare` must have another label each time. Received {labels}.")
-    path = None if options.path is None else check_path("path", options.path)
-    check_format(path)
-    for module in options.modules:
-        importlib.import_module(module)
-    if options.unsafe:
-        keras.config.enable_unsafe_deserialization()
-    comparison = ll.compare(
-        {label: paths for label, *paths in options.compare},
-        _load_data(options),
-        None,
-        options.points if plot == [LINE] else (options.points, options.points),
-        number_of_directions=options.directions,
-        rise=options.rise,
-        **_common(options),
-    )
-    if path is not None:
-        _draw(comparison, path, _scale(options, [LINE]))
-    return comparison
-
-
-def _scale(options, plot):
-    """The scale asked for; for lines, `"auto"` is linear."""
-    return "linear" if LINE in plot and options.scale == "auto" else options.scale
-
-
-def _draw(comparison, path, scale):
-    """Draws into a file; a failure causes a warning, so that the table is still printed."""
-    try:
-        (first, *_) = np.ravel(list(ll.plot_comparison(comparison, scale=scale).values()))
-        ll.save_figure(first.get_figure(root=True), path)
-    except Exception as error:
-        warn(f"Could not draw {path}: {type(error).__name__}: {error}.")
+def _around(options):
+    """Where it is measured, of calls that follow random directions."""
+    return {"extent": _extent(options.extent), "seed": options.seed}
 
 
 def _extent(words):
@@ -223,8 +299,33 @@ def _extent(words):
         ) from error
 
 
-def _summary(display, options):
-    measured = display.surface or display.line
+def _scale(options, plot):
+    """The scale asked for; for lines, `"auto"` is linear."""
+    return "linear" if LINE in plot and options.scale == "auto" else options.scale
+
+
+def _check_saved(options):
+    if not options.path and not options.checkpoint:
+        raise ValueError("Nothing would be saved. Pass --path, --checkpoint or both.")
+
+
+def _draw(path, write):
+    """Writes a drawing; a failure causes a warning, so that what was measured is not lost."""
+    try:
+        write()
+    except Exception as error:
+        warn(f"Could not draw {path}: {type(error).__name__}: {error}.")
+
+
+def _save(axes, path):
+    """Saves the figure of a dict of axes."""
+    first = np.ravel(list(axes.values()))[0]
+    ll.save_figure(first.get_figure(root=True), path)
+
+
+def _summary(measured, options):
+    if isinstance(measured, ll.Comparison):
+        return _summary_of_comparison(measured)
     return {
         "model": options.model,
         "center": {name: _plain(value) for name, value in measured.center.items()},
@@ -233,7 +334,7 @@ def _summary(display, options):
     }
 
 
-def _summary_of_comparison(comparison, _):
+def _summary_of_comparison(comparison):
     widths = comparison.half_widths
     return {
         "trainings": {label: len(part) for label, part in widths.items()},

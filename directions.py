@@ -210,9 +210,8 @@ class RandomDirection(collections.abc.Sequence):
         generator = np.random.default_rng()
         generator.bit_generator.state = self._starts[index]
         for shape, scale in self._parts:
-            # Drawn for weights that stay put, too, so that these do not change the others.
-            draw = generator.standard_normal(shape, dtype=np.float32)
-            yield np.zeros_like(draw) if scale is None else scale(draw)
+            # Not held here: the next array may be drawn when this one is gone.
+            yield _draw(generator, shape, scale)
         self._starts[index + 1] = generator.bit_generator.state
 
 
@@ -683,6 +682,12 @@ def _scale(weight, axes, normalize, ignore):
     number = np.prod([weight.shape[axis] for axis in norm_axes])
     scale = _norm(weight, norm_axes) / np.sqrt(number)
     return np.broadcast_to(scale, weight.shape).astype(np.float32)
+
+
+def _draw(generator, shape, scale):
+    # Drawn for weights that stay put, too, so that these do not change the others.
+    draw = generator.standard_normal(shape, dtype=np.float32)
+    return np.zeros_like(draw) if scale is None else scale(draw)
 
 
 def _scaling(weight, axes, normalize, ignore):

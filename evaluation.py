@@ -6,6 +6,7 @@ is restored to the last bit.
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Unpack
@@ -33,6 +34,7 @@ from losslandscape.measuring.centers import AT_ONCE, difference, measure_center
 from losslandscape.measuring.checkpoints import Checkpoint
 from losslandscape.measuring.datasets import (
     all_datasets,
+    check_can_be_sent,
     check_targets,
     few_samples,
     is_batched,
@@ -137,7 +139,8 @@ def evaluate_lines(
             or tensors as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. A pair whose first element is not a tuple or
             dataset is one `(x, y)`; several inputs of a model must be a list or dict.
-            The data stay in memory during the call.
+            The data stay in memory during the call; batches that take more than an eighth
+            of it are read again at each point.
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         number_of_directions: How many random directions. Defaults to 1.
@@ -148,12 +151,13 @@ def evaluate_lines(
             metadata list the interpolated points under `"interpolated"`, and the largest
             errors of the check. Of a smooth line of 101 points about a fifth is measured.
 
-            Of 5,000 samples or more, a few are measured at these points: a tenth, at most
-            2,000, drawn with `seed`, and of each class in proportion. All samples are
-            measured at fewer points, and only the difference is interpolated, which is
-            checked at up to 12 points. The metadata then also have `"few_samples"` and
-            `"points_on_few_samples"`, and a second checkpoint is called `line-few.h5`. This
-            needs data that can be indexed: arrays, or batches of equal shapes.
+            Of 3,000 samples or more, only 500 are measured at these points, drawn with
+            `seed`, and of each class in proportion. More samples are measured at fewer
+            points, each time six times as many until it is all of them, and only the
+            differences are interpolated, which is checked at up to 10 points. The metadata
+            then also have `"few_samples"`, with pairs of a number of samples and one of
+            points, and further checkpoints are called `line-500.h5` and so on. This needs
+            data that can be indexed: arrays, or batches of equal shapes.
 
             Needs the extra `analysis`. Defaults to `None`, where all points are measured.
         **options: Where and how it is measured; see `MeasuringAround` and `Measuring`.
@@ -373,6 +377,8 @@ class Evaluation:
         """List of `Dataset`, read once."""
         data = read_datasets(self.model, self.datasets, self.options["batch_size"])
         check_targets(self.model, data)
+        if self.options["executor"] is not None:
+            check_can_be_sent(data)
         if not self.options["sampling_error"]:
             return data
         return [
@@ -488,18 +494,36 @@ class Evaluation:
                 engines = candidates(self.options["engine"], self.model, plan.number)
                 plan = dataclasses.replace(plan, engines=engines)
             data = self._with_means(state, plan, interrupt)
-            few = self._few_samples(data, plan, origin)
-            how = {"interrupt": interrupt, "assemble": assemble, "origin": origin}
+            levels = [*self._few_samples(data, plan, origin), data]
+            number = plan.number * len(levels)
+            # One bar for all, which starts with the first point.
+            begin = functools.cache(lambda: Progress(number, self._status, self.metrics[0]))
+
+            def assembled(values, center, dataset, more):
+                metadata = _describe(self.model, dataset, origin) | more
+                return _assembled(assemble, values, center, metadata)
+
+            how = {"interrupt": interrupt, "assemble": assembled, "begin": begin}
             measured = functools.partial(self._measured, state, **how)
-            if few is None:
-                return measured(plan, data, self._saved)
-            begun = dataclasses.replace(plan, order=plan.order.of_bases())
+            self._status.announce(f"Preparing {plan.number} points")
+            values = self._by_levels(measured, plan, levels, state)
+            begin().finish()
+            return values
+
+    def _by_levels(self, measured, plan, levels, state):
+        """Measures on ever more samples, each time only what differs from those before."""
+        order, described = plan.order, [[] for _ in self.data]
+        for few, more in itertools.pairwise(levels):
+            begun = dataclasses.replace(plan, order=order.of_bases())
             bases = measured(begun, few, self._saved_on_few(few, plan))
             # Workers get the model as it is.
             state.restore()
-            plan = dataclasses.replace(plan, order=plan.order.beyond(bases))
-            values = measured(plan, data, self._saved)
-            return [_with_few(*each) for each in zip(values, bases, few, strict=True)]
+            pairs = zip(few, more, strict=True)
+            order = plan.order.beyond(bases, [other.size / one.size for one, other in pairs])
+            for each, base, some in zip(described, bases, few, strict=True):
+                each.append([some.size, int(np.count_nonzero(~base.interpolated))])
+        values = measured(dataclasses.replace(plan, order=order), levels[-1], self._saved)
+        return [_with_few(*each) for each in zip(values, described, strict=True)]
 
     def _with_means(self, state, plan, interrupt):
         """The data and, where they are in blocks, the names of the values that have errors."""
@@ -523,27 +547,30 @@ class Evaluation:
         return [dataclasses.replace(dataset, blocks=each) for dataset, each in pairs]
 
     def _few_samples(self, data, plan, origin):
-        """A few samples of each dataset, if the plan can use them; otherwise `None`."""
-        if not isinstance(plan.order, Refinement):
-            return None
-        few = [few_samples(dataset, origin.get("seed", 0)) for dataset in data]
-        pairs = list(zip(few, data, strict=True))
-        if not any(one.size < each.size for one, each in pairs):
-            return None
-        return [in_blocks_like(*pair) for pair in pairs] if data[0].blocks is not None else few
+        """Lists of a few samples of each dataset, ever more of them, if the plan can use them."""
+        levels = [data]
+        while isinstance(plan.order, Refinement):
+            few = [few_samples(dataset, origin.get("seed", 0)) for dataset in levels[0]]
+            pairs = list(zip(few, levels[0], strict=True))
+            if all(one is other for one, other in pairs):
+                break
+            if data[0].blocks is not None:
+                few = [in_blocks_like(*pair) for pair in pairs]
+            levels = [few, *levels]
+        return levels[:-1]
 
     def _saved_on_few(self, few, plan):
-        """The checkpoint beside the other one: `line-few.h5` for `line.h5`."""
+        """The checkpoint beside the other one, such as `line-500.h5` for `line.h5`."""
         path = self.options["checkpoint"]
         if path is not None:
-            path = Path(path).with_stem(f"{Path(path).stem}-few")
+            number = max(each.size for each in few)
+            path = Path(path).with_stem(f"{Path(path).stem}-{number}")
         saved = Checkpoint(path, self.kind, len(few))
         saved.identify(self.model, few, **plan.depends)
         return saved
 
-    def _measured(self, state, plan, data, saved, *, interrupt, assemble, origin):
+    def _measured(self, state, plan, data, saved, *, interrupt, assemble, begin):
         """Measures the points of a plan on some data; returns a list, of what `assemble` does."""
-        self._status.announce(f"Preparing {plan.number} points")
         directions, _ = plan.legs[0]
         options = {"directions": directions, "interrupt": interrupt}
         parts = (plan.engines, state, data)
@@ -561,14 +588,13 @@ class Evaluation:
         def assemble_all(values, metadata):
             return [
                 # Workers report their engine only once they have started.
-                _assembled(
-                    assemble, each, center, _describe(self.model, dataset, origin) | how | more
-                )
+                assemble(each, center, dataset, how | more)
                 for each, center, dataset, more in zip(values, centers, data, metadata, strict=True)
             ]
 
         restored = saved.restore(plan.number, centers, plan.compared)
-        values = self._collect(measure_some, plan, saved, restored, assemble_all)
+        shown = {"assemble": assemble_all, "progress": begin()}
+        values = self._collect(measure_some, plan, saved, restored, **shown)
         _check_state(centers, measure_center(measure, directions), plan.compared)
         return values
 
@@ -610,7 +636,7 @@ class Evaluation:
                 )
             check_choice("metric", metric, tuple(split(values)[0]))
 
-    def _collect(self, measure, plan, saved, restored, assemble):
+    def _collect(self, measure, plan, saved, restored, *, assemble, progress):
         """Measures what the checkpoint does not hold yet, and saves it there.
 
         Args:
@@ -621,6 +647,7 @@ class Evaluation:
             restored: What it holds: values, and which points are missing.
             assemble: A function of a list with a dict of arrays per dataset, and of a list
                 with more metadata for each.
+            progress: A `Progress` that counts points.
 
         Returns:
             What `assemble` returned.
@@ -628,7 +655,7 @@ class Evaluation:
         measured, is_missing = restored
         order = np.arange(plan.number) if plan.order is None else plan.order
         first, *_ = self.metrics
-        progress = Progress(np.count_nonzero(is_missing), self._status, first)
+        progress.leave_out(np.count_nonzero(~is_missing))
         found, nothing = {}, [{} for _ in measured]
         rounds = order.rounds(measured, found) if isinstance(order, Refinement) else [order]
         try:
@@ -645,7 +672,7 @@ class Evaluation:
             error.add_note(saved.describe(is_missing))
             raise
         saved.write(assemble(measured, nothing), is_missing)
-        progress.finish()
+        progress.leave_out(np.count_nonzero(is_missing))
         if isinstance(order, Refinement):
             return assemble(*order.interpolated(measured, is_missing, found))
         return assemble(measured, nothing)
@@ -655,6 +682,12 @@ def _store(results, measured, indices):
     for values, arrays in zip(measured, results, strict=True):
         for name, array in arrays.items():
             values[name][indices] = array
+
+
+def _with_few(value, described):
+    """A value whose metadata also say how many points were measured on how few samples."""
+    few = {"few_samples": described} if described else {}
+    return dataclasses.replace(value, metadata=value.metadata | few)
 
 
 def _assembled(assemble, measured, center, metadata):
@@ -668,13 +701,6 @@ def _assembled(assemble, measured, center, metadata):
     return dataclasses.replace(value, errors=assemble(errors, center, metadata).values)
 
 
-def _with_few(value, base, few):
-    """A value whose metadata also say what was measured on few samples."""
-    number = int(np.count_nonzero(~base.interpolated))
-    described = {"few_samples": few.size, "points_on_few_samples": number}
-    return dataclasses.replace(value, metadata=value.metadata | described)
-
-
 def _describe(model, dataset, origin):
     """The metadata of a measurement, starting with where its points come from."""
     return {
@@ -684,6 +710,7 @@ def _describe(model, dataset, origin):
         "dataset_size": dataset.size,
         "batch_size": dataset.batch_size,
         **_describe_blocks(dataset.blocks),
+        **({"streamed": True} if dataset.is_streamed else {}),
         "backend": keras.backend.backend(),
         "versions": {
             "losslandscape": __version__,

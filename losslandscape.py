@@ -24,6 +24,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_trajectory",
     "WeightHistory",
     "evaluate_trajectory",
+    "evaluate_film",
     "LandscapeLogger",
     "training_curvature",
     "plot_training_curvature",
@@ -43,6 +44,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "LossLine",
     "LossSurface",
     "LossTrajectory",
+    "LossFilm",
     "LossBarriers",
     # Draw what was measured
     "plot_line",
@@ -51,6 +53,7 @@ __all__ = [  # noqa: RUF022, grouped by purpose, what is needed first comes firs
     "plot_metrics",
     "plot_path",
     "animate_path",
+    "animate_film",
     "animate_surface",
     "plot_barriers",
     # Directions, curvature, and a second look
@@ -115,6 +118,7 @@ from losslandscape.directions import (
     random_directions,
 )
 from losslandscape.drawing.layout import check_axes
+from losslandscape.drawing.page import check_page, page_of, show_page, write_html
 from losslandscape.evaluation import (
     evaluate_line,
     evaluate_lines,
@@ -125,6 +129,7 @@ from losslandscape.measuring.datasets import all_datasets
 from losslandscape.measuring.options import BETWEEN, Measuring, MeasuringBetween, evaluating
 from losslandscape.paths.comparison import compare
 from losslandscape.paths.curves import evaluate_curve, fit_curve
+from losslandscape.paths.film import evaluate_film
 from losslandscape.paths.interpolation import (
     evaluate_barriers,
     evaluate_interpolation,
@@ -137,7 +142,9 @@ from losslandscape.paths.trajectory import (
 )
 from losslandscape.plotting import (
     CONTOUR_SCALES,
+    PLOT_TYPES,
     SCALES,
+    animate_film,
     animate_path,
     animate_surface,
     check_backend,
@@ -160,15 +167,17 @@ from losslandscape.values.measures import (
 )
 from losslandscape.values.surfaces import (
     LossBarriers,
+    LossFilm,
     LossLine,
     LossSurface,
     LossTrajectory,
     __version__,
 )
 
-PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
 # Fine enough for print; vector formats do not use it.
 DPI = 300
+# The name of a web page among the files to write.
+PAGE = "page"
 # Journals refuse Type 3 fonts, Matplotlib's default.
 EMBEDDED_FONTS = {"pdf.fonttype": 42, "ps.fonttype": 42}
 
@@ -199,11 +208,13 @@ class LossDisplay(Generic[Kind]):
             of a `LossTrajectory` from `plot_trajectory`.
         axes: Dict of Matplotlib axes by plot type, such as `"line"`, `"levels"` or
             `"3d"`, without plots that failed. A list of axes for several datasets.
+        labels: List of the names of the datasets, empty if they have none.
     """
 
     lines: list[LossLine] = field(default_factory=list)
     surfaces: list[Kind] = field(default_factory=list)
     axes: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
 
     @property
     def line(self) -> LossLine:
@@ -225,39 +236,77 @@ class LossDisplay(Generic[Kind]):
         }
 
     def save(self, path: FilePath) -> None:
-        """Saves the values, or the figures.
+        """Saves the values, the figures, or a page to explore the surfaces on.
 
         Args:
             path: Where to save. The suffix `.h5` saves the values, which
                 `LossLine.load`, `LossSurface.load` or `LossTrajectory.load` reads;
-                any other suffix saves the figures. For several values, `results.h5`
-                becomes `results-1.h5`, `results-2.h5`, …; for several figures,
-                `landscape.png` becomes `landscape-levels.png`, …
+                `.html` writes the page that `explore` shows; any other suffix saves
+                the figures. For several values, `results.h5` becomes `results-1.h5`,
+                `results-2.h5`, …; for several figures, `landscape.png` becomes
+                `landscape-levels.png`, …
 
         Raises:
+            ImportError: If Plotly is not installed (the extra `html`), for a page.
             ValueError: If `path` is not a file that can be written, or if the display
-                has no values or figures to save in it.
+                has no values, surfaces or figures to save in it.
 
         Example:
 
         >>> display.save("landscape.h5")
         >>> display.save("landscape.pdf")
+        >>> display.save("landscape.html")
         """
         path = check_path("path", path)
         values = self.lines or self.surfaces
-        held = {"values": values, "figures": self.axes}
-        wanted = "values" if path.suffix == ".h5" else "figures"
+        held = {"values": values, "surfaces": self.surfaces, "figures": self.axes}
+        wanted = {".h5": "values", ".html": "surfaces"}.get(path.suffix, "figures")
         if not held[wanted]:
             raise ValueError(
                 f"`path` {str(path)!r} would save {wanted}, but this display has none: {self!r}. "
-                "The suffix `.h5` saves values, any other one figures."
+                "The suffix `.h5` saves values, `.html` a page with surfaces, any other one "
+                "figures."
             )
         if wanted == "values":
             for value, part in zip(values, numbered("path", path, len(values)), strict=True):
                 value.save(part)
+        elif wanted == "surfaces":
+            write_html(self, path, labels=self.labels or None)
         else:
             for name, part in _figure_paths(path, tuple(self.axes)).items():
                 save_figure(self.figures[name], part)
+
+    def explore(
+        self, *, title: str | None = None, metric: str | None = None, scale: Scale = "linear"
+    ) -> None:
+        """Shows a page on which the surfaces can be turned, switched and sliced.
+
+        In a notebook (Jupyter, VS Code, Colab) the page is in the output, and is saved with
+        it, about 5 MB. Anywhere else it opens in the web browser, from a file in the
+        folder for temporary files. It works offline. `save("landscape.html")` writes it to
+        a file of your own.
+
+        Example:
+
+        >>> display.explore(scale="log")
+
+        Args:
+            title: Title of the page. `None` (the default) takes the model's name.
+            metric: Which of the measured values to show first. `None` (the default) takes
+                the first one.
+            scale: `"linear"` (the default) or `"log"`, for the height at first.
+
+        Raises:
+            ImportError: If Plotly is not installed (the extra `html`).
+            ValueError: If the display has no surfaces, or an argument is unknown.
+        """
+        if not self.surfaces:
+            raise ValueError(
+                f"`explore` shows surfaces, but this display has none: {self!r}. Measure one, "
+                "with `plot_loss_3D`."
+            )
+        options = {"title": title, "metric": metric, "scale": scale}
+        show_page(page_of(self, labels=self.labels or None, **options))
 
     def __repr__(self):
         # One line: a notebook would show a picture twice.
@@ -408,7 +457,7 @@ def plot_loss(
         verbose=verbose,
     )
     draw = partial(plot_line, lines, ax, labels=labels, metric=metric, scale=scale)
-    return _finish(LossDisplay(lines=lines), {"line": draw}, paths, show)
+    return _finish(LossDisplay(lines=lines, labels=labels or []), {"line": draw}, paths, show)
 
 
 @hinted()
@@ -498,7 +547,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
             makes figures.
         path: Where to save the figure; the suffix sets the format. With two plot
             types, `landscape.png` becomes `landscape-levels.png` and
-            `landscape-3d.png`. `None` (the default) does not save it.
+            `landscape-3d.png`. `landscape.html` is a page to explore, instead, as
+            `LossDisplay.explore` shows. `None` (the default) saves nothing.
         show: Whether to call `plt.show()`. Defaults to `False`; notebooks show
             the figures anyway.
         verbose: `"auto"` (the default) or 1 shows a progress bar with the time
@@ -528,7 +578,7 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
     )
     check_style(scale, **style)
     axes = _surface_axes(ax, list(drawings), len(datasets))
-    paths = _figure_paths(path, tuple(drawings))
+    paths = _surface_paths(path, tuple(drawings))
     surfaces = evaluate_surfaces(
         model,
         datasets,
@@ -551,7 +601,8 @@ def plot_loss_3D(  # noqa: N802, the name is the interface's
         name: partial(draw.func, values, axes.get(name), **draw.keywords)
         for name, draw in drawings.items()
     }
-    return _finish(LossDisplay(surfaces=surfaces), drawings, paths, show)
+    display = LossDisplay(surfaces=surfaces, labels=labels or [])
+    return _finish(display, drawings, paths, show)
 
 
 @hinted(draw=plot_line)
@@ -620,7 +671,7 @@ def plot_interpolation(
         **options,
     )
     draw = partial(plot_metrics, lines, labels=labels, scale=scale)
-    return _finish(LossDisplay(lines=lines), {"loss": draw}, paths, show)
+    return _finish(LossDisplay(lines=lines, labels=labels or []), {"loss": draw}, paths, show)
 
 
 @hinted(draw=plot_path)
@@ -667,8 +718,9 @@ def plot_trajectory(
         scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) leaves it
             to `plot_path`, and is linear in the second figure.
         path: Where to save the figures: `training.png` becomes
-            `training-trajectory.png` and `training-fidelity.png`. `None` (the
-            default) does not save them.
+            `training-trajectory.png` and `training-fidelity.png`. `training.html` is
+            a page to explore, instead, as `LossDisplay.explore` shows. `None` (the
+            default) saves nothing.
         show: Whether to call `plt.show()`. Defaults to `False`.
         **options: How it is measured; see `Measuring`. `metric` is what is drawn.
 
@@ -687,7 +739,7 @@ def plot_trajectory(
     """
     style = {"metric": options["metric"]} | _chosen_scale(scale)
     check_backend()
-    paths = _figure_paths(path, ("trajectory", "fidelity"))
+    paths = _surface_paths(path, ("trajectory", "fidelity"))
     trajectory = evaluate_trajectory(
         model,
         history,
@@ -716,6 +768,11 @@ def _finish(display, drawings, paths, show):
             f"Could not write {paths[name]}", "The figure is in the returned display."
         ):
             save_figure(display.figures[name], paths[name])
+    if PAGE in paths:
+        with _warning_of_failure(
+            f"Could not write {paths[PAGE]}", "The values are in the returned display."
+        ):
+            write_html(display, paths[PAGE], labels=display.labels or None, **_page_style(drawings))
     with _warning_of_failure("Could not show", "The figures are in the returned display."):
         if show:
             plt.show()
@@ -726,6 +783,12 @@ def _finish(display, drawings, paths, show):
     for number in opened - {getattr(figure, "number", None) for figure in kept}:
         plt.close(number)
     return display
+
+
+def _page_style(drawings):
+    """The metric and the scale of the first figure, with which the page begins."""
+    options = next(iter(drawings.values())).keywords
+    return {name: options[name] for name in ("metric", "scale") if name in options}
 
 
 @contextmanager
@@ -846,6 +909,15 @@ def _figure_paths(path, plot_types):
     if len(plot_types) == 1:
         return {plot_types[0]: path}
     return {name: check_path("path", path.with_stem(f"{path.stem}-{name}")) for name in plot_types}
+
+
+def _surface_paths(path, plot_types):
+    """Where each figure of surfaces is saved or, if it is a web page, where that is written."""
+    if path is None or check_path("path", path).suffix != ".html":
+        return _figure_paths(path, plot_types)
+    check_format()
+    check_page()
+    return {PAGE: check_path("path", path)}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ __all__ = [  # noqa: RUF022, in the order of the page
     "plot_path",
     "plot_path_fidelity",
     "animate_path",
+    "animate_film",
     "plot_barriers",
     "plot_curve",
     "plot_convexity",
@@ -41,6 +42,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
+from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
 
 from losslandscape.basics.checks import (
@@ -61,6 +64,7 @@ from losslandscape.basics.types import (
     FilePath,
     Mode,
     Pair,
+    PlotType,
     Scale,
 )
 from losslandscape.drawing.layout import (
@@ -126,6 +130,7 @@ from losslandscape.values.surfaces import (
     LayerCurvature,
     Lines,
     LossBarriers,
+    LossFilm,
     LossLine,
     LossSurface,
     LossTrajectory,
@@ -158,6 +163,8 @@ MODELS_PER_PANEL = 5
 FACES, CONTOURED = 61, 101
 # Of a film of a surface that turns.
 FRAMES = 90
+# Of a picture that is looked at next to others, on a screen.
+SMALL_DPI = 150
 # The least height of a plane that is wider than high, as a part of its width.
 LOWEST_PLANE = 0.5
 # From the highest ratio of eigenvalues down to this part of it, colors tell them apart.
@@ -165,9 +172,11 @@ MOST_RATIO = 1e4
 # The share of the values between the contours of a log scale, which shows the basin; the color of
 # the highest contour goes on beyond it.
 BULK = 0.95
+# What films are written as.
+FILMS = (".gif", ".mp4", ".m4v", ".mov", ".mkv", ".avi")
 # What other calls write.
 OTHER_FILES = {
-    ".html": "A web page is written by `write_html`, from what is returned.",
+    ".html": "A web page shows surfaces, as those of `plot_loss_3D`.",
     ".vtp": "A mesh is written by `write_mesh`, from what is returned.",
     ".h5": "Values are saved by `save` of what is returned.",
     ".npz": "Values are saved by `save` of what is returned, as .h5.",
@@ -763,7 +772,7 @@ def animate_path(
         ValueError: If `metric` or `scale` is unknown, or if ffmpeg is needed
             and not installed.
     """
-    path = _film_path(path, fps)
+    path = check_film(path, fps)
     ax = plot_path(trajectory, metric=metric, scale=scale, levels=levels, cmap=cmap)
     trajectory = value_of("trajectory", trajectory, LossTrajectory)
     runs, times = list(trajectory.runs.values()), trajectory.times
@@ -813,7 +822,7 @@ def animate_surface(
 
     >>> animate_surface(surface, "landscape.gif", scale="log", axes=False)
     """
-    path = _film_path(path, fps)
+    path = check_film(path, fps)
     surface = value_of("surface", surface, LossSurface)
     style = {"metric": metric, "scale": scale, "limits": limits, "cmap": cmap, "axes": axes}
     ax = plot_surface(surface, **style)
@@ -825,13 +834,111 @@ def animate_surface(
     _write_film(ax.figure, draw, ax.azim + np.linspace(0, 360, FRAMES, endpoint=False), path, fps)
 
 
-def _film_path(path, fps):
-    """The path of a film, checked."""
+@_drawing
+def animate_film(
+    film: LossFilm,
+    path: FilePath,
+    plot_type: PlotType = "levels",
+    *,
+    metric: str = "loss",
+    scale: ContourScale = "auto",
+    fps: float = 4,
+    **style: Any,
+) -> None:
+    """Writes a film of the landscape as training proceeds, with one scale for all frames.
+
+    The title of each frame says which record it is drawn around.
+
+    Example:
+
+    >>> film = evaluate_film(small_batch, small_history, x_train, y_train, 5, seed=0)
+    >>> animate_film(film, "training.gif", "3d", scale="log")
+
+    Args:
+        film: A `LossFilm`.
+        path: Where to write: `.gif` by Pillow, others such as `.mp4` by ffmpeg.
+        plot_type: `"levels"` (the default) for contours, as `plot_levels` draws them, or
+            `"3d"` for surfaces in space, as `plot_surface` does.
+        metric: Which of the measured values to draw. Defaults to `"loss"`.
+        scale: `"linear"` or `"log"`, for the values. `"auto"` (the default) is linear in
+            space, and for contours as in `plot_levels`.
+        fps: Frames per second, one for each record. Defaults to 4.
+        **style: Further keyword arguments of `plot_levels` or `plot_surface`, such as
+            `cmap`, `levels`, `limits` or `view`.
+
+    Raises:
+        TypeError: If `film` is not a `LossFilm`.
+        ValueError: If an argument is unknown, or if ffmpeg is needed and not installed.
+    """
+    path = check_film(path, fps)
+    film = value_of("film", film, LossFilm)
+    check_choice("plot_type", plot_type, tuple(SHARED_STYLE))
+    surfaces = film.surfaces
+    style = {"metric": metric} | SHARED_STYLE[plot_type](surfaces, metric, scale, style)
+    frames = list(zip(surfaces, film.labels, strict=True))
+
+    def plot(surface, label, ax=None):
+        return PLOT_TYPES[plot_type](surface, ax, labels=label, **style)
+
+    place = _common_place(plot, frames)
+    ax = plot(*frames[0])
+    ax.figure.set_layout_engine(PlaceHolderLayoutEngine(True, False))
+    ax.set_position(place)
+
+    def draw(frame):
+        ax.clear()
+        return [plot(*frame, ax)]
+
+    _write_film(ax.figure, draw, frames, path, fps)
+
+
+def _common_place(plot, frames):
+    """The place of axes that leaves room for what is written beside them in any frame."""
+    corners = []
+    for surface, label in frames:
+        ax = plot(surface, label)
+        ax.figure.draw_without_rendering()
+        corners.append(ax.get_position(original=True).get_points())
+        plt.close(ax.figure)
+    lower, upper = np.swapaxes(corners, 0, 1)
+    return Bbox([lower.max(axis=0), upper.min(axis=0)])
+
+
+def _shared_levels(surfaces, metric, scale, style):
+    """The style of contours, with the scale and the levels of all surfaces together."""
+    chosen = style.get("levels")
+    scale = contour_scale(surfaces, metric, scale, chosen)
+    values = [drawable_values(surface, metric, scale) for surface in surfaces]
+    levels, _ = _levels(chosen, values, scale, style.get("cmap", "viridis"))
+    return style | {"scale": scale, "levels": levels}
+
+
+def _shared_limits(surfaces, metric, scale, style):
+    """The style in space, with the limits of all surfaces together, and a view of each of them."""
+    scale = "linear" if scale == "auto" else scale
+    values = [drawable_values(surface, metric, scale) for surface in surfaces]
+    limits = finite_limits(values) if style.get("limits") is None else style["limits"]
+    to_axis = np.log10 if scale == "log" else np.asarray
+    view = best_view(list(map(to_axis, values)), to_axis(limits), list(map(sides_of, surfaces)))
+    return {"view": view} | style | {"scale": scale, "limits": limits}
+
+
+PLOT_TYPES = {"levels": plot_levels, "3d": plot_surface}
+SHARED_STYLE = {"levels": _shared_levels, "3d": _shared_limits}
+
+
+def check_film(path, fps=1):
+    """Returns the path of a film; refuses one that cannot be written here."""
     check_number("fps", fps, above=0, below=np.inf)
     path = check_path("path", path)
     if path.suffix != ".gif" and not animation.writers.is_available("ffmpeg"):
         raise ValueError(
             f"`path` must end in .gif where ffmpeg is not installed. Received {str(path)!r}."
+        )
+    if path.suffix not in FILMS:
+        raise ValueError(
+            f"`path` must end in one of {', '.join(FILMS)}. Received {str(path)!r}. "
+            f"{OTHER_FILES.get(path.suffix, '')}".rstrip()
         )
     return path
 
@@ -840,14 +947,14 @@ def _write_film(figure, draw, frames, path, fps):
     """Writes what a function draws for each frame, whole or not at all; closes the figure."""
     # A new layout for each frame would make the picture jitter.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(PlaceHolderLayoutEngine(True, False))
     film = animation.FuncAnimation(figure, draw, frames=frames)
     try:
         # Elsewhere first: ffmpeg needs a file of its own, and may fail halfway.
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, path.name)
             writer = "pillow" if path.suffix == ".gif" else "ffmpeg"
-            film.save(part, writer=writer, fps=fps, dpi=150)
+            film.save(part, writer=writer, fps=fps, dpi=SMALL_DPI)
             replace_file(path, part.read_bytes())
     finally:
         plt.close(figure)
@@ -1197,6 +1304,14 @@ def plot_barriers(
     make_room_for(bar, [ax])
     number_cells(ax, heights, cells)
     return ax
+
+
+def to_png(ax):
+    """Returns the figure of some axes as the bytes of a small picture, and closes it."""
+    figure, content = ax.get_figure(root=True), io.BytesIO()
+    figure.savefig(content, format="png", dpi=SMALL_DPI)
+    plt.close(figure)
+    return content.getvalue()
 
 
 @_drawing

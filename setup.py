@@ -15,6 +15,8 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 PACKAGE = "losslandscape"
+# What modules read besides Python.
+READ = ("drawing/page.html",)
 
 ANALYSIS = ["scipy>=1.13"]
 EXAMPLES = [*ANALYSIS, "scikit-learn>=1.5"]
@@ -41,6 +43,7 @@ TEST = [
     "matplotlib==3.11.*",
     "mypy==2.*",
     "nbclient",
+    "playwright",
     "pytest==9.*",
     "pytest-mpl==0.19.*",
     "pytest-xdist",
@@ -69,10 +72,13 @@ class BuildFlatPackage(build_py):
         ]
 
     def run(self):
-        """Adds the file that tells type checkers to use the types in the code."""
+        """Adds what modules read, and the file that tells type checkers to use their types."""
         super().run()
         if not self.editable_mode:
-            Path(self.build_lib, PACKAGE, "py.typed").touch()
+            package = Path(self.build_lib, PACKAGE)
+            for file in READ:
+                shutil.copy(ROOT / file, package / file)
+            (package / "py.typed").touch()
 
 
 class LinkForEditors(BuildFlatPackage):

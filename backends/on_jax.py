@@ -4,7 +4,9 @@ import functools
 
 import jax
 import keras
+import numpy as np
 import tensorflow as tf
+from jax.sharding import NamedSharding, PartitionSpec
 from keras import ops, tree
 
 from losslandscape.backends.losses import (
@@ -15,7 +17,7 @@ from losslandscape.backends.losses import (
     means_of,
     size_of,
 )
-from losslandscape.backends.plain import Plain, obstacle_of_distribution
+from losslandscape.backends.plain import Plain
 from losslandscape.backends.reports import (
     in_a_row,
     in_order,
@@ -23,7 +25,7 @@ from losslandscape.backends.reports import (
     regularized_weights,
     reported,
 )
-from losslandscape.backends.structures import of_backend, precise_dtypes, samples
+from losslandscape.backends.structures import map_arrays, of_backend, precise_dtypes, samples
 from losslandscape.basics.internals import build_symbolically, without_penalties
 
 
@@ -34,9 +36,8 @@ class Backend(Plain):
         """Returns a small number: JAX compiles for `model.evaluate`, too."""
         return 10
 
-    def obstacle(self, model):  # noqa: ARG002
-        """Refuses a model that Keras distributes."""
-        return obstacle_of_distribution()
+    def obstacle(self, model):
+        """Refuses none."""
 
     def graph(self, state, dataset, length):
         """Compiles the test step, the loop over batches and that over points."""
@@ -45,6 +46,26 @@ class Backend(Plain):
     def differentiator(self, model, batches):
         """Differentiates a compiled step, or an eager one if the model runs eagerly."""
         return _differentiator(model, batches)
+
+    def parts_of_batch(self):
+        """Returns how many devices share the samples of a batch."""
+        distribution = keras.distribution.distribution()
+        if distribution is None or distribution.batch_dim_name is None:
+            return 1
+        mesh = distribution.device_mesh
+        return mesh.shape[mesh.axis_names.index(distribution.batch_dim_name)]
+
+    def to_tensor(self, array, variable):
+        """Cuts an array like its variable: no device gets more than its own part."""
+        sharding = variable.value.sharding
+        is_whole = not isinstance(sharding, NamedSharding) or len(sharding.device_set) == 1
+        # A number stands for an array of it.
+        if is_whole or np.ndim(array) == 0:
+            return super().to_tensor(array, variable)
+        first = [None] * (array.ndim - variable.ndim)
+        if first:
+            sharding = NamedSharding(sharding.mesh, PartitionSpec(*first, *sharding.spec))
+        return jax.device_put(array, sharding)
 
     def put_back(self, variable, value):
         """Restores a copy, since an evaluation on JAX reuses the memory of a model's values."""
@@ -59,7 +80,8 @@ def _graph(origin, dataset, length):
     """
     model, moved = origin.model, origin.moved
     size, batch_size, dtype = dataset.size, dataset.batch_size, keras.config.floatx()
-    last, locate, tensors = (size - 1) // batch_size, origin.locate, of_backend(dataset.tensors)
+    last, locate = (size - 1) // batch_size, origin.locate
+    tensors = _on_all_devices(of_backend(dataset.tensors))
     # As `model.evaluate` does, for metrics that build late.
     build_symbolically(model, samples(tensors, 0, 1))
     regularized = regularized_weights(model, model.get_metrics_result())
@@ -70,7 +92,7 @@ def _graph(origin, dataset, length):
     # Compiled on its own, it is traced only once, whatever the number of directions.
     @functools.partial(jax.jit, static_argnames="size")
     def test_step(state, start, size, tensors):
-        return measured.test_step(state, samples(tensors, start, size))
+        return measured.test_step(state, _shared_out(samples(tensors, start, size)))
 
     def last_step(state, tensors):
         start = last * batch_size
@@ -119,6 +141,33 @@ def _reported(model, regularized, logs, state):
         return reported(model, logs, regularized)
 
 
+def _on_all_devices(tensors):
+    """Gives each device of a distribution all data, of which it takes its part of each batch."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return tensors
+
+    def copied(tensor):
+        whole = [None] * len(tensor.shape)
+        layout = keras.distribution.TensorLayout(whole, distribution.device_mesh)
+        return keras.distribution.distribute_tensor(tensor, layout)
+
+    return map_arrays(copied, tensors)
+
+
+def _shared_out(batch):
+    """Gives each device of a distribution its part of a batch."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return batch
+
+    def cut(tensor):
+        layout = distribution.get_data_layout(tensor.shape)
+        return keras.distribution.distribute_tensor(tensor, layout)
+
+    return map_arrays(cut, batch)
+
+
 def _groups(model):
     """The variables in the order in which a test step on JAX receives them."""
     return model.trainable_variables, model.non_trainable_variables, model.metrics_variables
@@ -134,7 +183,7 @@ def _variables(state):
 
 def _differentiator(model, batches):
     # As `model.evaluate` does, for metrics that build late.
-    build_symbolically(model, batches[0])
+    build_symbolically(model, next(iter(batches)))
     weights, state = model.trainable_variables, model.non_trainable_variables
     dtypes = precise_dtypes(weights)
     derivatives = functools.partial(_derivatives, model)

@@ -75,9 +75,9 @@ class Backend(Plain):
         is_distributed = isinstance(value, tf.distribute.DistributedValues)
         return value.values if is_distributed else [variable]
 
-    def to_tensor(self, array):
+    def to_tensor(self, array, variable):  # noqa: ARG002
         """Copies an array: a tensor that is made from one of NumPy takes its memory twice."""
-        return tf.identity(array)
+        return array if tf.is_tensor(array) else tf.identity(array)
 
     def after(self, value):
         """Orders the weights: TensorFlow would compute and store all of them at once."""

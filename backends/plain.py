@@ -54,6 +54,10 @@ class Plain:
         """Returns pairs of functions that read and set each random generator of the process."""
         return []
 
+    def parts_of_batch(self):
+        """Returns into how many equal parts Keras cuts each batch."""
+        return 1
+
     def copies(self, variable):
         """Returns a list of the variable or, if replicas have copies of it, of these copies."""
         return [variable]
@@ -62,9 +66,15 @@ class Plain:
         """Restores the saved value of a variable."""
         variable.assign(value)
 
-    def to_tensor(self, array):
-        """Puts an array on the device."""
-        return ops.copy(array)
+    def to_tensor(self, array, variable):  # noqa: ARG002
+        """Puts an array on the device, or the devices that a variable of its shape lies on.
+
+        Args:
+            array: An array; if it has more axes than the variable, these come first. Or a
+                number that stands for an array of it.
+            variable: The `keras.Variable` that the array belongs to.
+        """
+        return array if ops.is_tensor(array) else ops.copy(array)
 
     def after(self, value):  # noqa: ARG002
         """Makes a context whose operations run only after a value has been computed."""

@@ -32,8 +32,8 @@ def digest(structure):
     """A text that differs, for all practical purposes, if any array of a structure differs.
 
     Args:
-        structure: Arrays in lists, tuples and dicts. Lazy sequences, such as random
-            directions that are drawn when needed, are read entry by entry.
+        structure: Arrays in lists, tuples and dicts. Lazy sequences and iterators, such as
+            random directions that are drawn when needed, are read entry by entry.
     """
     found = hashlib.blake2b(digest_size=16)
     for leaf in _leaves(structure):
@@ -45,7 +45,8 @@ def digest(structure):
 
 
 def _leaves(structure):
-    if isinstance(structure, collections.abc.Sequence) and not isinstance(structure, str):
+    is_lazy = isinstance(structure, (collections.abc.Sequence, collections.abc.Iterator))
+    if is_lazy and not isinstance(structure, str):
         for part in structure:
             yield from _leaves(part)
     else:

@@ -4,10 +4,12 @@ They are all here, one function each, so that a new Keras breaks only one place,
 """
 
 from keras import Sequential
+from keras.backend import backend
 from keras.optimizers.schedules import LearningRateSchedule
 from keras.src.backend.common import global_state
 from keras.src.models.functional import Functional
 from keras.src.random import seed_generator
+from keras.src.trainers.data_adapters import get_data_adapter
 
 
 def flatten_layers(model):
@@ -23,6 +25,19 @@ def own_trainable_variables(layer):
 def build_symbolically(model, batch):
     """Builds what a model builds on its first batch, such as metrics, without computing."""
     model._symbolic_build(data_batch=batch)
+
+
+def batches_of(py_dataset):
+    """Yields the batches of a `PyDataset` as Keras reads them on this backend, with its workers."""
+    # A new one each time: if a pass ends early, its workers have read ahead.
+    adapter = get_data_adapter(py_dataset)
+    readers = {"jax": adapter.get_jax_iterator, "torch": adapter.get_torch_dataloader}
+    try:
+        # On TensorFlow, Keras would make a pipeline, which takes longer than to read many batches.
+        yield from readers.get(backend(), adapter.get_numpy_iterator)()
+    finally:
+        if adapter.enqueuer is not None:
+            adapter.enqueuer.stop()
 
 
 def global_seed_generator():

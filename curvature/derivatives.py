@@ -61,9 +61,7 @@ def mean_derivative(state, differentiate, batches, direction, part):
     Returns:
         The mean loss, a float, and that part of its derivatives, a list of arrays.
     """
-    dtypes = precise_dtypes(state.model.trainable_variables)
-    pairs = zip(direction, dtypes, strict=True)
-    vector = [ops.convert_to_tensor(array, dtype) for array, dtype in pairs]
+    vector = _tensors(state.model, direction)
     loss, count, sums = 0.0, 0.0, None
     state.start_over()
     for batch in batches:
@@ -262,12 +260,18 @@ def _along(model, differentiate, batch, direction, coordinates):
 
 def _random_direction(model, generator):
     """A random direction whose part in each weight is about as long as the weight itself."""
-    direction, weights = [], model.trainable_variables
-    for weight, dtype in zip(weights, precise_dtypes(weights), strict=True):
+    direction = []
+    for weight in model.trainable_variables:
         size = np.sqrt(np.mean(np.square(weight.numpy().astype(float)))) or 0.1
-        array = size * generator.normal(size=weight.shape)
-        direction.append(ops.convert_to_tensor(array, dtype))
-    return direction
+        direction.append(size * generator.normal(size=weight.shape))
+    return _tensors(model, direction)
+
+
+def _tensors(model, direction):
+    """A direction where the weights lie, in the types that they move in."""
+    weights, to_tensor = model.trainable_variables, current().to_tensor
+    parts = zip(direction, weights, precise_dtypes(weights), strict=True)
+    return [ops.cast(to_tensor(array, weight), dtype) for array, weight, dtype in parts]
 
 
 def _few_samples(model, batch):

@@ -7,11 +7,13 @@ the logs of `fit`. Training itself stays the same, to the last bit.
 __all__ = ["CurvatureSettings", "LandscapeLogger", "training_curvature"]
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypedDict, Unpack
+from typing import Any, Literal, NamedTuple, TypedDict, Unpack
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from losslandscape.backends.current import check_differentiates
 from losslandscape.basics.checks import (
@@ -22,15 +24,16 @@ from losslandscape.basics.checks import (
     check_not_quantized,
     check_number,
     check_numbers,
+    expanded,
     import_extra,
     warn,
 )
 from losslandscape.basics.hints import check_options
 from losslandscape.basics.internals import schedule_of
-from losslandscape.basics.types import Data
+from losslandscape.basics.types import Data, FilePath
 from losslandscape.curvature.hessian import meters
 from losslandscape.directions import RandomDirections, resolve_seed, scales
-from losslandscape.evaluation import Evaluation, Plan
+from losslandscape.evaluation import Evaluation, Plan, evaluate_line, evaluate_surface
 from losslandscape.measuring.datasets import one_dataset, read_dataset
 from losslandscape.measuring.engines import evaluator, on_device, point_by_point
 from losslandscape.measuring.grids import highest_low
@@ -43,7 +46,13 @@ from losslandscape.paths.trajectory import (
     read_history,
     times_of,
 )
-from losslandscape.plotting import plot_training_curvature, show_again
+from losslandscape.plotting import (
+    plot_levels,
+    plot_line,
+    plot_training_curvature,
+    show_again,
+    to_png,
+)
 from losslandscape.values.measures import Estimate, confidence_interval
 from losslandscape.values.surfaces import TrainingCurvature
 
@@ -51,6 +60,16 @@ MEASURES = ("largest_eigenvalue", "scale_free_eigenvalue", "trace", "half_width"
 # A half-width is looked for from the first of these powers of 2, and between the others; halving an
 # interval of 1 between exponents this many times makes it exact to 1 %.
 NEAR, ENDS, HALVINGS = -3, (-30, 4), 5
+# What an image by name shows: how it is measured, at how many points (per axis), and drawn.
+IMAGES = {"line": (evaluate_line, 21, plot_line), "levels": (evaluate_surface, 11, plot_levels)}
+# The name of images in TensorBoard, and of the run that they belong to.
+IMAGE_TAG = "landscape"
+# Callbacks that write all numbers they get, without a sign that any are lacking.
+WRITERS = (
+    keras.callbacks.CSVLogger,
+    keras.callbacks.RemoteMonitor,
+    keras.callbacks.TensorBoard,
+)
 
 
 class CurvatureSettings(TypedDict, total=False):
@@ -194,10 +213,19 @@ class LandscapeLogger(keras.callbacks.Callback):
     """Measures a model every few epochs, and adds the numbers to the logs of `fit`.
 
     `History`, `CSVLogger`, `TensorBoard`, `EarlyStopping` and other callbacks get the
-    numbers like those of metrics, if they come later in the list. The first epoch of each
-    `fit` is measured; in epochs in between the last numbers stand, since some callbacks
-    expect the same names in every epoch, and none takes NaN well. A number that cannot be
-    measured, for example because training diverged, is NaN, and causes a warning.
+    numbers like those of metrics. The first epoch of each `fit` is measured; in epochs in
+    between the last numbers stand, since some callbacks expect the same names in every
+    epoch, and none takes NaN well. A number that cannot be measured, for example because
+    training diverged, is NaN, and causes a warning.
+
+    **Its place in the list of callbacks** is before all that read its numbers, since Keras
+    calls them in this order. Put it first. Only `BackupAndRestore`, and a `ModelCheckpoint`
+    that follows none of its numbers, are better before it: they then save an epoch before
+    it is measured, which takes time and may be interrupted. Behind a callback that follows
+    one of its numbers, training does not begin; behind `CSVLogger`, `RemoteMonitor` or
+    `TensorBoard`, it warns. `EarlyStopping` restores the best weights only when training
+    ends, so the numbers are always those of the epoch itself. Behind
+    `SwapEMAWeights(swap_on_epoch=True)` they are those of the averaged weights.
 
     Training is bit-identical with and without this. Only the measuring takes extra time: all
     that `training_curvature` measures, on all training data, takes about as long as 70
@@ -229,6 +257,13 @@ class LandscapeLogger(keras.callbacks.Callback):
         live: Whether to draw the numbers in one figure, redrawn each time: below a
             notebook's cell, in a window, or in memory where there is neither. Defaults
             to `False`.
+        image: What to draw for TensorBoard each time: `"line"`, the loss on `x` and `y` at
+            21 points along a random direction; `"levels"`, the loss at 121 points of a
+            plane; or a function that takes the model and returns Matplotlib axes. The
+            directions are the same each time but for their scale. For images alone, pass
+            `{}` as `measures`. Defaults to `None`.
+        log_dir: The folder of TensorBoard's logs, as for `keras.callbacks.TensorBoard`. The
+            images are in the run `landscape` there. Defaults to `None`, for no images.
         batch_size: Samples per batch, for arrays. `None` (the default) makes batches as
             large as the model's activations allow.
         **settings: How exactly the measures by name are taken; see `CurvatureSettings`.
@@ -242,8 +277,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         ImportError: If SciPy is not installed (the extra `analysis`), for names.
         TypeError: If an argument has the wrong type.
         ValueError: If an argument has an unusable value; when training begins, if the
-            data or the model cannot be used; or, when an epoch ends, if the logs already
-            have one of the names.
+            data or the model cannot be used, or a callback before this one follows its
+            numbers; or, when an epoch ends, if the logs already have one of the names.
 
     Reference:
         [Cohen et al., 2021](https://arxiv.org/abs/2103.00065): in gradient descent with
@@ -258,12 +293,14 @@ class LandscapeLogger(keras.callbacks.Callback):
         *,
         every: int = 1,
         live: bool = False,
+        image: Literal["line", "levels"] | Callable[[keras.Model], Any] | None = None,
+        log_dir: FilePath | None = None,
         batch_size: int | None = None,
         **settings: Unpack[CurvatureSettings],
     ) -> None:
         super().__init__()
-        accepted = ("measures", "x", "y", "every", "live", "batch_size", *CURVATURE)
-        check_options("LandscapeLogger", settings, accepted)
+        accepted = ("measures", "x", "y", "every", "live", "image", "log_dir", "batch_size")
+        check_options("LandscapeLogger", settings, (*accepted, *CURVATURE))
         check_integer("every", every, minimum=1)
         if batch_size is not None:
             check_integer("batch_size", batch_size, minimum=1)
@@ -271,12 +308,17 @@ class LandscapeLogger(keras.callbacks.Callback):
         self.figure = self._axes = self._shown = None
         # By epoch: what was measured, and the threshold of stability then.
         self._found = {}
+        settings = CURVATURE | {"seed": 0} | settings
+        settings["seed"] = resolve_seed(settings["seed"])
+        options = {"seed": settings["seed"], "batch_size": batch_size, "verbose": 0}
+        self._draw_image = _checked_image(image, log_dir, (x, y), options)
+        self._log_dir = None if log_dir is None else expanded("log_dir", log_dir)
+        self._writer = None
         if isinstance(measures, dict):
-            self._make_meters = _checked_functions(measures, x)
+            self._make_meters = _checked_functions(measures, x, image)
             self.measures, self._metadata = tuple(measures), {}
             return
-        settings = CURVATURE | {"seed": 0} | settings
-        settings = _settings(measures, settings | {"seed": resolve_seed(settings["seed"])})
+        settings = _settings(measures, settings)
         if x is None:
             raise ValueError(
                 "`x` must be the data to measure on, as in `LandscapeLogger(measures, x, y)`. "
@@ -298,7 +340,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         return TrainingCurvature(times, values, np.array(thresholds), {}, metadata)
 
     def on_train_begin(self, logs=None):  # noqa: ARG002
-        """Prepares the measures; refuses data and models that cannot be used."""
+        """Prepares the measures; refuses data, models and a place that cannot be used."""
+        _check_place(self)
         self._meters = self._last = None
         # Some models have weights only once they have seen data.
         if self.model.trainable_variables:
@@ -307,6 +350,9 @@ class LandscapeLogger(keras.callbacks.Callback):
     def on_train_end(self, logs=None):  # noqa: ARG002
         """Drops the graphs: before another `fit`, what they read may change."""
         self._meters = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
 
     def on_epoch_end(self, epoch, logs=None):
         """Adds the numbers to the logs."""
@@ -333,6 +379,8 @@ class LandscapeLogger(keras.callbacks.Callback):
         self._found[epoch + 1] = found, _threshold(self.model.optimizer)
         if self.live:
             self._draw()
+        if self._draw_image is not None:
+            self._write_image(epoch)
 
     def _prepare(self):
         with preserved(self.model):
@@ -357,6 +405,58 @@ class LandscapeLogger(keras.callbacks.Callback):
         except Exception as error:
             warn(f"Could not draw what was logged: {type(error).__name__}: {error}")
 
+    def _write_image(self, epoch):
+        with preserved(self.model):
+            try:
+                axes = np.ravel(np.array(self._draw_image(self.model), dtype=object))
+                if self._writer is None:
+                    self._writer = tf.summary.create_file_writer(str(self._log_dir / IMAGE_TAG))
+                # Keras' own callback counts epochs from 0, too.
+                _write_png(self._writer, to_png(axes[0]), epoch)
+            except Exception as error:
+                warn(f"Could not draw the landscape: {type(error).__name__}: {error}")
+
+
+def _write_png(writer, png, step):
+    """Writes what `tf.summary.image` would, which is there only beside TensorBoard itself."""
+    # Every PNG file begins with its width and height.
+    sides = [str(int.from_bytes(png[first : first + 4], "big")) for first in (16, 20)]
+    metadata = tf.compat.v1.SummaryMetadata(plugin_data={"plugin_name": "images"})
+    # `TensorBoard(update_freq=...)` lets only some steps be recorded.
+    with writer.as_default(), tf.summary.record_if(True):
+        tf.summary.write(IMAGE_TAG, tf.constant([*sides, png]), step=step, metadata=metadata)
+    writer.flush()
+
+
+def _check_place(logger):
+    """Refuses, or warns of, callbacks that are called before the numbers are in the logs."""
+    before = _callbacks_before(logger)
+    following = [each for each in before if getattr(each, "monitor", None) in logger.measures]
+    if following:
+        names = ", ".join(f"{type(each).__name__} ({each.monitor!r})" for each in following)
+        raise ValueError(
+            "`callbacks` must have `LandscapeLogger` before those that follow its numbers. "
+            f"Received it after {names}: put it first."
+        )
+    if logger.measures and any(isinstance(each, WRITERS) for each in before):
+        names = ", ".join(type(each).__name__ for each in before if isinstance(each, WRITERS))
+        warn(
+            f"`LandscapeLogger` comes after {names} in `callbacks`, where its numbers will be "
+            "missing. Put it first."
+        )
+
+
+def _callbacks_before(callback):
+    """The callbacks that `fit` calls before this one, as far as that can be told."""
+    # Keras tells a callback nothing of the list that calls it.
+    frame = inspect.currentframe()
+    while frame is not None:
+        caller = frame.f_locals.get("self")
+        if isinstance(caller, keras.callbacks.CallbackList) and callback in caller.callbacks:
+            return caller.callbacks[: caller.callbacks.index(callback)]
+        frame = frame.f_back
+    return []
+
 
 def _settings(measures, settings):
     """Makes `Settings` of names, or of a single one; refuses what cannot be used."""
@@ -380,19 +480,35 @@ def _described(settings):
     return settings._asdict() | {"measures": list(settings.measures)}
 
 
-def _checked_functions(measures, x):
+def _checked_image(image, log_dir, dataset, options):
+    """Makes a function of a model that draws the loss around it; `None` for no image."""
+    if (image is None) != (log_dir is None):
+        raise ValueError(
+            "`image` and `log_dir` must be given together: what to draw for TensorBoard, and the "
+            f"folder of its logs. Received image={image!r} and log_dir={log_dir!r}."
+        )
+    if image is None or callable(image):
+        return image
+    check_choice("image", image, tuple(IMAGES))
+    if dataset[0] is None:
+        raise ValueError(f"`x` must be the data to draw the {image!r} of the loss on.")
+    evaluate, number, draw = IMAGES[image]
+    return lambda model: draw(evaluate(model, *dataset, number, **options))
+
+
+def _checked_functions(measures, x, image=None):
     """Makes a function of a model that returns the caller's functions by name, bound to it."""
-    if not measures:
+    if not measures and image is None:
         raise ValueError("`measures` is empty. Pass a function of the model by its name.")
     if not all(map(callable, measures.values())):
         raise TypeError(
             "`measures` must be names of measures, or a dict of functions by name. Received "
             f"{measures!r}."
         )
-    if x is not None:
+    if x is not None and not isinstance(image, str):
         raise ValueError(
-            "`x` is for measures by name, but functions were given, which have data of their own. "
-            "Leave it out."
+            "`x` is for what is given by name, but functions were given, which have data of their "
+            "own. Leave it out."
         )
     functions = dict(measures)
     return lambda model: {name: functools.partial(f, model) for name, f in functions.items()}

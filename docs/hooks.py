@@ -102,7 +102,8 @@ def surface_to_turn(name):
     """The page of a surface, by `write_html`."""
     # Keras takes long to import, and only this needs it.
     from losslandscape import LossSurface  # noqa: PLC0415
-    from losslandscape.drawing.export import write_html  # noqa: PLC0415
+    from losslandscape.drawing.page import write_html  # noqa: PLC0415
+    from losslandscape.values.measures import report  # noqa: PLC0415
 
     (path,) = ROOT.glob(f"{MEASURED}/{LIVE[name]}/surface-*.h5")
     surface = LossSurface.load(path)
@@ -110,8 +111,9 @@ def surface_to_turn(name):
     title = f"56 layers {name}, cut at {ROOF}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "surface.html")
-        write_html(dataclasses.replace(surface, values=values), file, title=title)
-        return file.read_text()
+        cut = dataclasses.replace(surface, values=values)
+        write_html(cut, file, title=title, findings=report(surface, "data_loss"))
+        return file.read_text(encoding="utf-8")
 
 
 def pages():

@@ -1,13 +1,11 @@
 """Export: files for other tools.
 
 Reads and writes the HDF5 files in which the paper's reference implementation keeps
-lines and surfaces, and which its plotting scripts draw. Also writes meshes for
-ParaView, and web pages with a surface to rotate.
+lines and surfaces, and which its plotting scripts draw. Also writes meshes for ParaView.
 """
 
-__all__ = ["read_reference", "write_html", "write_mesh", "write_reference"]
+__all__ = ["read_reference", "write_mesh", "write_reference"]
 
-import html
 import math
 import re
 from xml.sax.saxutils import escape
@@ -22,16 +20,9 @@ from losslandscape.basics.checks import (
     import_extra,
 )
 from losslandscape.basics.types import Display, FilePath, Scale
-from losslandscape.drawing.layout import finite_limits, round_levels, short_names
 from losslandscape.drawing.shown import (
-    SCALES,
     drawable_values,
-    model_points,
-    point_notes,
-    sides_of,
-    value_label,
 )
-from losslandscape.drawing.space import HEIGHT, WIDTH, best_view
 from losslandscape.values.files import (
     read_array,
     reading,
@@ -42,19 +33,6 @@ from losslandscape.values.files import (
 from losslandscape.values.surfaces import LossLine, LossSurface, Surface, value_of
 
 PARTS = ("train", "test")
-# Without these, a phone shows the page too small, and other screens show a scroll bar.
-HEAD = """<head><meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body { margin: 0; overflow: hidden; }</style>"""
-# How far Plotly's camera is, in sizes of the surface, and the most lines along either axis.
-DISTANCE, MOST_LINES = 2.4, 25
-# Plotly fits the height of a page. Where that is not wide enough, the camera steps back.
-STEP_BACK = """
-const page = document.getElementById("{plot_id}");
-const part = 1.2 * page.clientWidth / page.clientHeight;
-if (part < 1) {
-  const {x, y, z} = page.layout.scene.camera.eye;
-  Plotly.relayout(page, {"scene.camera.eye": {x: x / part, y: y / part, z: z / part}});
-}"""
 AXES = ("xcoordinates", "ycoordinates")
 # What the reference implementation writes for a point not computed yet.
 MISSING = -1
@@ -215,155 +193,6 @@ def write_mesh(
     writer.SetInputData(mesh.clean())
     writer.Write()
     replace_file(path, writer.GetOutputString().encode())
-
-
-def write_html(surface: Surface, path: FilePath, *, title: str | None = None) -> None:
-    """Writes a web page with a surface to rotate, which works in any browser, offline.
-
-    A menu selects the metric and the scale; hovering shows the values. The
-    models' own points are marked where they lie on the surface. Points that are
-    not finite, or not positive on a log scale, are holes, and a note counts
-    them; those that a checkpoint has not measured yet are interpolated, and a
-    note says "preview".
-
-    Args:
-        surface: A `LossSurface`.
-        path: Where to write the HTML file, about 5 MB.
-        title: Title above the surface. `None` (the default) takes the model's
-            name.
-
-    Raises:
-        ImportError: If Plotly is not installed (the extra `html`).
-        ValueError: If `path` is not a file that can be written.
-
-    Example:
-
-    >>> write_html(LossSurface.load("resnet56.h5"), "resnet56.html")
-    """
-    surface = value_of("surface", surface, LossSurface)
-    if title is not None and not isinstance(title, str):
-        raise TypeError(f"`title` must be a string. Received {title!r}.")
-    path = check_path("path", path)
-    graphs = import_extra("plotly.graph_objects", "html")
-    views = [
-        (metric, scale, drawable_values(surface, metric, scale))
-        for metric in surface.values
-        for scale in SCALES
-    ]
-    traces = [trace for view in views for trace in _traces(graphs, surface, *view)]
-    layouts = [_layout(surface, *view) for view in views]
-    buttons = []
-    for index, layout in enumerate(layouts):
-        shown = [position // 2 == index for position in range(len(traces))]
-        label = layout["scene.zaxis.title.text"]
-        buttons.append({"label": label, "method": "update", "args": [{"visible": shown}, layout]})
-    figure = graphs.Figure(traces)
-    figure.update_traces(visible=False)
-    for trace in figure.data[:2]:
-        trace.visible = True
-    figure.update_layout(
-        title=_escaped(surface.metadata.get("model", "") if title is None else title),
-        scene={
-            "xaxis_title": surface.axis_names[0],
-            "yaxis_title": surface.axis_names[1],
-            "camera_eye": _eye(surface),
-            # As high, to its width, as Matplotlib's figure of the same surface.
-            "aspectmode": "manual",
-            "aspectratio": dict(zip("xyz", (*sides_of(surface), HEIGHT / WIDTH), strict=True)),
-        },
-        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1, "yanchor": "top"}],
-        margin={"l": 0, "r": 0, "b": 80, "t": 50},
-    )
-    figure.plotly_relayout(layouts[0])
-    # A name such as `$x$` is not a formula.
-    style = {"config": {"typesetMath": False}, "post_script": STEP_BACK}
-    page = figure.to_html(default_height="100vh", **style)
-    replace_file(path, page.replace("<head>", HEAD, 1).encode())
-
-
-def _traces(graphs, surface, metric, scale, values):
-    """The surface of one metric, and the models' own points on it."""
-    heights = _on_scale(values, scale)
-    name = _escaped(value_label(metric))
-    first, second = (_escaped(axis.partition(" (")[0]) for axis in surface.axis_names)
-    hover = f"{first} %{{x:.3g}}<br>{second} %{{y:.3g}}<br>{name} %{{z:.4g}}<extra></extra>"
-    levels, names = _ticks(values, scale)
-    # Below the surface: a phone has no room beside it.
-    place = {"orientation": "h", "y": 0, "yanchor": "top", "len": 0.9, "thickness": 14}
-    bar = place | {
-        "title": {"text": name, "side": "bottom"},
-        "tickvals": _on_scale(levels, scale),
-        "ticktext": names,
-    }
-    yield graphs.Surface(
-        x=surface.alphas,
-        y=surface.betas,
-        z=values,
-        surfacecolor=heights,
-        colorscale="Viridis",
-        colorbar=bar,
-        hovertemplate=hover,
-        # The bar's own colors: light would turn them into those of other values. Lines show relief.
-        lighting={"ambient": 1, "diffuse": 0, "specular": 0},
-        contours={
-            name: {"show": True, "color": "rgba(0, 0, 0, 0.25)", "width": 1, **_lines(axis)}
-            for name, axis in zip("xy", surface.axes, strict=True)
-        },
-    )
-    alphas, betas, found = model_points(surface, values, metric, scale).T
-    yield graphs.Scatter3d(
-        x=alphas,
-        y=betas,
-        z=found,
-        mode="markers",
-        marker={"color": "crimson", "size": 5},
-        name="model",
-        hovertemplate=hover,
-        showlegend=False,
-    )
-
-
-def _layout(surface, metric, scale, values):
-    """What changes on the page with the metric or scale, other than the traces."""
-    notes = point_notes([surface], [values], scale)
-    # The menu is in the corner above, and takes most of the width of a phone.
-    corner = {"x": 0, "xanchor": "left", "y": 0, "yanchor": "bottom"}
-    place = {"xref": "paper", "yref": "paper", "showarrow": False, **corner}
-    levels, names = _ticks(values, scale)
-    return {
-        "scene.zaxis.tickvals": levels,
-        "scene.zaxis.ticktext": names,
-        "scene.zaxis.type": scale,
-        "scene.zaxis.title.text": _escaped(value_label(metric, scale)),
-        "annotations": [{"text": "<br>".join(notes), "align": "left", **place}] if notes else [],
-    }
-
-
-def _ticks(values, scale):
-    """Round values to name on an axis, and their names."""
-    levels = round_levels([values], scale, number=6)
-    return levels, short_names(levels)
-
-
-def _lines(axis):
-    """Where lines along the surface run: at every point of the grid, or at some of many."""
-    every = -(-len(axis) // MOST_LINES)
-    return {"start": axis[0], "end": axis[-1], "size": every * (axis[1] - axis[0])}
-
-
-def _eye(surface):
-    """Where Plotly looks from: in the direction of Matplotlib's figure of the loss."""
-    values = drawable_values(surface, next(iter(surface.values)), "linear")
-    view = best_view([values], finite_limits([values]), [sides_of(surface)])
-    up, toward = np.deg2rad(view)
-    across = np.cos(up)
-    eye = across * np.cos(toward), across * np.sin(toward), np.sin(up)
-    return dict(zip("xyz", (DISTANCE * part for part in eye), strict=True))
-
-
-def _escaped(text):
-    """A name as plain text: Plotly interprets HTML and, in hover text, `%{...}`."""
-    return html.escape(text, quote=False).replace("%{", "&#37;{")
 
 
 def _on_scale(values, scale):

@@ -111,8 +111,8 @@ def interpolation_notes(measured):
     accuracy = max(value.metadata.get("accuracy", 0) for value in measured)
     within = f", within {accuracy:.2g}" if accuracy else ""
     notes = [f"{interpolated} of {number} points interpolated{within}"]
-    few = max(value.metadata.get("few_samples", 0) for value in measured)
-    return [*notes, f"shape from {few:,} samples"] if few else notes
+    few = [level[0] for value in measured for level in value.metadata.get("few_samples", [])]
+    return [*notes, f"shape from {min(few):,} samples"] if few else notes
 
 
 def sampling_notes(lines, metric):

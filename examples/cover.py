@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 from paper import Network, measure
 
 from losslandscape import animate_surface, plot_surface
-from losslandscape.drawing.export import write_html, write_mesh
+from losslandscape.drawing.export import write_mesh
+from losslandscape.drawing.page import write_html
 
 # From 0 to a little above the loss of guessing among ten classes, where both surfaces are cut.
 STYLE = {"metric": "data_loss", "limits": (0, 2.5)}

@@ -67,12 +67,7 @@ class Checkpoint:
         # Once for all datasets, because digests of large arrays take time.
         common = {name.replace("_", " "): digest(part) for name, part in parts.items()}
         self._fingerprints = [
-            common
-            | {
-                "data": digest(dataset.tensors or list(dataset.batches)),
-                "batch size": dataset.batch_size,
-            }
-            for dataset in data
+            common | {"data": dataset.digest, "batch size": dataset.batch_size} for dataset in data
         ]
         for path, saved, expected in zip(self._paths, self._saved, self._fingerprints, strict=True):
             if saved is not None:

@@ -3,13 +3,16 @@
 A landscape reads the same data at every point. So arrays, `tf.data` pipelines
 and `PyDataset`s all become one batched `tf.data.Dataset` whose batches stay in
 memory after the first pass; even a pipeline that shuffles or augments then shows
-the same samples at every point. Keras itself reads arrays and `PyDataset`s, so that
-a test step gets exactly the structure that `model.evaluate` gives it.
+the same samples at every point. Batches that would fill the memory are streamed instead:
+read from their source at each point, after a check that they are always the same.
+Keras itself reads arrays and `PyDataset`s, so that a test step gets exactly the structure
+that `model.evaluate` gives it.
 """
 
 import collections.abc
 import dataclasses
 import functools
+import itertools
 import math
 
 import keras
@@ -17,33 +20,39 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 
+from losslandscape.backends.current import current
 from losslandscape.backends.structures import arrays_of, in_structure_of, map_arrays
-from losslandscape.basics.checks import check_integer
-from losslandscape.basics.internals import flatten_layers
+from losslandscape.basics.arrays import digest
+from losslandscape.basics.checks import check_integer, memory, warn
+from losslandscape.basics.internals import batches_of, flatten_layers
 
 # Batches are as large as possible with each layer's output within this many bytes: several times
 # faster than Keras' 32 samples, while larger batches gain nothing.
 ACTIVATION_BUDGET = 10 * 2**20
 BATCH_SIZE_BOUNDS = (32, 2048)
-# A few samples are so many, but at most this part of all. With fewer than the last number, the
-# difference to all is too rough.
-FEW, MOST, FEWEST = 2000, 1 / 10, 500
+# A few samples are so many, or so many times a power of the ratio, which all are more by, too.
+FEWEST, RATIO = 500, 6
+# Batches that take more than this part of the memory are streamed: to join and cut them takes three
+# times as much.
+SHARE = 1 / 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """One dataset in memory.
+    """One dataset, in memory or streamed.
 
     Attributes:
         name: What the dataset is called in errors.
         size: Number of samples.
         tensors: All samples in the structure that `model.evaluate` hands to a test step:
             `x`, `(x, y)` or `(x, y, sample_weight)`; or `None` if the batches differ in
-            shape or are not dense.
-        batch_size: Samples per batch, except the last; `None` if `tensors` is.
+            shape, are not dense, or are streamed.
+        batch_size: Samples per batch, except the last; `None` if the batches differ in shape or
+            are not dense.
         pipeline: A `tf.data.Dataset` of the batches if `tensors` is `None`.
         blocks: What is measured of the spread between batches; see `sampling`. Defaults to
             `None`, nothing.
+        is_streamed: Whether the batches are read from their source each time.
     """
 
     name: str
@@ -52,6 +61,7 @@ class Dataset:
     batch_size: int | None = None
     pipeline: tf.data.Dataset | None = None
     blocks: object = None
+    is_streamed: bool = False
 
     @functools.cached_property
     def batches(self):
@@ -60,6 +70,11 @@ class Dataset:
             return self.pipeline
         starts = tf.data.Dataset.range(0, self.size, self.batch_size)
         return _untuned(starts.map(self._batch_at).cache())
+
+    @functools.cached_property
+    def digest(self):
+        """A text that differs if any sample does; the same in memory and streamed."""
+        return digest(self.once())
 
     def once(self):
         """Returns an iterator of the batches that keeps no copy of them."""
@@ -146,7 +161,7 @@ def split_datasets(datasets):
 
 
 def read_dataset(model, dataset, batch_size=None, name="dataset"):
-    """Reads one dataset into memory as batches.
+    """Reads one dataset as batches, into memory if they fit there.
 
     Args:
         model: The `keras.Model` that will read the data; its layers decide the
@@ -166,7 +181,8 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
     Raises:
         TypeError: If `dataset` is none of the above, or `batch_size` not an integer.
         ValueError: If it is empty or endless, its arrays differ in length, or
-            `batch_size` is below 1, or given for a dataset that is already batched.
+            `batch_size` is below 1, or given for a dataset that is already batched; or if
+            it does not fit into memory and gives other batches each time.
     """
     if batch_size is not None:
         check_integer("batch_size", batch_size, minimum=1)
@@ -189,7 +205,7 @@ def read_dataset(model, dataset, batch_size=None, name="dataset"):
 
 
 def read_datasets(model, datasets, batch_size=None):
-    """Reads one dataset or several into memory.
+    """Reads one dataset or several, into memory if they fit there.
 
     Args:
         model: The `keras.Model` that will read the data.
@@ -237,6 +253,17 @@ def check_targets(model, data):
             )
 
 
+def check_can_be_sent(data):
+    """Refuses a list of `Dataset` if workers cannot get one of them."""
+    streamed = [dataset.name for dataset in data if dataset.is_streamed]
+    if streamed:
+        raise ValueError(
+            "`executor` needs data that fit into memory, to send them to workers. Received "
+            f"{streamed} of more than {_most() / 2**30:.1f} GiB, an eighth of it. Leave "
+            "`executor` out, or pass part of the data."
+        )
+
+
 def few_samples(dataset, seed):
     """Draws a few samples of a dataset, of each class in proportion.
 
@@ -248,27 +275,47 @@ def few_samples(dataset, seed):
         A `Dataset` with batches of the same size; or the given one, if it has too few samples, or
         none can be picked.
     """
-    number = min(FEW, int(MOST * dataset.size))
-    if dataset.tensors is None or number < FEWEST:
+    if dataset.batch_size is None or dataset.size < RATIO * FEWEST:
         return dataset
+    number = FEWEST
+    while number * RATIO**2 <= dataset.size:
+        number *= RATIO
+    number -= number % current().parts_of_batch()
     # At random within each class, and then at equal distances.
     shuffled = np.random.default_rng(seed).random(dataset.size)
     order = np.lexsort((shuffled, _classes(dataset)))
     chosen = np.sort(order[((np.arange(number) + 0.5) * dataset.size / number).astype(int)])
-    tensors = map_arrays(lambda tensor: tf.gather(tensor, chosen), dataset.tensors)
-    return _from_tensors(dataset.name, tensors, dataset.batch_size)
+    return _from_tensors(dataset.name, _gathered(dataset, chosen), dataset.batch_size)
+
+
+def _gathered(dataset, chosen):
+    """Some samples, by their indices in ascending order."""
+    starts = np.arange(0, dataset.size, dataset.batch_size)
+    within = np.split(chosen, np.searchsorted(chosen, starts[1:]))
+    parts = [
+        map_arrays(functools.partial(tf.gather, indices=indices - start), batch)
+        for start, indices, batch in zip(starts, within, dataset.once(), strict=True)
+    ]
+    return map_arrays(lambda *arrays: tf.concat(arrays, axis=0), *parts)
 
 
 def _classes(dataset):
     """Numbers by which samples are told apart: labels, or a single target; else all the same."""
-    _, targets, _ = keras.utils.unpack_x_y_sample_weight(dataset.tensors)
+    found = [_classes_in(batch) for batch in dataset.once()]
+    classes, are_classes = zip(*found, strict=True)
+    return np.concatenate(classes) if all(are_classes) else np.zeros(dataset.size)
+
+
+def _classes_in(batch):
+    """The numbers of one batch, and whether they may tell its samples apart."""
+    _, targets, _ = keras.utils.unpack_x_y_sample_weight(batch)
     if not tf.is_tensor(targets):
-        return np.zeros(dataset.size)
-    rows = np.reshape(targets, (dataset.size, -1))
-    is_one_hot = rows.shape[1] > 1 and np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all()
-    if is_one_hot:
-        return rows.argmax(axis=1)
-    return rows[:, 0] if rows.shape[1] == 1 else np.zeros(dataset.size)
+        return [], False
+    rows = np.reshape(targets, (len(targets), -1))
+    if rows.shape[1] == 1:
+        return rows[:, 0], True
+    is_one_hot = np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all()
+    return rows.argmax(axis=1), is_one_hot
 
 
 def all_datasets(x, y=None):
@@ -317,11 +364,12 @@ def handed_over(dataset):
         dataset: A `Dataset`.
 
     Returns:
-        A `tf.data.Dataset` on TensorFlow, otherwise a list.
+        A `tf.data.Dataset` on TensorFlow, otherwise a list, or what can be iterated again and
+        again if the dataset is streamed.
     """
     if keras.backend.backend() == "tensorflow":
         return dataset.batches
-    return _recorded(dataset.batches)
+    return _Stream(dataset.batches) if dataset.is_streamed else _recorded(dataset.batches)
 
 
 def batch_size_of(batch):
@@ -338,9 +386,8 @@ def _read_arrays(model, parts, batch_size, name):
         )
     size = _number_of_samples(parts, name)
     if batch_size is None:
-        # Equal sizes: a small last batch would take more than its share of time.
-        number = math.ceil(size / automatic_batch_size(model))
-        batch_size = math.ceil(size / number)
+        batch_size = _equal_batch_size(size, automatic_batch_size(model))
+    _check_divisible([min(size, batch_size), size % batch_size], name)
     if _are_plain(parts):
         return _from_tensors(name, _cast(parts), batch_size)
     # All at once, to be cut into batches.
@@ -348,6 +395,13 @@ def _read_arrays(model, parts, batch_size, name):
     if _is_dense(whole):
         return _from_tensors(name, whole, batch_size)
     return _from_batches(_handed_over(*parts, batch_size=batch_size, name=name), name)
+
+
+def _equal_batch_size(size, most):
+    """The size of equal batches: a small last one would take more than its share of time."""
+    divisor = current().parts_of_batch()
+    number = math.ceil(size / most)
+    return math.ceil(size / number / divisor) * divisor
 
 
 def _number_of_samples(parts, name):
@@ -419,6 +473,17 @@ def _recorded(*data, **options):
     return recorder.batches
 
 
+class _Stream:
+    """Hands over one batch at a time."""
+
+    def __init__(self, batches):
+        self._batches = batches
+
+    def __iter__(self):
+        for batch in self._batches:
+            yield from _recorded(tf.data.Dataset.from_tensors(batch))
+
+
 def _handed_over(x, y=None, sample_weight=None, *, batch_size=None, name):
     """The batches that Keras makes from data, in its own structure."""
     # Keras drops weights without targets, but a custom loss of the model may need them.
@@ -475,57 +540,160 @@ def _read_pipeline(pipeline, name):
             f"`{name}` is endless, so its loss can never be known. Cut it with `.take(n)`, or drop "
             "`.repeat()`."
         )
-    return _from_batches(list(pipeline), name)
+    return _read(pipeline.__iter__, name, pipeline)
 
 
 def _read_batches(iterable, name):
     if not isinstance(iterable, keras.utils.PyDataset):
-        return _from_batches([_to_tensors(batch) for batch in iterable], name)
+        return _read(lambda: map(_to_tensors, iterable), name)
     if iterable.num_batches is None:
         raise ValueError(f"`{name}` is endless, so its loss can never be known. Give it a length.")
-    return _from_batches(_handed_over(iterable, name=name), name)
+    # Once, however often it is read: between two epochs it may shuffle.
+    iterable.on_epoch_begin()
+    read = _read(lambda: map(_to_tensors, batches_of(iterable)), name)
+    if not read.is_streamed:
+        iterable.on_epoch_end()
+    return read
+
+
+def _read(read_again, name, pipeline=None):
+    """Reads batches into memory, or streams them if they turn out not to fit.
+
+    Args:
+        read_again: A function that begins a pass: it returns an iterator of the batches.
+        name: What the dataset is called in errors.
+        pipeline: A `tf.data.Dataset` of the same batches, if there is one.
+    """
+    kept, size, rest = collections.deque(), 0, iter(read_again())
+    for batch in rest:
+        kept.append(batch)
+        size += _bytes_of(batch)
+        if size > _most():
+            _warn_if_unknown(pipeline, name)
+            first_pass = itertools.chain(_freed(kept), rest)
+            return _streamed(batch, first_pass, read_again, name, pipeline)
+    return _from_batches(kept, name)
+
+
+def _most():
+    """How many bytes of batches are kept in memory."""
+    return SHARE * memory()
+
+
+def _freed(batches):
+    """Yields batches from a queue that does not keep them."""
+    while batches:
+        yield batches.popleft()
+
+
+def _warn_if_unknown(pipeline, name):
+    if pipeline is not None and pipeline.cardinality() == tf.data.UNKNOWN_CARDINALITY:
+        warn(
+            f"`{name}` is of unknown length and takes more than {_most() / 2**30:.1f} GiB. It is "
+            "read to its end; if it has none, interrupt and cut it with `.take(n)`. To avoid this "
+            "warning, apply `tf.data.experimental.assert_cardinality(n)` to it."
+        )
+
+
+def _streamed(batch, first_pass, read_again, name, pipeline):
+    """A dataset whose batches are read from their source each time; `batch` is one of them."""
+    sizes, specs = [], _specs_of(batch)
+
+    def noted():
+        nonlocal specs
+        for each in first_pass:
+            sizes.append(_size_of(each, name))
+            specs = _common(specs, _specs_of(each), name)
+            yield each
+
+    if digest(noted()) != digest(read_again()):
+        raise ValueError(
+            f"`{name}` takes more than {_most() / 2**30:.1f} GiB, an eighth of the memory, so it "
+            "is read again at each point, and must give the same batches each time. The second "
+            "time they were others. Shuffle with `reshuffle_each_iteration=False`, or not at all, "
+            "and do not augment at random; or write what is drawn to a file, with `.cache(path)`."
+        )
+    _check_divisible(sizes, name)
+    if pipeline is None:
+        pipeline = _untuned(_pipeline(read_again, specs, batch).prefetch(1))
+    batch_size = _uniform_size(sizes, specs)
+    pipeline = _counted(pipeline, len(sizes))
+    return Dataset(name, sum(sizes), None, batch_size, pipeline, is_streamed=True)
 
 
 def _from_batches(batches, name):
-    sizes = [batch_size_of(batch) for batch in batches]
-    if None in sizes:
-        shapes = [part.shape for part in arrays_of(batches[sizes.index(None)])]
-        raise ValueError(
-            f"`{name}` must yield batches, with as many targets as inputs. Received an element of "
-            f"arrays with shapes {[tuple(shape) for shape in shapes]}. Batch an unbatched dataset "
-            "with `.batch(n)`."
-        )
+    sizes = [_size_of(batch, name) for batch in batches]
     _check_not_empty(sum(sizes), name)
-    if _are_uniform(batches, sizes):
+    _check_divisible(sizes, name)
+    common = functools.partial(_common, name=name)
+    specs = functools.reduce(common, map(_specs_of, batches))
+    batch_size = _uniform_size(sizes, specs)
+    if batch_size is not None:
         tensors = map_arrays(lambda *parts: tf.concat(parts, axis=0), *batches)
-        return _from_tensors(name, tensors, sizes[0])
-    cached = _pipeline(batches).cache()
+        return _from_tensors(name, tensors, batch_size)
+    cached = _pipeline(lambda: batches, specs, batches[0]).cache()
     # Fills the cache now, because a pass that ends early would not keep it.
     collections.deque(cached, maxlen=0)
-    # Keras warns about data that end at an unknown length.
-    counted = cached.apply(tf.data.experimental.assert_cardinality(len(batches)))
-    return Dataset(name, sum(sizes), pipeline=_untuned(counted))
+    return Dataset(name, sum(sizes), pipeline=_untuned(_counted(cached, len(batches))))
 
 
-def _pipeline(batches):
-    """A `tf.data.Dataset` of batches that differ in shape, including sparse and ragged ones."""
-    specs = [[tf.type_spec_from_value(part) for part in arrays_of(batch)] for batch in batches]
-    merged = [
-        functools.reduce(lambda one, other: one.most_specific_common_supertype([other]), column)
-        for column in zip(*specs, strict=True)
-    ]
-    arrays = [tuple(arrays_of(batch)) for batch in batches]
-    pipeline = tf.data.Dataset.from_generator(lambda: arrays, output_signature=tuple(merged))
-    return pipeline.map(lambda *parts: in_structure_of(batches[0], parts))
+def _size_of(batch, name):
+    size = batch_size_of(batch)
+    if size is None:
+        shapes = [tuple(part.shape) for part in arrays_of(batch)]
+        raise ValueError(
+            f"`{name}` must yield batches, with as many targets as inputs. Received an element of "
+            f"arrays with shapes {shapes}. Batch an unbatched dataset with `.batch(n)`."
+        )
+    return size
 
 
-def _are_uniform(batches, sizes):
-    """Whether the batches could be cut from one tensor, with only the last one smaller."""
-    if not _is_dense(batches[0]) or set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
-        return False
-    return (
-        len({tuple(tuple(part.shape[1:]) for part in arrays_of(batch)) for batch in batches}) == 1
-    )
+def _bytes_of(batch):
+    # A sparse or ragged tensor consists of several.
+    parts = tf.nest.flatten(arrays_of(batch), expand_composites=True)
+    return sum(part.shape.num_elements() * part.dtype.size for part in parts)
+
+
+def _specs_of(batch):
+    """The shapes and types of the arrays in a batch."""
+    return [tf.type_spec_from_value(part) for part in arrays_of(batch)]
+
+
+def _common(specs, others, name):
+    """The shapes and types that arrays of both kinds have."""
+    pairs = zip(specs, others, strict=True)
+    common = [one.most_specific_common_supertype([other]) for one, other in pairs]
+    if None in common:
+        raise ValueError(
+            f"`{name}` must yield batches of the same types and numbers of dimensions. Received "
+            f"{specs} and {others}."
+        )
+    return common
+
+
+def _uniform_size(sizes, specs):
+    """The size of all batches but the last, if they could be cut from one tensor; or `None`."""
+    if set(sizes[:-1]) - {sizes[0]} or sizes[-1] > sizes[0]:
+        return None
+    are_dense = all(isinstance(spec, tf.TensorSpec) for spec in specs)
+    if not are_dense or not all(spec.shape[1:].is_fully_defined() for spec in specs):
+        return None
+    return sizes[0]
+
+
+def _pipeline(read_again, specs, structure):
+    """A `tf.data.Dataset` of batches that may differ in shape, including sparse and ragged ones."""
+
+    def arrays():
+        return (tuple(arrays_of(batch)) for batch in read_again())
+
+    pipeline = tf.data.Dataset.from_generator(arrays, output_signature=tuple(specs))
+    return pipeline.map(lambda *parts: in_structure_of(structure, parts))
+
+
+def _counted(pipeline, number):
+    """Says how many batches there are: Keras warns about data that end at an unknown length."""
+    return pipeline.apply(tf.data.experimental.assert_cardinality(number))
 
 
 def _is_dense(structure):
@@ -535,6 +703,17 @@ def _is_dense(structure):
 def _check_not_empty(size, name):
     if size == 0:
         raise ValueError(f"`{name}` is empty: it holds no samples to measure a loss on.")
+
+
+def _check_divisible(sizes, name):
+    parts = current().parts_of_batch()
+    odd = [size for size in sizes if size % parts]
+    if odd:
+        raise ValueError(
+            f"`{name}` must have batches that can be cut into {parts} equal parts, as "
+            f"`keras.distribution` does. Received a batch of {odd[0]} samples. Leave out the last "
+            "samples, or choose another batch size."
+        )
 
 
 def is_batched(dataset):

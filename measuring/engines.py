@@ -367,6 +367,9 @@ def _obstacle(state, data):
         return reason
     if are_large(state.moved):
         return "the weights are so large that directions are drawn or read one array at a time"
+    streamed = [dataset.name for dataset in data if dataset.is_streamed]
+    if streamed:
+        return f"{streamed} does not fit into memory, so it is streamed"
     irregular = [dataset.name for dataset in data if dataset.tensors is None]
     if irregular:
         return f"the batches of {irregular} differ in shape, or are not dense"
@@ -383,7 +386,7 @@ def as_arrays(results):
 
 
 def on_device(directions, weights):
-    """Puts directions on the device, unless the weights that they move are large.
+    """Puts directions where the weights lie that they move, unless these are large.
 
     Then they stay sequences of arrays, of which one at a time is drawn or read, at each point.
 
@@ -398,7 +401,7 @@ def on_device(directions, weights):
         return list(directions)
     to_tensor = current().to_tensor
     return [
-        [array if ops.is_tensor(array) else to_tensor(array) for array in direction]
+        [to_tensor(*pair) for pair in zip(direction, weights, strict=True)]
         for direction in directions
     ]
 

@@ -130,6 +130,13 @@ class Progress:
             )
         self._number, self._metric = number, metric
         self._done, self._shown = 0, time.monotonic()
+        self._has_ended = False
+
+    def leave_out(self, number):
+        """Counts fewer units, since some turn out not to be needed."""
+        self._number -= number
+        if self._bar is not None:
+            self._bar.target = self._number
 
     def advance(self, number, value=None):
         """Counts units, and shows the metric's value at the last one."""
@@ -149,12 +156,13 @@ class Progress:
         """Ends the line of the bar, unless all units were counted and it has ended."""
         if self._number == 0:
             self._status.conclude("Nothing is left to do")
-        if 0 < self._done != self._number and self._bar is not None:
+        if self._done and not self._has_ended and self._bar is not None:
             self._bar.target = self._number or self._done
             self._show(None, finalize=True)
 
     def _show(self, value, finalize):
         values = [] if value is None else [(self._metric, value)]
+        self._has_ended = self._done == self._number
         with _at_best(), self._status.printing():
             if self._is_plain and self._bar.target is None:
                 # Keras writes no lines if it does not know where the count ends.

@@ -25,15 +25,16 @@ COARSEST, COARSEST_DIFFERENCE = 2, 1
 FINEST_DIFFERENCE = 3
 # A level with at most this share of all points is measured as a whole, or not at all.
 SMALL = 1 / 8
-# Where the predictions of such a level were as exact as this, times the accuracy, those of finer
-# ones are trusted: with twice as many points, splines are up to 16 times as exact, at kinks twice.
-# The second margin is for what fails the check after the first.
-MARGINS = 4, 1
+# How far predictions are trusted, step by step, as long as checks fail: after how many levels, and
+# how many times as exact they may be as those of a small level were. With twice as many points,
+# splines are up to 16 times as exact, at kinks twice. Differences are checked after each level.
+TRUST = (2, 4), (2, 1)
+TRUST_IN_DIFFERENCES = (1, np.inf), (2, np.inf), *TRUST
 # The part of the interpolated points that is measured as a check, and how exact they must be, as a
 # share of the accuracy: points that are not checked may be a little worse.
 CHECKED, CHECK_MARGIN = 1 / 12, 0.75
-# The most points that are checked where only a difference is interpolated.
-MOST_CHECKED = 12
+# The most points that are checked where few samples are measured, or more than few.
+MOST_CHECKED = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,6 +50,7 @@ class Refinement:
             its own. Defaults to 1.
         bases: List with a dict of arrays per dataset: values at all points, of which only the
             differences to those to be measured are interpolated. Defaults to `None`: 0.
+        most_checked: The most points that are measured as a check. Defaults to all.
     """
 
     axes: list
@@ -56,6 +58,7 @@ class Refinement:
     metrics: tuple
     number: int = 1
     bases: list | None = None
+    most_checked: float = np.inf
 
     def __post_init__(self):
         import_extra("scipy.interpolate", "analysis")
@@ -67,15 +70,22 @@ class Refinement:
 
     def of_bases(self):
         """The same for values of which only differences to others matter, with half the error."""
-        return dataclasses.replace(self, accuracy=self.accuracy / 2)
+        return dataclasses.replace(self, accuracy=self.accuracy / 2, most_checked=MOST_CHECKED)
 
-    def beyond(self, values):
-        """The same for differences to the values of lines or surfaces, one per dataset."""
-        bases = [
-            {name: array.ravel() for name, array in joined(each.values, each.errors).items()}
-            for each in values
-        ]
-        return dataclasses.replace(self, bases=bases)
+    def beyond(self, values, ratios):
+        """The same for differences to what was measured on fewer samples.
+
+        Args:
+            values: List of lines or surfaces, one per dataset.
+            ratios: For each, how many times as many samples there are now.
+        """
+        bases = []
+        for each, ratio in zip(values, ratios, strict=True):
+            # The error of a mean falls with the root of the number of samples.
+            errors = {name: array / np.sqrt(ratio) for name, array in each.errors.items()}
+            both = joined(each.values, errors)
+            bases.append({name: array.ravel() for name, array in both.items()})
+        return dataclasses.replace(self, bases=bases, most_checked=MOST_CHECKED)
 
     def rounds(self, measured, found):
         """Yields the indices to measure next, until the rest can be interpolated.
@@ -89,10 +99,11 @@ class Refinement:
         """
         # Whatever else a checkpoint holds: a call that resumes decides like one that does not.
         known = np.zeros(np.prod(self.shape), bool)
-        for margin in MARGINS:
-            while (wanted := self._wanted(measured, known, margin)).size:
+        for trust in TRUST if self.bases is None else TRUST_IN_DIFFERENCES:
+            while (wanted := self._wanted(measured, known, trust)).size:
                 if self._is_rough(wanted):
-                    yield from dataclasses.replace(self, bases=None).rounds(measured, found)
+                    whole = dataclasses.replace(self, bases=None, most_checked=np.inf)
+                    yield from whole.rounds(measured, found)
                     return
                 yield wanted
                 known[wanted] = True
@@ -118,19 +129,20 @@ class Refinement:
         used = dataclasses.replace(self, bases=found["bases"])
         return used._complete(measured, ~is_missing), [described for _ in measured]
 
-    def _wanted(self, measured, known, margin):
+    def _wanted(self, measured, known, trust):
         """Returns the indices of the points to measure next; none if the rest can be interpolated.
 
         Args:
             measured: List with a dict of arrays per dataset.
             known: Boolean array of the points at which they are used.
-            margin: One of `MARGINS`.
+            trust: One of `TRUST` or `TRUST_IN_DIFFERENCES`.
         """
-        for is_new, is_small, doubts, _ in self._levels(self._fields(measured), known, margin):
+        _, margin = trust
+        for is_new, is_small, doubts, _ in self._levels(self._fields(measured), known, trust):
             is_wanted = is_new & ~known.reshape(self.shape) & (doubts > self.accuracy)
             if is_wanted.any():
                 is_all = is_new & ~known.reshape(self.shape)
-                return np.flatnonzero(is_all if is_small else is_wanted)
+                return np.flatnonzero(is_all if is_small and margin < np.inf else is_wanted)
         return np.array([], int)
 
     def _to_check(self, measured, known):
@@ -148,9 +160,7 @@ class Refinement:
             weights = np.where(is_new, np.clip(doubts, 1e-9, 1), weights)
         weights = weights.ravel()[missing]
         shares = (weights / weights.sum() + 1 / len(missing)) / 2
-        number = int(np.ceil(CHECKED * len(missing)))
-        if self.bases is not None:
-            number = min(number, MOST_CHECKED)
+        number = int(min(np.ceil(CHECKED * len(missing)), self.most_checked))
         return np.sort(np.random.default_rng(0).choice(missing, number, replace=False, p=shares))
 
     def _complete(self, measured, known):
@@ -195,13 +205,13 @@ class Refinement:
         base = None if self.bases is None else self.bases[index][name].reshape(self.shape)
         return measured[index][name].reshape(self.shape), base
 
-    def _levels(self, fields, known, margin=1):
+    def _levels(self, fields, known, trust=TRUST[-1]):
         """Goes from coarse to fine.
 
         Args:
             fields: List of what `_field` returns.
             known: Boolean array of the points at which they are used.
-            margin: By how much smaller errors of small levels are taken to be. Defaults to 1.
+            trust: One of `TRUST` or `TRUST_IN_DIFFERENCES`. Defaults to the least.
 
         Yields:
             For each level, which points are new in it; whether it is small; how wrong predictions
@@ -215,13 +225,13 @@ class Refinement:
         grids = [[each[min(level, len(each) - 1)] for each in indices] for level in range(number)]
         bases = [base for _, base in fields]
         fields = [np.where(known, field, np.nan) for field, _ in fields]
-        # Nothing is known of the first two levels, for example of 5 and 9 points per axis.
-        coarser, before = None, np.inf
+        (untold, margin), coarser, before = trust, None, 0.0
         for rank, level in enumerate(grids):
             inside = _mask(known.shape, level)
             is_new = inside if coarser is None else inside & ~_mask(known.shape, coarser)
             is_small = inside.mean() <= SMALL
-            doubts = before
+            # Nothing is known of the first levels, for example of 5 and 9 points per axis.
+            doubts = np.inf if rank < untold else before
             if coarser is not None and is_new.any():
                 found = [
                     _best(self.axes, *pair, (coarser, level), is_new & known)
@@ -231,7 +241,7 @@ class Refinement:
                 error = np.max(errors, axis=0)
                 before = _largest_around(np.where(is_new & known, error, 0), coarser)
                 # Five points per axis are too few to tell how fast errors fall.
-                before /= margin if is_small and rank > 1 else 1
+                before /= margin if (is_small and rank > 1) or margin == np.inf else 1
                 # Also where a check, or the point beside it, has shown that this level is needed.
                 doubts = np.max([before, doubts + np.zeros(before.shape), *disagreements], axis=0)
                 fields = [

@@ -2,7 +2,7 @@
 
 A walk is a function of a model. It returns the variables that move, each with a
 function that computes its value from the value at the center, the steps in the
-directions and the coordinates along them.
+directions (an iterable that can be read once) and the coordinates along them.
 """
 
 import keras
@@ -23,6 +23,8 @@ def straight(value, steps, coordinates):
     for coordinate, step in zip(coordinates, steps, strict=True):
         # Not `+=`, which on Torch would move the center itself.
         value = value + coordinate * step
+        # It may be large, and the next one is made before it is replaced.
+        del step
     return value
 
 
@@ -45,20 +47,23 @@ def locator(moved, moves):
             dtype: [_cast(point[index], real_dtype(dtype)) for index in range(len(directions))]
             for dtype in set(dtypes)
         }
-        value = point
-        parts = zip(moved, moves, dtypes, centers, *directions, strict=True)
-        for weight, move, dtype, center, *steps in parts:
+        value, remaining = point, [iter(direction) for direction in directions]
+        for weight, move, dtype, center in zip(moved, moves, dtypes, centers, strict=True):
             with after(value):
-                steps = [_cast(_tensor(step), dtype) for step in steps]  # noqa: PLW2901
+                # One after the other, since large ones are drawn or read only here.
+                steps = (_cast(_tensor(next(each), weight), dtype) for each in remaining)
                 value = move(_cast(center, dtype), steps, coordinates[dtype])
+                for _ in steps:
+                    # A weight may stay, but not put the next one into the place of its steps.
+                    pass
             yield _cast(value, weight.dtype)
 
     return locate
 
 
-def _tensor(array):
-    # Even looking whether it has to be converted takes time, for each weight at each point.
-    return ops.convert_to_tensor(array) if isinstance(array, np.ndarray) else array
+def _tensor(array, weight):
+    # Even looking whether it has to be moved takes time, for each weight at each point.
+    return current().to_tensor(array, weight) if isinstance(array, np.ndarray) else array
 
 
 def _cast(tensor, dtype):

@@ -287,7 +287,9 @@ def evaluate_trajectory(
             true_values=at_records,
         )
 
-    legs = [(_in_all_weights(model, directions), points), *legs_of_records(model, records)]
+    here = [array[np.newaxis] for array in center]
+    plane = [here, *_in_all_weights(model, directions)], np.insert(points, 0, 0, axis=1)
+    legs = [plane, *legs_of_records(model, records)]
     number = sum(len(points) for _, points in legs)
     order = np.append(grid.order, np.arange(len(grid.points), number))
     origin |= {"ignore": ignore, "records": names} | times
@@ -361,23 +363,26 @@ def random_walk_shares(number):
 
 
 def between_records(model):
-    """The walk in the space of all weights, on a plane or from record to record.
+    """The walk in the space of all weights: from record to record, and from there along directions.
 
-    Two directions span a plane. A single direction stacks the values of each weight in
-    several records: the coordinate is the number of one, and 0 is the model itself.
+    The first direction stacks the values of each weight in several records: the coordinate is
+    the number of one, and 0 is the model itself. The others are added to that record.
     """
     return [
-        (weight, _on_plane_or_record if keras.backend.is_float_dtype(weight.dtype) else _at_record)
+        (weight, _from_record if keras.backend.is_float_dtype(weight.dtype) else _at_record)
         for weight in model.weights
     ]
 
 
-def legs_of_records(model, records):
+def legs_of_records(model, records, directions=(), points=((),)):
     """Returns directions and points that lead to each record, in as few parts as memory allows.
 
     Args:
         model: A built `keras.Model`.
         records: List of the weights of each record, as `read_history` returns.
+        directions: List of directions from each record. Defaults to none.
+        points: Float array of shape `(number of points, number of directions)`, the points to
+            go to from each record. Defaults to the record itself.
 
     Returns:
         List of pairs of directions and points along them, for the walk
@@ -386,10 +391,11 @@ def legs_of_records(model, records):
     size = sum(array.nbytes for array in records[0])
     number = max(1, BUDGET // size)
     groups = [records[first : first + number] for first in range(0, len(records), number)]
+    moves = _in_all_weights(model, directions)
     return [
         (
-            [[np.stack(values) for values in zip(_arrays(model), *group, strict=True)]],
-            np.arange(1, len(group) + 1)[:, np.newaxis],
+            [[np.stack(values) for values in zip(_arrays(model), *group, strict=True)], *moves],
+            np.array([[index, *point] for index in range(1, len(group) + 1) for point in points]),
         )
         for group in groups
     ]
@@ -457,6 +463,23 @@ def read_history(model: keras.Model, history: History) -> tuple[list[str], list[
         entry.name if isinstance(entry, keras.Model) else Path(entry).name for entry in history
     ]
     return names, [_read(model, *pair) for pair in zip(history, names, strict=True)]
+
+
+def read_until_the_end(model, history):
+    """Reads recorded weights and, if training went on after the last of them, the model's own.
+
+    Args:
+        model: The model at the end of its training.
+        history: As in `read_history`.
+
+    Returns:
+        What `read_history` returns. The last record has the weights of `model`.
+    """
+    names, records = read_history(model, history)
+    end = _arrays(model)
+    if _are_same(records[-1], end):
+        return names, records
+    return [*names, model.name], [*records, end]
 
 
 def _files_in(folder, suffixes):
@@ -557,7 +580,7 @@ def _read_runs(model, history, indices):
     if isinstance(history, dict):
         found = _read_several(model, history)
     else:
-        found = {"training": _until_the_end(model, *read_history(model, history))}
+        found = {"training": _read_one(model, history)}
     for names, records in found.values():
         _check_finite(names, records, indices)
     times = _times([names for names, _ in found.values()])
@@ -572,6 +595,17 @@ def _times(runs):
         # Units differ, so only the records themselves can be counted in all runs.
         times, units = [np.arange(len(names)) for names in runs], ["record"]
     return {"times": np.concatenate(times).tolist(), "unit": units[0]}
+
+
+def _read_one(model, history):
+    """The names and weights of the records until the end of training."""
+    names, records = read_until_the_end(model, history)
+    if len(records) < 4:
+        raise ValueError(
+            "`history` must hold at least 3 records before the final weights, those of `model`, to "
+            f"span a plane. Received {len(records) - 1}."
+        )
+    return names, records
 
 
 def _read_several(model, histories):
@@ -590,19 +624,6 @@ def _read_several(model, histories):
     if not found:
         raise ValueError("`history` is an empty dict. Pass a history for each run, by its name.")
     return found
-
-
-def _until_the_end(model, names, records):
-    """The records and, if training continued after the last of them, the model itself."""
-    end = _arrays(model)
-    if not _are_same(records[-1], end):
-        names, records = [*names, model.name], [*records, end]
-    if len(records) < 4:
-        raise ValueError(
-            "`history` must hold at least 3 records before the final weights, those of `model`, to "
-            f"span a plane. Received {len(records) - 1}."
-        )
-    return names, records
 
 
 def _trained_indices(model):
@@ -723,16 +744,18 @@ def _grid_around(path, margin, numbers):
     return Grid(*(np.linspace(*axis) for axis in ends))
 
 
-def _on_plane_or_record(value, steps, coordinates):
-    move = straight if len(steps) == 2 else _at_record
-    return move(value, steps, coordinates)
+def _from_record(value, steps, coordinates):  # noqa: ARG001, the signature is that of a walk
+    (records, *steps), (number, *coordinates) = steps, coordinates
+    return straight(_record(records, number), steps, coordinates)
 
 
-def _at_record(value, steps, coordinates):
-    if len(steps) == 2:
-        # Integers have no directions.
-        return value
-    (records,), (number,) = steps, coordinates
+def _at_record(value, steps, coordinates):  # noqa: ARG001
+    # Integers have no directions.
+    (records, *_), (number, *_) = steps, coordinates
+    return _record(records, number)
+
+
+def _record(records, number):
     return ops.take(records, ops.cast(number, "int32"), axis=0)
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from browsers import chromium
 
 # Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
@@ -12,6 +13,8 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
+# Pages open in no browser of the one who runs the tests.
+os.environ["BROWSER"] = "true"
 # Read when Matplotlib is imported.
 os.environ["MPLBACKEND"] = "agg"
 
@@ -20,9 +23,12 @@ os.environ["MPLBACKEND"] = "agg"
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Says what was left out: Torch takes gigabytes in its default build."""
+    """Says what was left out: Torch takes gigabytes, a browser hundreds of MB."""
     if importlib.util.find_spec("torch") is None:
         line = "Torch is not installed, so nothing was tested on it. `make torch-cpu` installs it."
+        terminalreporter.write_line(line, yellow=True)
+    if chromium() is None:
+        line = "There is no Chromium, so no web page was tried in it. `make chromium` installs it."
         terminalreporter.write_line(line, yellow=True)
 
 

@@ -59,18 +59,97 @@ assert len(evaluate_trajectory(model, history, x, y, 2, verbose=0).path) == 4
 print(surface.metadata["backend"])
 for name in ("loss", "data_loss", "accuracy"):
     print(*surface.values[name].ravel(), *ways[0].values[name][0], *trajectory.true_values[name])
+"""
+
+
+# Weights that Keras cuts over four devices: the numbers of a model in one piece, and the same cuts.
+SHARDED_SCRIPT = """
+import tempfile
+import keras, numpy as np
+from keras import distribution, layers, ops
+from losslandscape import Hessian, WeightHistory, evaluate_interpolation, evaluate_line
+from losslandscape import evaluate_trajectory, random_directions
+from losslandscape.measuring.engines import on_device
+
+def network():
+    model = keras.Sequential([
+        keras.Input((4,)),
+        layers.Dense(8, "tanh", kernel_regularizer="l2", name="columns"),
+        layers.BatchNormalization(),
+        layers.Dropout(0.5),
+        layers.Dense(3, name="rows"),
+    ])
+    model.compile("adam", "mse", metrics=["mae"])
+    return model
+
+def cuts(array):
+    return array.sharding, [shard.data.shape for shard in array.addressable_shards]
+
+def state(model):
+    values = [variable.value for variable in (*model.variables, *model.optimizer.variables)]
+    return [(ops.convert_to_numpy(value).tobytes(), *cuts(value)) for value in values]
+
+def sharded(device_mesh):
+    layout = distribution.LayoutMap(device_mesh)
+    layout[".*columns/kernel"], layout[".*rows/kernel"] = (None, "model"), ("model", None)
+    layout[".*moving_variance"] = ("model",)
+    return distribution.ModelParallel(layout_map=layout, auto_shard_dataset=False)
 
 if keras.backend.backend() == "jax":
-    # Only its first evaluation builds a model's metrics.
-    one = keras.distribution.DataParallel(devices=["cpu:0"], auto_shard_dataset=False)
-    keras.distribution.set_distribution(one)
-    model = keras.Sequential([keras.Input((4,)), layers.Dense(1)])
-    model.compile("adam", "mse", metrics=["mae"])
-    center = evaluate_line(model, x, y, 3, seed=0, verbose=0).center
-    residuals = (x @ ops.convert_to_numpy(model.layers[0].kernel))[:, 0] - y
-    np.testing.assert_allclose(center["loss"], np.mean(residuals**2), rtol=1e-5)
-    np.testing.assert_allclose(center["mae"], np.mean(abs(residuals)), rtol=1e-5)
-    keras.distribution.set_distribution(None)
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(50, 4)), generator.normal(size=(50, 3))
+    mesh = distribution.DeviceMesh((2, 2), ["batch", "model"], distribution.list_devices("cpu"))
+    with sharded(mesh).scope():
+        model = network()
+        # Only its first evaluation builds a model's metrics.
+        evaluate_line(model, x, y, 2, verbose=0)
+        history = WeightHistory(tempfile.mkdtemp())
+        model.fit(x, y, batch_size=50, epochs=3, callbacks=[history], verbose=0)
+    one = network()
+    one.set_weights(model.get_weights())
+    assert [len({str(shard.index) for shard in weight.value.addressable_shards})
+            for weight in model.trainable_variables] == [2, 1, 1, 1, 2, 1]
+    (direction,) = drawn = random_directions(one, seed=0)
+    options = {"seed": 0, "verbose": 0}
+    calls = {
+        "evaluate": lambda model: evaluate_line(model, x, y, 3, engine="evaluate", **options),
+        "compiled": lambda model: evaluate_line(model, x, y, 3, engine="compiled", **options),
+        "path": lambda model: evaluate_trajectory(model, history.folder, x, y, 2, verbose=0),
+        # The other model is in one piece in any case.
+        "between": lambda model: evaluate_interpolation(model, one, x, y, 2, verbose=0)[0],
+    }
+    expected = {name: call(one) for name, call in calls.items()}
+    product = Hessian(one, x, y, verbose=0).product(direction)
+    with sharded(mesh).scope():
+        before = state(model)
+        (again,) = random_directions(model, seed=0)
+        for array, other in zip(again, direction, strict=True):
+            np.testing.assert_array_equal(array, other)
+        weights = model.trainable_variables
+        for tensor, weight in zip(*on_device(drawn, weights), weights, strict=True):
+            assert cuts(tensor) == cuts(weight.value)
+        for name, call in calls.items():
+            found = call(model)
+            for metric, values in expected[name].values.items():
+                np.testing.assert_allclose(found.values[metric], values, rtol=1e-5, err_msg=name)
+            assert state(model) == before, name
+        for part, other in zip(Hessian(model, x, y).product(direction), product, strict=True):
+            np.testing.assert_allclose(part, other, rtol=1e-3, atol=1e-5)
+        assert state(model) == before
+        try:
+            evaluate_line(model, x[:49], y[:49], verbose=0)
+        except ValueError as error:
+            assert "into 2 equal parts" in str(error) and "49 samples" in str(error), error
+        else:
+            raise AssertionError
+    # In a naive loop.
+    for alpha, loss in zip((-1, 0, 1), expected["evaluate"].values["loss"][0], strict=True):
+        start = [ops.convert_to_numpy(weight) for weight in one.trainable_variables]
+        for weight, center, step in zip(one.trainable_variables, start, direction, strict=True):
+            weight.assign(center + alpha * step)
+        np.testing.assert_allclose(one.evaluate(x, y, batch_size=50, verbose=0)[0], loss, rtol=1e-5)
+        for weight, center in zip(one.trainable_variables, start, strict=True):
+            weight.assign(center)
 """
 
 
@@ -284,7 +363,12 @@ else:
 """
 
 
-SCRIPTS = {"landscape": SCRIPT, "curvature": CURVATURE_SCRIPT, "engines": ENGINES_SCRIPT}
+SCRIPTS = {
+    "landscape": SCRIPT,
+    "curvature": CURVATURE_SCRIPT,
+    "engines": ENGINES_SCRIPT,
+    "sharded": SHARDED_SCRIPT,
+}
 # One process for all scripts of a backend, since it takes seconds to start.
 ALL = """
 for name, script in SCRIPTS.items():
@@ -293,12 +377,14 @@ for name, script in SCRIPTS.items():
 """
 # JAX takes longer to optimize what it compiles than these scripts to run it.
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+DEVICES = "--xla_force_host_platform_device_count=4"
 BACKENDS = [name for name in ("jax", "torch") if importlib.util.find_spec(name)]
 
 
 def shown_on(backend):
     """The lines that each script prints on another backend."""
-    environment = os.environ | {"KERAS_BACKEND": backend, "MPLBACKEND": "agg", "XLA_FLAGS": QUICK}
+    flags = {"KERAS_BACKEND": backend, "MPLBACKEND": "agg", "XLA_FLAGS": f"{QUICK} {DEVICES}"}
+    environment = os.environ | flags
     command = [sys.executable, "-c", f"SCRIPTS = {SCRIPTS}{ALL}"]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

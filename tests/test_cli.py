@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from losslandscape import LossLine, LossSurface, evaluate_surface
+from losslandscape import LossFilm, LossLine, LossSurface, LossTrajectory, evaluate_surface
 from losslandscape.cli import main
 
 ROOT = Path(__file__).parent.parent
@@ -78,12 +78,12 @@ def compare(model, command):
     """Compares the model with one whose weights are larger."""
     model.set_weights([1.1 * weight for weight in model.get_weights()])
     model.save("other.keras")
-    return main(["data.npz", "--points", "3", *command.split()])
+    return main(["compare", "data.npz", "--points", "3", *command.split()])
 
 
 @pytest.mark.usefixtures("files")
 def test_models_are_compared_by_label(model, capsys):
-    labels = "--compare first model.keras --compare second other.keras"
+    labels = "--models first model.keras --models second other.keras"
     options = f"{labels} --directions 2 --rise 0.01 --seed 0"
     assert compare(model, f"{options} --path figure.png --checkpoint points.h5") == 0
     names = {path.name for path in Path().glob("*.*")}
@@ -101,12 +101,10 @@ def test_models_are_compared_by_label(model, capsys):
 
 
 COMPARISON_ERRORS = {
-    "--compare a model.keras": "at least two labels",
-    "--compare a model.keras --compare a other.keras": "must have another label each time",
-    "--compare a model.keras --compare b": "'b' has none",
-    "--compare a model.keras --compare b other.keras --plot 3d": "must be line or levels",
-    "--compare a model.keras --compare b no.keras": "`models` must be saved models",
-    "": "There is no model",
+    "--models a model.keras": "at least two labels",
+    "--models a model.keras --models a other.keras": "must have another label each time",
+    "--models a model.keras --models b": "'b' has none",
+    "--models a model.keras --models b no.keras": "`models` must be saved models",
 }
 
 
@@ -115,8 +113,51 @@ def test_invalid_comparisons_exit_with_code_2(model, capsys):
     for command, message in COMPARISON_ERRORS.items():
         assert compare(model, command) == 2
         assert message in capsys.readouterr().err
-    assert run("--compare a model.keras") == 2
-    assert "all models have a label. Received model.keras without" in capsys.readouterr().err
+
+
+@pytest.fixture
+def records(files, model):
+    """Files of the weights at three moments before those of the model."""
+    (files / "history").mkdir()
+    names, end = [f"epoch-{epoch}.weights.h5" for epoch in range(3)], model.get_weights()
+    for factor, name in zip((0.5, 0.7, 0.8), names, strict=True):
+        model.set_weights([factor**2 * end[0], *(factor * array for array in end[1:])])
+        model.save_weights(f"history/{name}")
+    return names
+
+
+@pytest.mark.parametrize(("command", "kind"), [("training", LossTrajectory), ("film", LossFilm)])
+def test_a_training_is_drawn_from_a_folder_or_from_files(command, kind, records, capsys):
+    for history in (["history"], [f"history/{name}" for name in records]):
+        words = [command, "model.keras", "data.npz", *history, "--points", "3"]
+        assert main([*words, "--checkpoint", "points.h5", "--json"]) == 0
+        output = capsys.readouterr()
+        assert json.loads(output.out)["metadata"]["records"][:3] == records
+    # The second call had nothing to measure.
+    assert not re.search(r"\d/\d", output.err), output.err
+    assert kind.load("points.h5").metadata["records"][:3] == records
+
+
+@pytest.mark.usefixtures("records")
+def test_a_training_is_drawn_as_a_path_and_as_a_film():
+    start = ["model.keras", "data.npz", "history", "--points", "3"]
+    film = "--path film.gif --plot 3d --frames 2 --seed 0 --extent -0.5 0.5"
+    assert main(["film", *start, *film.split()]) == 0
+    assert Path("film.gif").read_bytes().startswith(b"GIF")
+    assert main(["training", *start, "--path", "training.png", "--scale", "log"]) == 0
+    names = {path.name for path in Path().glob("training*.png")}
+    assert names == {"training-trajectory.png", "training-fidelity.png"}
+    # Before anything is measured.
+    assert main(["film", *start, "--path", "film.gif.gz"]) == 2
+
+
+def test_help_begins_with_three_examples(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--help"])
+    assert end.value.code == 0
+    first, second, third, *_ = capsys.readouterr().out.splitlines()
+    assert first.split()[:2] == ["losslandscape", "model.keras"]
+    assert [line.split()[1] for line in (second, third)] == ["compare", "film"]
 
 
 ERRORS = {
@@ -126,6 +167,7 @@ ERRORS = {
     "--path figure.png --extent a b": "`--extent` must be two numbers.*Received a b",
     "--path figure.png --metric auc": "`metric` must be one of 'loss', 'accuracy'",
     "--path figure.png --plot line 3d": "`--plot` must be line alone",
+    "--path figure.png --accuracy 2": "`accuracy` must be",
     "--path figure.png --import no.such.module": "No module named 'no'",
 }
 

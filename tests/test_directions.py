@@ -392,7 +392,8 @@ def test_models_that_cannot_be_moved_are_refused(model):
     with pytest.raises(ValueError, match="not built.*Call it on a batch"):
         random_directions(keras.Sequential([layers.Dense(2)]))
     model.layers[0].quantize("int8")
-    model.layers[1].trainable = False
+    for layer in model.layers[1:]:
+        layer.trainable = False
     with pytest.raises(ValueError, match="no filter to move.*Quantized.*enable_lora"):
         random_directions(model)
 

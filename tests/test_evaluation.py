@@ -662,7 +662,8 @@ def test_bad_directions_are_refused(model, data):
 @pytest.mark.parametrize(
     ("directions", "error", "message"),
     [
-        ("steep", ValueError, "`directions` must be a list of directions.*Received str"),
+        ("steep", FileNotFoundError, "`directions` must be a file of `save_directions`.*'steep'"),
+        (3, ValueError, "`directions` must be a list of directions.*Received int"),
         ([None], ValueError, r"`directions\[0\]` must be a list of arrays.*Received NoneType"),
         (["steep"], ValueError, r"`directions\[0\]` must be a list of arrays.*Received str"),
         ([np.ones((1, 3, 1))], ValueError, r"`directions\[0\]` must be.*Received ndarray"),

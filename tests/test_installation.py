@@ -145,8 +145,8 @@ def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (wheel,), (source,) = (list((tmp_path / "dist").glob(kind)) for kind in ("*.whl", "*.tar.gz"))
     names = zipfile.ZipFile(wheel).namelist()
-    # Every module at the root and in the folders, and nothing else.
-    package = {f"losslandscape/{name}" for name in FILES | {"py.typed"}}
+    # Every module at the root and in the folders, what they read, and nothing else.
+    package = {f"losslandscape/{name}" for name in FILES | {"drawing/page.html", "py.typed"}}
     assert {name for name in names if ".dist-info/" not in name} == package
     assert {name.split("/")[0] for name in names} == {
         "losslandscape",
@@ -207,6 +207,7 @@ def test_the_notebook_runs_and_shows_each_figure_once(monkeypatch):
     # The notebook chooses the backend that shows figures in it.
     monkeypatch.delenv("MPLBACKEND")
     notebook = nbformat.read(ROOT / "examples" / "losslandscape.ipynb", as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell("landscape.explore()"))
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": ROOT}}).execute()
     pictures = {
         cell.source: sum("image/png" in output.get("data", {}) for output in cell.outputs)
@@ -221,6 +222,8 @@ def test_the_notebook_runs_and_shows_each_figure_once(monkeypatch):
             '"3d"'
         )
     assert sum(pictures.values()) == 8
+    (page,) = notebook.cells[-1].outputs
+    assert ' srcdoc="&lt;!DOCTYPE html&gt;' in page.data["text/html"]
 
 
 def test_the_quickstart_runs(tmp_path, monkeypatch, capsys):

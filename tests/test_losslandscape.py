@@ -1,5 +1,6 @@
 """The public interface: every plotting call, its figures and files, and its errors."""
 
+import sys
 import warnings
 from functools import partial
 
@@ -195,6 +196,29 @@ def test_a_display_saves_its_values_and_its_figures(model, data, tmp_path):
         "surface-levels.svg",
         "surface.h5",
     ]
+
+
+def test_a_page_is_written_instead_of_figures(model, data, tmp_path, monkeypatch):
+    path = tmp_path / "landscape.html"
+    style = {"metric": "accuracy", "scale": "log", "dataset_labels": ("training", "test")}
+    options = {"number_of_points": 3, "seed": 0, "path": path}
+    display = plot_loss_3D(model, ("levels", "3d"), (data, data), **style, **options)
+    assert list(display.axes) == ["levels", "3d"]
+    assert display.labels == ["training", "test"]
+    assert [file.name for file in tmp_path.iterdir()] == ["landscape.html"]
+    # The page begins with what the figures show.
+    for part in ('"metric": 1, "scale": "log"', '"label": "training"', '"label": "test"'):
+        assert part in path.read_text()
+    assert not plt.get_fignums()
+    monkeypatch.setattr(losslandscape, "write_html", failing(OSError(28, "No space left")))
+    with pytest.warns(UserWarning, match="Could not write .*landscape.html.*The values are in"):
+        plot_loss_3D(model, "levels", *data, **options)
+    monkeypatch.setattr(model, "test_step", lambda *_: pytest.fail("computed"))
+    with pytest.raises(ValueError, match=r"`path` must end in one of .*page shows surfaces"):
+        plot_loss(model, data, path=path)
+    monkeypatch.setitem(sys.modules, "plotly.offline", None)
+    with pytest.raises(ImportError, match=r"pip install '\.\[html\]'"):
+        plot_loss_3D(model, "levels", *data, **options)
 
 
 def test_measures_and_exports_take_a_display(model, data, tmp_path):
@@ -610,3 +634,5 @@ def test_plot_trajectory_draws_the_path_and_its_fidelity(model, data, tmp_path):
     )
     names = sorted(path.name for path in tmp_path.glob("*.png"))
     assert names == ["training-fidelity.png", "training-trajectory.png"]
+    plot_trajectory(model, history, *data, number_of_points=3, path=path.with_suffix(".html"))
+    assert '"moments": ["epoch 0", "epoch 1"' in (tmp_path / "training.html").read_text()

@@ -20,9 +20,11 @@ from losslandscape import (
     Comparison,
     LossBarriers,
     LossDisplay,
+    LossFilm,
     LossLine,
     LossSurface,
     LossTrajectory,
+    animate_film,
     animate_path,
     animate_surface,
     plot_barriers,
@@ -1140,10 +1142,67 @@ def test_films_of_several_runs_last_as_long_as_the_longest(tmp_path):
         assert film.n_frames == 3
 
 
+# Of a surface that is torn, follows splines, and then is too rough for them: only the last frame
+# has no note.
+HEIGHTS = [BOWL.values["loss"].copy(), BOWL.values["loss"] / 10, ROUGH.values["loss"]]
+HEIGHTS[0][:5] = np.nan
+FILM = LossFilm(
+    BOWL.alphas,
+    BOWL.betas,
+    {"loss": np.stack(HEIGHTS)},
+    {"loss": np.array([np.nan, 0.05, 0.5])},
+    {"loss": 0.5},
+    {"labels": ["epoch 0", "epoch 1", "the end"]},
+)
+
+
+@pytest.mark.parametrize("plot_type", ["levels", "3d"])
+def test_frames_of_a_film_have_one_scale_and_a_name_each(plot_type, tmp_path, monkeypatch):
+    titles, places = [], []
+
+    class Seen(mpl.animation.FuncAnimation):
+        def __init__(self, figure, draw, **options):
+            def draw_and_look(frame):
+                (ax,) = draw(frame)
+                figure.draw_without_rendering()
+                (bar,) = (each for each in ax.child_axes if each.get_ylabel())
+                assert figure.bbox.x1 > bar.get_tightbbox().x1
+                assert figure.bbox.y1 > ax.title.get_window_extent().y1
+                titles.append(ax.get_title())
+                ticks = [text.get_text() for text in bar.get_yticklabels()]
+                places.append((ticks, bar.get_ylim(), ax.get_position().bounds))
+                return [ax]
+
+            super().__init__(figure, draw_and_look, **options)
+
+    monkeypatch.setattr(mpl.animation, "FuncAnimation", Seen)
+    animate_film(FILM, tmp_path / "film.gif", plot_type, fps=5)
+    assert titles[-3:] == FILM.labels
+    assert all(place == places[0] for place in places)
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == 3
+        assert film.info["duration"] == 200
+    assert not plt.get_fignums()
+
+
+def test_a_film_is_drawn_side_by_side_as_its_surfaces_are():
+    axes = plot_levels(FILM, labels=FILM.labels)
+    assert [ax.get_title() for ax in axes] == FILM.labels
+    with pytest.raises(TypeError, match="`film` must be a `LossFilm`.*`plot_levels`"):
+        animate_film(BOWL, "film.gif")
+    with pytest.raises(TypeError, match="`lines` must be a `LossLine`.*`animate_film`"):
+        plot_line(FILM)
+    with pytest.raises(ValueError, match="`plot_type` must be one of 'levels', '3d'"):
+        animate_film(FILM, "film.gif", "2d")
+
+
 def test_films_that_need_ffmpeg_say_so(tmp_path, monkeypatch):
     monkeypatch.setattr(mpl.animation.writers, "is_available", lambda _: False)
     with pytest.raises(ValueError, match="must end in .gif where ffmpeg is not installed"):
         animate_path(TRAJECTORY, tmp_path / "path.mp4")
+    monkeypatch.setattr(mpl.animation.writers, "is_available", lambda _: True)
+    with pytest.raises(ValueError, match="must end in one of .gif, .mp4, .*by `write_html`"):
+        animate_path(TRAJECTORY, tmp_path / "path.html")
     assert not plt.get_fignums()
 
 

@@ -689,8 +689,14 @@ def _find_holes(values):
 
 def _find_interpolated(measured, metric):
     share = float(np.mean(measured.interpolated))
-    error = measured.metadata.get("interpolation_errors", {}).get(metric, np.nan)
-    warning = f"They were not measured; those checked are off by up to {error:.2g} of the range."
+    told = measured.metadata
+    error = told.get("interpolation_errors", {}).get(metric, np.nan)
+    checked = told.get("interpolation_checks", 0)
+    few = ", ".join(f"{points} on {size:,}" for size, points in told.get("few_samples", []))
+    warning = (
+        f"They were not measured; {checked} that were, as a check, are off by up to {error:.2g} of "
+        "the range."
+    ) + f" Of {told.get('dataset_size', 0):,} samples, others were measured: {few}." * bool(few)
     return Finding("share of points that are interpolated", share, warning)
 
 

@@ -10,6 +10,7 @@ __all__ = [  # noqa: RUF022, in the order of the page
     "LossLine",
     "LossSurface",
     "LossTrajectory",
+    "LossFilm",
     "LossBarriers",
     "Spectrum",
     "LayerCurvature",
@@ -105,6 +106,8 @@ class Saved:
         - `LossTrajectory`, a row per record: `record`, `run`, `epoch` or `step` if known,
           `alpha`, `beta`, `distance`, the values at the recorded weights and, as
           `plane_loss` and so on, the values at their projections onto the plane.
+        - `LossFilm`: `frame`, `beta`, `alpha`, `label`, the values and, as `center_loss` and so
+          on, the values at the weights of each record.
         - `LossBarriers`: `pair`, `alpha`, `first`, `second` and the values.
         - `Spectrum`: `probe`, `step`, `eigenvalue`, `share`.
         - `LayerCurvature`: `layer`, `parameters`, `largest`, `trace`, `low`, `high`.
@@ -442,6 +445,86 @@ class LossTrajectory(LossSurface):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class LossFilm(_Landscape):
+    """Loss surfaces in the course of training: one around each of several records.
+
+    `values["loss"][k, i, j] = L(θ_k + alphas[j]·d1 + betas[i]·d2)`, where θ_k are the weights of
+    a record. All frames have the same axes and the same directions, so that they can be
+    compared point by point.
+
+    Functions that draw or measure surfaces accept a film in their place, one per frame:
+    `plot_levels(film, labels=film.labels)`.
+
+    Attributes:
+        alphas: Float array of shape `(n,)`, the coordinates along d1.
+        betas: Float array of shape `(m,)`, the coordinates along d2.
+        values: Dict of float arrays of shape `(k, m, n)`, one surface per record: `"loss"` and
+            every other value, as in `LossSurface`.
+        centers: Dict of float arrays of shape `(k,)`, the same values at the weights of each
+            record.
+        center: Dict of floats, the same values at the model, whose weights are the last record.
+        metadata: Dict that says how this was computed, as in `LossSurface`. `"labels"` names
+            the frames.
+    """
+
+    measured: ClassVar = ("values", "centers")
+
+    alphas: Array
+    betas: Array
+    values: dict[str, Array]
+    centers: dict[str, Array]
+    center: dict[str, float]
+    metadata: dict[str, Any]
+
+    def __post_init__(self):
+        _check_shapes(self.values, (len(self.labels), len(self.betas), len(self.alphas)))
+
+    @property
+    def labels(self) -> list[str]:
+        """List of the names of the frames, such as `"epoch 3"`."""
+        return self.metadata["labels"]
+
+    @property
+    def axes(self) -> tuple[Array, ...]:
+        """Tuple of the coordinates along each axis of a frame: alphas, then betas."""
+        return self.alphas, self.betas
+
+    @property
+    def surfaces(self) -> list[LossSurface]:
+        """List of a `LossSurface` per frame; `center` has the values at the record."""
+        shared = {
+            key: entry for key, entry in self.metadata.items() if key not in ("labels", "missing")
+        }
+        return [self._surface(frame, shared) for frame in range(len(self.labels))]
+
+    def _surface(self, frame, shared):
+        values, center = (
+            {name: array[frame] for name, array in each.items()}
+            for each in (self.values, self.centers)
+        )
+        center = {name: float(value) for name, value in center.items()}
+        metadata = shared | {"label": self.labels[frame]}
+        missing = np.flatnonzero(self.missing[frame])
+        if missing.size:
+            metadata["missing"] = missing.tolist()
+        return LossSurface(self.alphas, self.betas, values, center, metadata)
+
+    def _coordinates(self):
+        frames = np.arange(len(self.labels))
+        return {"frame": frames, "beta": self.betas, "alpha": self.alphas}
+
+    def _table(self):
+        coordinates, variables, attributes = super()._table()
+        labels = ("label", ("frame",), np.array(self.labels))
+        centers = [(f"center_{name}", ("frame",), each) for name, each in self.centers.items()]
+        return coordinates, [labels, *variables, *centers], attributes
+
+    def __repr__(self):
+        axes = f"{_extent('alpha', self.alphas)}, {_extent('beta', self.betas)}"
+        return f"LossFilm({', '.join(self.values)}; {len(self.labels)} frames, {axes})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class LossBarriers(_Landscape):
     """Losses on the straight lines between each pair of several models.
 
@@ -706,12 +789,13 @@ def _names(kind):
 # Types of the arguments of functions that take one value or several.
 Lines: TypeAlias = LossLine | Display | Sequence[LossLine]
 Surface: TypeAlias = LossSurface | Display
-Surfaces: TypeAlias = Surface | Sequence[LossSurface]
+Surfaces: TypeAlias = Surface | LossFilm | Sequence[LossSurface]
 
 PLOTS = {
     LossLine: "plot_line",
     LossSurface: "plot_levels",
     LossTrajectory: "plot_path",
+    LossFilm: "animate_film",
     LossBarriers: "plot_barriers",
     Spectrum: "plot_spectrum",
     LayerCurvature: "plot_layers",
@@ -725,7 +809,7 @@ def _extent(name, coordinates):
 
 def _check_shapes(field, values, shape):
     for name, array in values.items():
-        if array.ndim != 2 or any(
+        if array.ndim != len(shape) or any(
             size not in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
         ):
             expected = tuple("any" if size is None else size for size in shape)

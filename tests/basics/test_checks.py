@@ -98,7 +98,11 @@ ON_VALUES = {
         },
     ),
     "write_mesh": ({"surface": SURFACE, "path": "a.vtp"}, {"height": (*NUMBERS, -1, np.inf)}),
-    "write_html": ({"surface": SURFACE, "path": "a.html"}, {"title": (3, ["a"]), "path": (3,)}),
+    "write_html": (
+        {"values": SURFACE, "path": "a.html"},
+        {"title": (3, ["a"]), "labels": LABELS, "metric": METRICS[4:], "path": (3,)}
+        | {"scale": STYLE["scale"], "values": ([], LINE), "findings": (3, [1])},
+    ),
     "WeightHistory": ({"folder": "a"}, {"folder": (3, None, "~nosuchuser/a"), "every": (0, [])}),
 }
 # Values of these have methods that take arguments.

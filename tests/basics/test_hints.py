@@ -39,7 +39,10 @@ SURFACE = LossSurface(AXIS, AXIS, {"loss": np.add.outer(AXIS**2, AXIS**2)}, {"lo
         (lambda m, d: plot_loss(m, d, title="a"), "Call `set_title` of the axes"),
         (lambda m, d: plot_loss(m, d, dpi=100), "Call `savefig(path, dpi=...)` of the figure"),
         (lambda m, d: plot_loss(m, d, figsize=(3, 3)), "`plot_line` takes it"),
-        (lambda m, d: plot_loss(m, d, path="s.html"), "A web page is written by `write_html`"),
+        (
+            lambda m, d: plot_loss(m, d, path="s.html"),
+            "A web page shows surfaces",
+        ),
         (lambda m, d: plot_loss(m, d, metric=["loss", "accuracy"]), "is drawn by `plot_metrics`"),
         (lambda m, d: plot_loss(m, d, metric="acc"), "Did you mean 'accuracy'?"),
         (plot_loss_3D, 'plot_loss_3D(model, ("levels", "3d"), x_test, y_test'),

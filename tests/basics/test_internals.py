@@ -1,5 +1,7 @@
 """Internals: the private names of Keras still mean what this library expects."""
 
+import threading
+
 import keras
 import numpy as np
 from keras import layers
@@ -30,6 +32,22 @@ def test_metrics_are_built_without_computing():
     assert len(model.metrics_variables) == 2
     internals.build_symbolically(model, (np.ones((4, 2), "float32"), np.zeros(4)))
     assert len(model.metrics_variables) == 4
+
+
+class Numbers(keras.utils.PyDataset):
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, index):
+        return np.full((2, 1), index), np.zeros(2)
+
+
+def test_a_dataset_is_read_anew_each_time_and_its_workers_end_with_the_pass():
+    dataset = Numbers(workers=2)
+    first, _ = next(internals.batches_of(dataset))
+    assert np.all(first == 0)
+    assert [int(x[0, 0]) for x, _ in internals.batches_of(dataset)] == [*range(20)]
+    assert not any(thread.name.startswith("Worker_") for thread in threading.enumerate())
 
 
 def test_the_global_generator_is_made_on_first_use_and_can_be_replaced():

@@ -3,6 +3,7 @@
 import csv
 import sys
 import types
+import warnings
 
 import keras
 import matplotlib as mpl
@@ -17,6 +18,7 @@ from losslandscape import (
     LandscapeLogger,
     WeightHistory,
     evaluate_line,
+    plot_line,
     random_directions,
     training_curvature,
 )
@@ -286,9 +288,7 @@ def test_numbers_are_those_of_the_records_and_training_is_bit_identical(data, tm
     np.testing.assert_allclose(rows, logs["trace"])
 
 
-@pytest.mark.parametrize("is_last", [False, True])
-@pytest.mark.filterwarnings("ignore:.*(conditioned on metric|Can save best model)")
-def test_callbacks_that_follow_a_number_get_one_each_epoch(is_last, tmp_path):
+def test_callbacks_that_follow_a_number_get_one_each_epoch(tmp_path):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1, use_bias=False)])
     model.compile(optimizers.SGD(RATE), "mse", jit_compile=False)
     numbers = iter(np.linspace(1, 0.1, 7))
@@ -299,14 +299,26 @@ def test_callbacks_that_follow_a_number_get_one_each_epoch(is_last, tmp_path):
         keras.callbacks.ReduceLROnPlateau(patience=2, **follow),
         keras.callbacks.ModelCheckpoint(path, save_best_only=True, **follow),
     ]
-    # A callback before the logger does not see its numbers, of which Keras warns.
-    callbacks = [*others, logger] if is_last else [logger, *others]
-    fit = {"epochs": 12, "callbacks": callbacks, "verbose": 0}
-    history = model.fit(FEATURES, TARGETS, batch_size=3, **fit)
+    fit = {"batch_size": 3, "epochs": 12, "verbose": 0}
+    # A callback before the logger would not see its numbers.
+    for other in others:
+        name = type(other).__name__
+        with pytest.raises(ValueError, match=rf"Received it after {name} \('falling'\): put it fi"):
+            model.fit(FEATURES, TARGETS, callbacks=[[other], logger], **fit)
+    history = model.fit(FEATURES, TARGETS, callbacks=[logger, *others], **fit)
     assert len(history.history["falling"]) == 12
     assert float(model.optimizer.learning_rate) == pytest.approx(RATE)
-    if not is_last:
-        assert others[2].best == pytest.approx(0.1)
+    assert others[2].best == pytest.approx(0.1)
+
+
+def test_a_callback_that_would_leave_the_numbers_out_causes_a_warning(tmp_path):
+    table = keras.callbacks.CSVLogger(tmp_path / "log.csv")
+    kept = keras.callbacks.BackupAndRestore(tmp_path / "backup")
+    with pytest.warns(UserWarning, match="comes after CSVLogger in `callbacks`"):
+        fit_with([kept, table, LandscapeLogger({"one": lambda _: 1.0})], epochs=1)
+    with warnings.catch_warnings(record=True) as found:
+        fit_with([kept, LandscapeLogger({"one": lambda _: 1.0}), table], epochs=1)
+    assert not [each for each in found if "LandscapeLogger" in str(each.message)]
 
 
 def test_a_model_that_training_builds_is_measured():
@@ -317,10 +329,10 @@ def test_a_model_that_training_builds_is_measured():
     np.testing.assert_allclose(logs["largest_eigenvalue"], 3, rtol=1e-4)
 
 
-def fit_with(logger, epochs=3):
+def fit_with(callbacks, epochs=3):
     model = keras.Sequential([keras.Input((3,)), layers.Dense(1, use_bias=False)])
     model.compile(optimizers.SGD(RATE), "mse", jit_compile=False)
-    model.fit(FEATURES, TARGETS, epochs=epochs, callbacks=[logger], verbose=0)
+    model.fit(FEATURES, TARGETS, epochs=epochs, callbacks=callbacks, verbose=0)
 
 
 def test_a_logger_traces_once_for_each_fit():
@@ -345,16 +357,50 @@ def test_a_logger_traces_once_for_each_fit():
 def test_a_live_figure_is_drawn_again_after_each_time():
     logger = LandscapeLogger({"one": lambda _: 1.0, "two": lambda _: 2.0}, live=True)
     assert logger.curvature is None
-    fit_with(logger)
+    fit_with([logger])
     assert plt.get_fignums() == [logger.figure.number]
     assert [ax.get_ylabel() for ax in logger.figure.axes] == ["one", "two"]
     for value, ax in enumerate(logger.figure.axes, 1):
         (curve,) = ax.lines
         np.testing.assert_array_equal(curve.get_xydata(), [[1, value], [2, value], [3, value]])
     # Another fit starts over, in the same figure.
-    fit_with(logger, epochs=1)
+    fit_with([logger], epochs=1)
     np.testing.assert_array_equal(logger.curvature.times, [1])
     assert plt.get_fignums() == [logger.figure.number]
+
+
+def images_in(folder):
+    """The tag, the step and the pixels of each image in a folder of TensorBoard's logs."""
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = tf.compat.v1.Event.FromString(record)
+            for value in event.summary.value:
+                assert value.metadata.plugin_data.plugin_name == "images"
+                width, height, png = tf.make_ndarray(value.tensor)
+                pixels = tf.io.decode_png(png).numpy()
+                assert pixels.shape[:2] == (int(height), int(width))
+                yield value.tag, event.step, pixels
+
+
+def test_tensorboard_gets_an_image_every_few_epochs(tmp_path):
+    drawn = []
+
+    def draw(model):
+        drawn.append(model.get_weights()[0])
+        return plot_line(evaluate_line(model, FEATURES, TARGETS, 3, seed=0, verbose=0))
+
+    line, plane = tmp_path / "line", tmp_path / "plane"
+    own = LandscapeLogger({"one": lambda _: 1.0}, every=2, image=draw, log_dir=line)
+    named = LandscapeLogger({}, FEATURES, TARGETS, image="levels", log_dir=plane)
+    fit_with([own, named], epochs=4)
+    found = list(images_in(line / "landscape"))
+    assert [(tag, step) for tag, step, _ in found] == [("landscape", step) for step in (0, 1, 3)]
+    assert len(drawn) == 3
+    # In the size of a figure, at 150 dots per inch.
+    assert {pixels.shape for *_, pixels in found} == {(420, 525, 4)}
+    assert not np.array_equal(found[0][2], found[-1][2])
+    assert [step for _, step, _ in images_in(plane / "landscape")] == [0, 1, 2, 3]
+    assert not plt.get_fignums()
 
 
 def test_a_notebook_shows_one_figure_that_changes(monkeypatch):
@@ -373,7 +419,7 @@ def test_a_notebook_shows_one_figure_that_changes(monkeypatch):
     monkeypatch.setitem(sys.modules, "IPython.display", module)
     monkeypatch.setattr(mpl, "get_backend", lambda: "module://matplotlib_inline.backend_inline")
     logger = LandscapeLogger({"one": lambda _: 1.0}, live=True)
-    fit_with(logger)
+    fit_with([logger])
     assert shown == 3 * [logger.figure]
     # The notebook would show an open one again at the end of its cell.
     assert not plt.get_fignums()
@@ -383,7 +429,7 @@ def test_a_failure_to_draw_costs_a_warning_but_not_the_training(monkeypatch):
     logger = LandscapeLogger({"one": lambda _: 1.0}, live=True)
     monkeypatch.setattr(plt, "subplots", lambda *_, **__: 1 / 0)
     with pytest.warns(UserWarning, match="not draw what was logged: ZeroDivisionError"):
-        fit_with(logger, epochs=1)
+        fit_with([logger], epochs=1)
     assert logger.curvature.values["one"] == [1]
 
 
@@ -411,7 +457,7 @@ def test_unusable_arguments_are_refused(data):
         LandscapeLogger([], *data)
     with pytest.raises(ValueError, match="`x` must be the data to measure on"):
         LandscapeLogger("trace")
-    with pytest.raises(ValueError, match="`x` is for measures by name"):
+    with pytest.raises(ValueError, match="`x` is for what is given by name"):
         LandscapeLogger({"λmax": sharpness(data)}, *data)
     with pytest.raises(ValueError, match="`number_of_directions` must be at least 2"):
         LandscapeLogger("half_width", *data, number_of_directions=1)
@@ -419,6 +465,12 @@ def test_unusable_arguments_are_refused(data):
         LandscapeLogger("half_width", *data, rise=0)
     with pytest.raises(ValueError, match="`every` must be at least 1"):
         LandscapeLogger({"λmax": sharpness(data)}, every=0)
+    with pytest.raises(ValueError, match="`image` and `log_dir` must be given together"):
+        LandscapeLogger("trace", *data, image="line")
+    with pytest.raises(ValueError, match="`image` must be one of 'line', 'levels'"):
+        LandscapeLogger("trace", *data, image="3d", log_dir="logs")
+    with pytest.raises(ValueError, match="`x` must be the data to draw"):
+        LandscapeLogger({"λmax": sharpness(data)}, image="line", log_dir="logs")
     with pytest.raises(ValueError, match=r"do not have. Received \['accuracy', 'loss'\]"):
         train(data, [LandscapeLogger({"loss": float, "accuracy": float})], epochs=1)
 

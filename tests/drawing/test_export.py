@@ -1,10 +1,6 @@
 """Export: other tools read our files, and we read theirs."""
 
-import base64
 import dataclasses
-import html
-import json
-import re
 import sys
 
 import h5py
@@ -12,8 +8,9 @@ import numpy as np
 import pytest
 import pyvista
 
-from losslandscape import LossLine, LossSurface, LossTrajectory, plot_surface
-from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape import LossLine, LossSurface, LossTrajectory
+from losslandscape.drawing.export import read_reference, write_mesh, write_reference
+from losslandscape.drawing.page import write_html
 from losslandscape.values.measures import non_convexity
 
 ALPHAS, BETAS = np.linspace(-1, 1, 5), np.linspace(-2, 2, 3)
@@ -164,26 +161,10 @@ def test_a_mesh_has_no_cells_at_non_finite_losses(surface, tmp_path):
         write_mesh(surface, tmp_path / "surface.vtp")
 
 
-def test_a_page_has_all_views_and_needs_no_internet(surface, tmp_path):
-    surface.values["loss"][0, 0] = np.nan
-    # An empty metric must not cause warnings.
-    surface.values["data_loss"][:] = np.nan
-    write_html(surface, tmp_path / "surface.html", title="ResNet-56")
-    page = (tmp_path / "surface.html").read_text()
-    assert "ResNet-56" in page
-    assert not re.search(r'<(script|link)[^>]+(src|href)="http', page)
-    for metric in ("loss", "loss without penalty", "accuracy"):
-        assert f'"label":"{metric}"' in page
-        assert f'"label":"{metric} (log scale)"' in page
-
-
-def test_missing_extra_errors_name_the_extra(surface, tmp_path, monkeypatch):
+def test_a_missing_extra_is_named(surface, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyvista", None)
     with pytest.raises(ImportError, match=r"pip install '\.\[paraview\]'"):
         write_mesh(surface, tmp_path / "surface.vtp")
-    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
-    with pytest.raises(ImportError, match=r"pip install '\.\[html\]'"):
-        write_html(surface, tmp_path / "surface.html")
 
 
 def test_other_suffixes_and_unknown_metrics_are_refused(surface, tmp_path):
@@ -209,21 +190,6 @@ def test_an_unfinished_trajectory_is_written(surface, tmp_path):
         np.testing.assert_array_equal(file["train_loss"][:], expected)
 
 
-def test_a_page_of_a_trajectory_names_its_axes(surface, tmp_path):
-    path, on_path = np.zeros((2, 2)), {name: np.zeros(2) for name in surface.values}
-    trajectory = LossTrajectory(
-        ALPHAS, BETAS, surface.values, surface.center, {"second_axis": "random"},
-        path, np.array([1.0, 0.0]), path[0], on_path, on_path,
-    )  # fmt: skip
-    for value, expected in (
-        (surface, ["α", "β"]),
-        (trajectory, ["1st principal component (100.0%)", "random direction at right angles"]),
-    ):
-        write_html(value, tmp_path / "surface.html")
-        scene = page_of(tmp_path / "surface.html")[1]["scene"]
-        assert [scene[axis]["title"]["text"] for axis in ("xaxis", "yaxis")] == expected
-
-
 def test_of_several_directions_the_first_ones_missing_points_are_written(line, tmp_path):
     checkpoint = dataclasses.replace(line, metadata={"missing": [1, 6, 9]})
     write_reference(tmp_path / "file.h5", train=checkpoint)
@@ -235,7 +201,7 @@ def named(names):
     """A surface with metrics of these names: one constant per metric, counting from 0."""
     values = {name: np.full((3, 5), float(index)) for index, name in enumerate(names)}
     center = {name: float(index) for index, name in enumerate(names)}
-    return LossSurface(ALPHAS, BETAS, values, center, {"model": "<i>$m$</i>"})
+    return LossSurface(ALPHAS, BETAS, values, center, {})
 
 
 def test_a_mesh_takes_any_metric_name(tmp_path):
@@ -248,87 +214,6 @@ def test_a_mesh_takes_any_metric_name(tmp_path):
             assert found == name
     # Renamed, since XML has no NUL and the first stand-in was taken.
     assert list(mesh.point_data)[7:11] == ["a_b", "a_b_", "<_", "<__"]
-
-
-def page_of(path):
-    """The traces and the layout of a page, as a browser receives them."""
-    page = path.read_text()
-    decoder, start = json.JSONDecoder(), page.index("[", page.rindex("Plotly.newPlot("))
-    traces, end = decoder.raw_decode(page, start)
-    layout, _ = decoder.raw_decode(page, page.index("{", end))
-    return traces, layout
-
-
-def numbers(array):
-    if isinstance(array, list):
-        return np.array(array)
-    return np.frombuffer(base64.b64decode(array["bdata"]), array["dtype"])
-
-
-def test_a_page_takes_any_metric_name(tmp_path):
-    write_html(named(NAMES), tmp_path / "surface.html", title="<b> & %{x}")
-    traces, layout = page_of(tmp_path / "surface.html")
-    labels = [button["label"] for button in layout["updatemenus"][0]["buttons"]]
-    assert len(traces) == 2 * len(labels) == 4 * len(NAMES)
-    for name, label in zip(NAMES, labels[::2], strict=True):
-        if len(name) < 1000 and name.isprintable():
-            assert html.unescape(label) == name.replace("_", " ")
-    # Plotly would take these for formatting or for a value.
-    assert not any("<" in label or "%{" in label for label in labels)
-    assert layout["title"]["text"] == "&lt;b&gt; &amp; &#37;{x}"
-    for index, trace in enumerate(traces[::4]):
-        assert (numbers(trace["z"]) == index).all()
-    page = (tmp_path / "surface.html").read_text()
-    assert '"typesetMath": false' in page
-    write_html(named(["loss"]), tmp_path / "surface.html")
-    assert page_of(tmp_path / "surface.html")[1]["title"]["text"] == "&lt;i&gt;$m$&lt;/i&gt;"
-
-
-def test_a_page_marks_the_model_only_if_it_is_on_the_surface(surface, tmp_path):
-    path = tmp_path / "surface.html"
-    write_html(surface, path)
-    marks = page_of(path)[0][1]
-    assert [numbers(marks[axis]).tolist() for axis in "xyz"] == [[0], [0], [5]]
-    # One axis without 0 is enough.
-    for off in ({"alphas": ALPHAS + 1.5}, {"betas": BETAS - 3}):
-        write_html(dataclasses.replace(surface, **off), path)
-        assert all(numbers(trace["x"]).size == 0 for trace in page_of(path)[0][1::2])
-
-
-def test_a_page_marks_all_models_of_a_plane(surface, tmp_path):
-    path = tmp_path / "surface.html"
-    positions = {"positions": [[0.0, 0.0], [1.0, 0.0], [0.25, -1.5], [1.5, 0.0]]}
-    surface.center["loss"] = 5.5
-    write_html(dataclasses.replace(surface, metadata=positions), path)
-    linear, log = page_of(path)[0][1:4:2]
-    # The loss is 5 + α + 10 β; the first model's was measured, the last one is off the surface.
-    np.testing.assert_allclose(numbers(linear["z"]), [5.5, 6, 5 + 0.25 - 15])
-    np.testing.assert_allclose(numbers(linear["x"]), [0, 1, 0.25])
-    np.testing.assert_allclose(numbers(linear["y"]), [0, 0, -1.5])
-    # The third is negative, so a log scale cannot show it.
-    np.testing.assert_allclose(numbers(log["z"]), [5.5, 6])
-
-
-def test_a_page_of_a_checkpoint_is_a_preview(surface, tmp_path):
-    path, missing = tmp_path / "surface.html", [1, 6, 11]
-    whole = surface.values["loss"].copy()
-    for values in surface.values.values():
-        values.flat[missing] = np.nan
-    surface.values["loss"][0, 0] = np.inf
-    write_html(dataclasses.replace(surface, metadata={"missing": missing}), path)
-    traces, layout = page_of(path)
-    drawn = numbers(traces[0]["z"]).reshape(3, 5)
-    # The loss is linear, so interpolation is exact.
-    np.testing.assert_allclose(drawn[1:], whole[1:])
-    notes = [button["args"][1]["annotations"] for button in layout["updatemenus"][0]["buttons"]]
-    assert layout["annotations"] == notes[0]
-    assert [note[0]["text"] for note in notes[:3]] == [
-        "preview: 12 of 15 points<br>1 of 15 points not finite",
-        "preview: 12 of 15 points<br>4 of 15 points not finite or ≤ 0",
-        "preview: 12 of 15 points",
-    ]
-    write_html(dataclasses.replace(surface, values={"loss": whole}), path)
-    assert page_of(path)[1]["annotations"] == []
 
 
 def test_damaged_reference_files_are_refused(surface, tmp_path):
@@ -368,12 +253,11 @@ def test_compressed_reference_files_are_read(tmp_path):
 
 
 def test_a_replaced_file_keeps_its_permissions(surface, tmp_path):
-    for write, name in ((write_html, "surface.html"), (export_reference, "surface.h5")):
-        path = tmp_path / name
-        path.touch(mode=0o600)
-        write(surface, path)
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.stat().st_size > 0
+    path = tmp_path / "surface.h5"
+    path.touch(mode=0o600)
+    write_reference(path, surface)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.stat().st_size > 0
 
 
 def export_reference(surface, path):
@@ -386,27 +270,3 @@ def test_paths_that_cannot_be_written_are_refused(write, surface, tmp_path):
         with pytest.raises(ValueError, match="`path` must be a file that can be written"):
             write(surface, tmp_path / name)
     assert not list(tmp_path.iterdir())
-
-
-def test_a_page_looks_as_the_figure_does_on_any_screen(surface, tmp_path):
-    write_html(surface, tmp_path / "surface.html")
-    (drawn, *_), layout = page_of(tmp_path / "surface.html")
-    ax = plot_surface(surface)
-    eye = layout["scene"]["camera"]["eye"]
-    assert np.rad2deg(np.arctan2(eye["y"], eye["x"])) == pytest.approx(ax.azim)
-    across = np.hypot(eye["x"], eye["y"])
-    assert np.rad2deg(np.arctan2(eye["z"], across)) == pytest.approx(ax.elev)
-    box = [layout["scene"]["aspectratio"][axis] for axis in "xyz"]
-    # The page has no floor below the surface.
-    low, high = ax.get_zlim()
-    share = np.ptp(surface.values["loss"]) / (high - low)
-    expected = ax.get_box_aspect() * [1, 1, share]
-    np.testing.assert_allclose(np.divide(box, box[2]), expected / expected[2])
-    # Colors are those of the bar, which a telephone has room for below the surface.
-    assert drawn["lighting"] == {"ambient": 1, "diffuse": 0, "specular": 0}
-    assert drawn["colorbar"]["orientation"] == "h"
-    page = (tmp_path / "surface.html").read_text()
-    assert '<meta name="viewport" content="width=device-width' in page
-    assert "page.clientWidth / page.clientHeight" in page
-    # With a margin, a page as high as the window would have a scroll bar.
-    assert re.search(r"<style>body { margin: 0; .*height:100vh", page, re.S)

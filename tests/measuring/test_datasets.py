@@ -1,5 +1,6 @@
 """Datasets: what counts as one, how it is read, and what is refused."""
 
+import itertools
 import pickle
 
 import keras
@@ -79,13 +80,19 @@ def test_one_dataset_is_distinguished_from_several(datasets, number):
     ],
     ids=["arrays", "tensors", "pandas", "tf.data", "PyDataset", "PyDataset, two workers"],
 )
-def test_every_kind_gives_the_same_samples_in_order(model, dataset):
-    read = read_dataset(model, dataset)
-    assert read.size == 10
-    for _ in range(2):
-        np.testing.assert_array_equal(samples(read), X)
-        # Keras makes a column out of a pandas Series.
-        np.testing.assert_array_equal(np.ravel(samples(read, part=1)), Y)
+def test_every_kind_gives_the_same_samples_in_order(model, dataset, monkeypatch):
+    in_memory = read_dataset(model, dataset)
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    read_without_memory = read_dataset(model, dataset)
+    assert read_without_memory.is_streamed != isinstance(dataset, tuple)
+    assert read_without_memory.digest == in_memory.digest
+    for read in (in_memory, read_without_memory):
+        assert read.size == 10
+        assert read.batch_size == (10 if isinstance(dataset, tuple) else 4)
+        for _ in range(2):
+            np.testing.assert_array_equal(samples(read), X)
+            # Keras makes a column out of a pandas Series.
+            np.testing.assert_array_equal(np.ravel(samples(read, part=1)), Y)
 
 
 def test_dicts_lists_and_weights_keep_their_structure(model):
@@ -155,14 +162,16 @@ WEIGHT = np.linspace(0, 1, 10)
     ],
     ids=lambda dataset: "-".join(type(part).__name__ for part in dataset),
 )
-def test_a_step_gets_what_evaluate_passes_to_it(dataset):
+def test_a_step_gets_what_evaluate_passes_to_it(dataset, monkeypatch):
     model = Seen()
     model.compile(run_eagerly=True)
     model.evaluate(*dataset[:2], sample_weight=(*dataset, None, None)[2], verbose=0)
     expected = model.seen
     is_array = hasattr(dataset[0], "shape") or isinstance(dataset[0], (list, dict))
     read = read_dataset(model, dataset if is_array else dataset[0])
-    for copy in (read, pickle.loads(pickle.dumps(read))):
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    streamed = read_dataset(model, dataset if is_array else dataset[0])
+    for copy in (read, pickle.loads(pickle.dumps(read)), streamed):
         model.evaluate(copy.batches, verbose=0)
         assert model.seen == expected
 
@@ -174,17 +183,18 @@ def test_weights_without_targets_stay_weights():
     np.testing.assert_allclose(weights, WEIGHT)
 
 
+class Sized:
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
 def test_loaders_may_yield_inputs_alone(model):
-    class Sized:
-        def __init__(self, batches):
-            self.batches = batches
-
-        def __len__(self):
-            return len(self.batches)
-
-        def __iter__(self):
-            return iter(self.batches)
-
     for batches in ([X[:4], X[4:]], [{"a": X[:4]}, {"a": X[4:]}]):
         read = read_dataset(model, Sized(batches))
         for found, expected in zip(read.batches, batches, strict=True):
@@ -203,13 +213,53 @@ def test_a_pipeline_that_shuffles_is_read_once(model):
     np.testing.assert_array_equal(np.sort(samples(read, part=1)), Y)
 
 
-def test_sequences_may_differ_in_length_between_batches(model):
+def test_sequences_may_differ_in_length_between_batches(model, monkeypatch):
     class Ragged(Batches):
         def __getitem__(self, index):
             return np.ones((2, index + 1)), np.ones(2)
 
-    read = read_dataset(model, Ragged())
-    assert [tuple(x.shape) for x, _ in read.batches] == [(2, 1), (2, 2), (2, 3)]
+    for share in (1, 0):
+        monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", share)
+        read = read_dataset(model, Ragged())
+        assert read.batch_size is None
+        assert [tuple(x.shape) for x, _ in read.batches] == [(2, 1), (2, 2), (2, 3)]
+
+
+class Shuffled(Batches):
+    """The batches in another order in each epoch, or at random."""
+
+    def __init__(self, at_random):
+        super().__init__()
+        self.at_random = at_random
+        self.order, self.drawn = np.arange(3), itertools.cycle((0, 1, 2, 0))
+
+    def on_epoch_begin(self):
+        self.order = np.roll(self.order, 1)
+
+    def on_epoch_end(self):
+        self.order = self.order[::-1]
+
+    def __getitem__(self, index):
+        return super().__getitem__(next(self.drawn) if self.at_random else self.order[index])
+
+
+def test_what_does_not_fit_into_memory_is_streamed_if_it_is_always_the_same(model, monkeypatch):
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    slices = tf.data.Dataset.from_tensor_slices((X, Y))
+    kept = slices.shuffle(10, seed=0, reshuffle_each_iteration=False).batch(4)
+    for source in (kept, Shuffled(at_random=False), [(X[:5], Y[:5]), (X[5:], Y[5:])]):
+        read = read_dataset(model, Sized(source) if isinstance(source, list) else source)
+        assert read.is_streamed
+        np.testing.assert_array_equal(samples(read), samples(read))
+        np.testing.assert_array_equal(np.sort(samples(read, part=1)), Y)
+    random = Shuffled(at_random=True)
+    for source in (slices.shuffle(10).batch(4), random):
+        with pytest.raises(ValueError, match="`dataset` .*same batches.*reshuffle_each_iteration"):
+            read_dataset(model, source)
+    unknown = slices.batch(4).filter(lambda *_: True)
+    with pytest.warns(UserWarning, match="unknown length.*assert_cardinality"):
+        read = read_dataset(model, unknown)
+    assert read.size == 10
 
 
 def test_automatic_batches_shrink_with_the_largest_layer(model):
@@ -270,7 +320,7 @@ def test_automatic_batches_are_of_equal_size():
     assert read_dataset(wide, (x,), batch_size=40).batch_size == 40
 
 
-def test_a_few_samples_have_the_classes_in_proportion():
+def test_a_few_samples_have_the_classes_in_proportion(monkeypatch):
     network = keras.Sequential([keras.Input((1,)), layers.Dense(1)])
     labels = np.repeat([0, 1, 2], [4800, 1080, 120])
     x = np.arange(6000.0)[:, np.newaxis]
@@ -278,15 +328,19 @@ def test_a_few_samples_have_the_classes_in_proportion():
     for y in (labels, one_hot):
         data = read_dataset(network, (x, y, x[:, 0]), batch_size=400)
         few = few_samples(data, seed=0)
-        assert few.size == 600
-        assert [len(batch) for batch, *_ in few.batches] == [400, 200]
+        assert few.size == 500
+        assert [len(batch) for batch, *_ in few.batches] == [400, 100]
         chosen, targets, weights = map(np.asarray, few.tensors)
-        assert len(np.unique(chosen)) == 600
+        assert len(np.unique(chosen)) == 500
         np.testing.assert_array_equal(weights, chosen[:, 0])
         np.testing.assert_array_equal(targets, y[chosen[:, 0].astype(int)])
-        np.testing.assert_array_equal(np.bincount(labels[chosen[:, 0].astype(int)]), [480, 108, 12])
+        np.testing.assert_array_equal(np.bincount(labels[chosen[:, 0].astype(int)]), [400, 90, 10])
     again, other = (np.asarray(few_samples(data, seed=seed).tensors[0]) for seed in (0, 1))
     np.testing.assert_array_equal(again, chosen)
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    pipeline = tf.data.Dataset.from_tensor_slices((x, one_hot, x[:, 0])).batch(400)
+    streamed = few_samples(read_dataset(network, pipeline), seed=0)
+    np.testing.assert_array_equal(streamed.tensors[0], chosen)
     assert (other != chosen).any()
-    small = read_dataset(network, (x[:4900], labels[:4900]))
+    small = read_dataset(network, (x[:2900], labels[:2900]))
     assert few_samples(small, seed=0) is small

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -452,6 +453,31 @@ def test_large_random_directions_are_drawn_at_each_point_with_the_same_bits(
     surface = evaluate_surface(model, *data, 6, seed=0, verbose=0)
     assert surface.metadata["engine"] == "evaluate"
     assert "so large that directions are drawn" in surface.metadata["not_compiled"]
+
+
+def test_streamed_data_give_the_bits_of_data_in_memory(monkeypatch, tmp_path):
+    model = compiled(dense())
+    pipeline = tf.data.Dataset.from_tensor_slices((X, Y)).batch(20)
+    options = {"number_of_points": 31, "seed": 0, "verbose": 0}
+    line = evaluate_line(model, pipeline, engine="evaluate", **options)
+    product = Hessian(model, pipeline, verbose=0).product(random_directions(model, seed=0)[0])
+    saved = evaluate_line(model, pipeline, checkpoint=tmp_path / "line.h5", **options)
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    streamed = evaluate_line(model, pipeline, **options)
+    for name, values in line.values.items():
+        np.testing.assert_array_equal(streamed.values[name], values)
+    assert streamed.metadata["streamed"]
+    assert streamed.metadata["dataset_size"] == 50
+    assert "['dataset'] does not fit into memory" in streamed.metadata["not_compiled"]
+    assert "streamed" not in line.metadata
+    again = Hessian(model, pipeline, verbose=0).product(random_directions(model, seed=0)[0])
+    for one, other in zip(again, product, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # What was begun on a machine with more memory goes on here.
+    resumed = evaluate_line(model, pipeline, checkpoint=tmp_path / "line.h5", **options)
+    np.testing.assert_array_equal(resumed.values["loss"], saved.values["loss"])
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match="`executor` needs"):
+        evaluate_line(model, pipeline, executor=executor, **options)
 
 
 def test_a_model_that_fails_in_a_graph_is_evaluated():

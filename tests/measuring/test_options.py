@@ -51,6 +51,7 @@ def test_help_describes_every_parameter_once(name):
 
 def test_all_calls_that_measure_points_take_the_options():
     assert {
+        "evaluate_film",
         "evaluate_line",
         "evaluate_lines",
         "evaluate_surface",

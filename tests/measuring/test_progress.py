@@ -97,6 +97,16 @@ def test_a_call_with_nothing_left_to_do_says_so(quadratic, tmp_path, capsys):
         assert printed.endswith("\n")
 
 
+def test_one_bar_counts_what_is_measured_on_few_samples_and_on_all(quadratic, capsys):
+    data = np.zeros((3000, 1)), np.zeros((3000, 1))
+    options = {"extent": (0.5, 1), "accuracy": 0.01, "seed": 0, "verbose": 2}
+    line = evaluate_line(quadratic, *data, 33, **options)
+    ((_, on_few),) = line.metadata["few_samples"]
+    number = on_few + np.count_nonzero(~line.interpolated)
+    assert number < 33
+    assert_counts(capsys.readouterr().out, [f"{number}/{number} point"])
+
+
 @pytest.mark.usefixtures("notebook")
 def test_a_bar_without_a_known_end_ends(quadratic, capsys):
     Hessian(quadratic, *DATA).eigenvalues()

@@ -24,7 +24,8 @@ from losslandscape import (
     animate_path,
     plot_line,
 )
-from losslandscape.drawing.export import read_reference, write_html, write_mesh, write_reference
+from losslandscape.drawing.export import read_reference, write_mesh, write_reference
+from losslandscape.drawing.page import write_html
 from losslandscape.paths.trajectory import read_history
 from losslandscape.values.files import read_array, refusing, replace_file, replacing, stand_in
 

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from losslandscape import LossBarriers, LossLine, LossSurface, LossTrajectory
+from losslandscape import LossBarriers, LossFilm, LossLine, LossSurface, LossTrajectory
 from losslandscape.values.measures import half_widths
 
 # Any name a metric may have; some would collide in a format that truncates names.
@@ -335,3 +335,47 @@ def test_lines_between_unknown_models_are_refused(barriers):
             barriers.line(*pair)
     with pytest.raises(ValueError, match=r"must have shape \(3, 3\). Received \(2, 3\)"):
         LossBarriers(barriers.alphas, {"loss": np.zeros((2, 3))}, {}, barriers.metadata)
+
+
+@pytest.fixture
+def film(surface):
+    """Two frames of two rows and three columns."""
+    first = surface.values["loss"]
+    values, centers = {"loss": np.stack([first, 10 * first])}, {"loss": np.array([0.1, 0.2])}
+    metadata = {"seed": 7, "labels": ["epoch 0", "epoch 3"]}
+    return LossFilm(surface.alphas, surface.betas, values, centers, {"loss": 0.2}, metadata)
+
+
+def test_a_film_has_a_surface_per_frame(film, surface, tmp_path):
+    film.save(tmp_path / "film.h5")
+    loaded = LossFilm.load(tmp_path / "film.h5")
+    assert loaded.labels == ["epoch 0", "epoch 3"]
+    assert loaded.metadata == film.metadata
+    for value in (film, loaded):
+        for factor, frame, center in zip((1, 10), value.surfaces, (0.1, 0.2), strict=True):
+            np.testing.assert_array_equal(frame.values["loss"], factor * surface.values["loss"])
+            assert all(map(np.array_equal, frame.axes, surface.axes))
+            assert frame.center == {"loss": center}
+            assert frame.metadata["seed"] == 7
+    assert repr(film) == "LossFilm(loss; 2 frames, 3 points alpha -1…1, 2 points beta 0…0.5)"
+    with pytest.raises(ValueError, match=r"must have shape \(2, 2, 3\).*Received \(2, 3\)"):
+        LossFilm(*surface.axes, surface.values, film.centers, film.center, film.metadata)
+
+
+def test_a_film_reports_which_points_of_each_frame_are_missing(film):
+    # After the points of both frames come those at the records.
+    film.metadata["missing"] = [1, 6, 11, 13]
+    first, second = film.surfaces
+    assert np.flatnonzero(first.missing).tolist() == [1]
+    assert np.flatnonzero(second.missing).tolist() == [0, 5]
+    assert film.missing.sum() == 3
+
+
+def test_a_film_has_a_row_per_frame_and_point(film):
+    frame, dataset = film.to_pandas(), film.to_xarray()
+    assert list(frame) == ["frame", "beta", "alpha", "label", "loss", "center_loss"]
+    np.testing.assert_array_equal(frame["loss"], film.values["loss"].ravel())
+    assert frame[frame["label"] == "epoch 3"]["center_loss"].tolist() == 6 * [0.2]
+    assert dataset["loss"].dims == ("frame", "beta", "alpha")
+    np.testing.assert_array_equal(dataset["loss"], film.values["loss"])
+    assert dataset["label"].values.tolist() == film.labels
