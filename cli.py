@@ -2,7 +2,7 @@
 
     losslandscape model.keras data.npz --path landscape.png
     losslandscape compare data.npz --models "batch 128" a1.keras a2.keras --models "batch 2048" b1.keras b2.keras
-    losslandscape film model.keras data.npz history --path training.gif
+    losslandscape report model.keras data.npz --path report.html
 
 The same as `python -m losslandscape`. Progress goes to stderr. Exit codes: 0 done,
 1 failed, 2 invalid arguments, 130 interrupted.
@@ -25,6 +25,7 @@ import losslandscape as ll
 from losslandscape.basics.checks import check_path, warn
 from losslandscape.measuring.engines import ENGINES
 from losslandscape.plotting import check_film, check_format
+from losslandscape.summaries.report import ModelReport
 from losslandscape.values.files import no_device, reading_arrays, refusing
 
 LINE = "line"
@@ -61,7 +62,7 @@ def main(arguments=None):
         return 2
     if options.json:
         rest = {
-            "checkpoint": options.checkpoint,
+            "checkpoint": vars(options).get("checkpoint"),
             "path": options.path,
             "seconds": round(time.monotonic() - started, 3),
         }
@@ -92,6 +93,7 @@ def _parser():
     _add_compare(commands)
     _add_training(commands)
     _add_film(commands)
+    _add_report(commands)
     return parser, commands.choices
 
 
@@ -103,6 +105,8 @@ def _add_plot(commands):
     add("--directions", type=int, default=1, help="random directions of a line (default: 1)")
     accuracy = "interpolate the points that splines predict to this share of the range: 0.01"
     add("--accuracy", type=float, help=accuracy)
+    error = "measure how much the choice of samples matters, too; drawn as a band around lines"
+    add("--sampling-error", action="store_true", help=error)
     _add_around(add)
     _add_measuring(add)
 
@@ -137,6 +141,17 @@ def _add_film(commands):
     add("--frames", type=int, help=frames)
     _add_around(add)
     _add_measuring(add)
+
+
+def _add_report(commands):
+    text = "the line, the plane and the curvature of one model, on one web page"
+    add = _command(commands, "report", _report, text)
+    _add_model(add)
+    add("--points", type=int, default=31, help="points of the line and per axis (default: 31)")
+    add("--directions", type=int, default=10, help="random directions of the line (default: 10)")
+    add("--seed", type=int, help="seed for the random directions (default: random)")
+    add("--batch-size", type=int, help="samples per batch (default: chosen for speed)")
+    _add_output(add)
 
 
 def _command(commands, name, run, text):
@@ -177,7 +192,11 @@ def _add_measuring(add):
     engine = "how points are measured (default: auto, the faster one)"
     add("--engine", default="auto", choices=("auto", *ENGINES), help=engine)
     add("--checkpoint", help="HDF5 file to keep the points in, and to resume from")
-    add("--path", help="where to save the figure; the suffix sets the format")
+    _add_output(add)
+
+
+def _add_output(add):
+    add("-o", "--path", help="where to save the figure or page; the suffix sets the format")
     add("--json", action="store_true", help="print a summary")
     add("--quiet", action="store_true", help="show no progress")
     modules = "modules that register the models' custom layers and losses"
@@ -197,8 +216,9 @@ def _prepare(options):
 def _plot(options):
     _check_saved(options)
     model, data, plot = _load_model(options), _load_data(options), options.plot
-    drawn = {"scale": _scale(options, plot), "path": options.path, "accuracy": options.accuracy}
-    common = _measuring(options) | _around(options) | drawn
+    drawn = {"scale": _scale(options, plot), "path": options.path}
+    cost = {"accuracy": options.accuracy, "sampling_error": options.sampling_error}
+    common = _measuring(options) | _around(options) | cost | drawn
     if LINE not in plot:
         return ll.plot_loss_3D(model, plot, data, None, options.points, **common).surface
     if plot != [LINE]:
@@ -247,6 +267,22 @@ def _film(options):
         style = {"metric": options.metric, "scale": options.scale}
         _draw(path, functools.partial(ll.animate_film, film, path, options.plot, **style))
     return film
+
+
+def _report(options):
+    if not options.path:
+        raise ValueError("Nothing would be saved. Pass --path, such as --path report.html.")
+    return ll.write_report(
+        _load_model(options),
+        _load_data(options),
+        None,
+        options.path,
+        number_of_points=options.points,
+        number_of_directions=options.directions,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        verbose=0 if options.quiet else 1,
+    )
 
 
 def _load_model(options):
@@ -326,6 +362,9 @@ def _save(axes, path):
 def _summary(measured, options):
     if isinstance(measured, ll.Comparison):
         return _summary_of_comparison(measured)
+    if isinstance(measured, ModelReport):
+        curvature = {name: list(map(_plain, each)) for name, each in measured.curvature.items()}
+        return _summary(measured.surface, options) | {"curvature": curvature}
     return {
         "model": options.model,
         "center": {name: _plain(value) for name, value in measured.center.items()},

@@ -58,6 +58,19 @@ def test_a_line_is_measured_on_other_arrays(capsys):
 
 
 @pytest.mark.usefixtures("files")
+def test_a_report_of_one_model_is_written(capsys):
+    command = ["report", "model.keras", "data.npz", "--points", "3", "--directions", "2"]
+    assert main([*command, "--quiet"]) == 2
+    assert "Nothing would be saved" in capsys.readouterr().err
+    assert main([*command, "--seed", "0", "-o", "report.html", "--quiet", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    value, low, high = summary["curvature"]["largest eigenvalue"]
+    assert low <= value <= high
+    assert summary["values"]["loss"]["shape"] == [3, 3]
+    assert f"{summary['center']['loss']:.3g}" in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("files")
 def test_non_finite_values_are_null_in_the_summary(model, capsys):
     model.layers[-1].kernel.assign(np.full((8, 3), np.nan))
     model.save("model.keras")
@@ -157,7 +170,7 @@ def test_help_begins_with_three_examples(capsys):
     assert end.value.code == 0
     first, second, third, *_ = capsys.readouterr().out.splitlines()
     assert first.split()[:2] == ["losslandscape", "model.keras"]
-    assert [line.split()[1] for line in (second, third)] == ["compare", "film"]
+    assert [line.split()[1] for line in (second, third)] == ["compare", "report"]
 
 
 ERRORS = {

@@ -477,7 +477,7 @@ class LossFilm(_Landscape):
     metadata: dict[str, Any]
 
     def __post_init__(self):
-        _check_shapes(self.values, (len(self.labels), len(self.betas), len(self.alphas)))
+        _check_shapes("values", self.values, (len(self.labels), len(self.betas), len(self.alphas)))
 
     @property
     def labels(self) -> list[str]:
