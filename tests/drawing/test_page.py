@@ -154,7 +154,7 @@ def test_a_click_shows_the_values_and_both_slices(training):
     x, y = box["x"] + box["width"] / 2, box["y"] + 0.55 * box["height"]
     training.mouse.move(x, y)
     training.wait_for_selector(".surface .hovertext")
-    texts = training.locator(".surface .hovertext text tspan").all_inner_texts()
+    texts = training.locator(".surface .hovertext text tspan").all_text_contents()
     alpha, beta, loss = (float(text.rpartition(" ")[2].replace("−", "-")) for text in texts[-3:])
     column, row = np.abs(ALPHAS - alpha).argmin(), np.abs(BETAS - beta).argmin()
     assert loss == pytest.approx(value.values["loss"][row, column], rel=1e-3)
