@@ -369,7 +369,8 @@ def plot_loss(
             or tensors as `(x, y)` or `(x, y, sample_weight)`, a `tf.data.Dataset` or a
             `keras.utils.PyDataset`. Two elements are one `(x, y)`, unless the
             first is a tuple or dataset; pass several model inputs as a list or
-            dict. The data stay in memory during the call.
+            dict. The data stay in memory during the call, unless batches would fill it:
+            those are read again at each point.
         y: Targets. Defaults to `None`.
         number_of_points: Points along the line, at least 2. Defaults to 21.
         dataset_labels: One name per dataset, for the legend. Defaults to
