@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from losslandscape.backends.current import current
 from losslandscape.backends.structures import map_arrays
 from losslandscape.basics.internals import flatten_layers
 
@@ -117,7 +118,9 @@ def in_blocks_like(few, dataset):
 
 
 def _in_small_batches(dataset):
-    most = math.ceil(dataset.size / BLOCKS)
+    # Each device of a distribution gets as much of a batch.
+    divisor = current().parts_of_batch()
+    most = math.ceil(dataset.size / BLOCKS / divisor) * divisor
     return dataclasses.replace(dataset, batch_size=min(dataset.batch_size, most))
 
 
