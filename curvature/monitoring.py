@@ -218,6 +218,16 @@ class LandscapeLogger(keras.callbacks.Callback):
     epoch, and none takes NaN well. A number that cannot be measured, for example because
     training diverged, is NaN, and causes a warning.
 
+    Example:
+
+    >>> logger = LandscapeLogger(("largest_eigenvalue", "trace"), x_train, y_train, every=2)
+    >>> history = model.fit(x_train, y_train, epochs=4, callbacks=[logger], verbose=0)
+    >>> sharpness = history.history["largest_eigenvalue"]
+    >>> plot_training_curvature(logger.curvature)
+    >>> def length(model):
+    ...     return sum((weight**2).sum() for weight in model.get_weights()) ** 0.5
+    >>> model.fit(x_train, y_train, callbacks=[LandscapeLogger({"length": length})], verbose=0)
+
     **Its place in the list of callbacks** is before all that read its numbers, since Keras
     calls them in this order. Put it first. Only `BackupAndRestore`, and a `ModelCheckpoint`
     that follows none of its numbers, are better before it: they then save an epoch before
@@ -233,16 +243,6 @@ class LandscapeLogger(keras.callbacks.Callback):
 
     During one `fit` only variables are expected to change, so the graphs that measures by name
     need are traced once and held until it ends, as `fit` holds its own.
-
-    Example:
-
-    >>> logger = LandscapeLogger(("largest_eigenvalue", "trace"), x_train, y_train, every=2)
-    >>> history = model.fit(x_train, y_train, epochs=4, callbacks=[logger], verbose=0)
-    >>> sharpness = history.history["largest_eigenvalue"]
-    >>> plot_training_curvature(logger.curvature)
-    >>> def length(model):
-    ...     return sum((weight**2).sum() for weight in model.get_weights()) ** 0.5
-    >>> model.fit(x_train, y_train, callbacks=[LandscapeLogger({"length": length})], verbose=0)
 
     Args:
         measures: Names of what to measure, those of `training_curvature` (the default is

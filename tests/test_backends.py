@@ -407,7 +407,9 @@ def landscape(backend, lines):
 
 
 # One test, or two processes would run what TensorFlow shows.
-def test_other_backends_give_the_numbers_of_tensorflow_and_of_closed_forms():
+def test_other_backends_give_the_numbers_of_tensorflow_and_of_closed_forms(monkeypatch):
+    # Another test may have imported it, and all would be shown as in a notebook.
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     expected = {name: shown_here(name) for name in ("landscape", "curvature")}
     for backend in BACKENDS:
         shown = shown_on(backend)

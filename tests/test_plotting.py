@@ -1201,7 +1201,9 @@ def test_films_that_need_ffmpeg_say_so(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must end in .gif where ffmpeg is not installed"):
         animate_path(TRAJECTORY, tmp_path / "path.mp4")
     monkeypatch.setattr(mpl.animation.writers, "is_available", lambda _: True)
-    with pytest.raises(ValueError, match="must end in one of .gif, .mp4, .*by `write_html`"):
+    with pytest.raises(
+        ValueError, match="must end in one of .gif, .mp4, .*A web page shows surfaces"
+    ):
         animate_path(TRAJECTORY, tmp_path / "path.html")
     assert not plt.get_fignums()
 

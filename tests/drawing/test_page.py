@@ -84,6 +84,8 @@ def show(browser, tmp_path_factory):
         write_html(values, path, **options)
         size = dict(zip(("width", "height"), screen, strict=True))
         context = browser.new_context(viewport=size, color_scheme=colors, offline=True)
+        # Without a graphics card, on a busy machine, a surface takes many seconds.
+        context.set_default_timeout(120_000)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if is_error(said) else None)
