@@ -23,6 +23,7 @@ import numpy as np
 
 import losslandscape as ll
 from losslandscape.basics.checks import check_path, warn
+from losslandscape.drawing.page import check_page, write_html
 from losslandscape.measuring.engines import ENGINES
 from losslandscape.plotting import check_film, check_format
 from losslandscape.summaries.report import ModelReport
@@ -259,14 +260,27 @@ def _training(options):
 
 def _film(options):
     _check_saved(options)
-    path = None if options.path is None else check_film(options.path)
+    write = _film_writer(options)
     parts = _load_model(options), _history(options), _load_data(options), None, options.points
     common = _measuring(options) | _around(options)
     film = ll.evaluate_film(*parts, number_of_frames=options.frames, **common)
-    if path is not None:
-        style = {"metric": options.metric, "scale": options.scale}
-        _draw(path, functools.partial(ll.animate_film, film, path, options.plot, **style))
+    if write is not None:
+        _draw(options.path, functools.partial(write, film, options.path))
     return film
+
+
+def _film_writer(options):
+    """A function of a film and a path that writes it; `None` if it is not to be written."""
+    if options.path is None:
+        return None
+    style = {"metric": options.metric, "scale": options.scale}
+    if check_path("path", options.path).suffix != ".html":
+        check_film(options.path)
+        return functools.partial(ll.animate_film, plot_type=options.plot, **style)
+    check_page()
+    # A page has no scale that suits contours: it shows surfaces.
+    scale = "linear" if options.scale == "auto" else options.scale
+    return functools.partial(write_html, metric=options.metric, scale=scale)
 
 
 def _report(options):

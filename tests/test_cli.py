@@ -160,6 +160,8 @@ def test_a_training_is_drawn_as_a_path_and_as_a_film():
     assert main(["training", *start, "--path", "training.png", "--scale", "log"]) == 0
     names = {path.name for path in Path().glob("training*.png")}
     assert names == {"training-trajectory.png", "training-fidelity.png"}
+    assert main(["film", *start, "--path", "film.html"]) == 0
+    assert "<html" in Path("film.html").read_text(encoding="utf-8")
     # Before anything is measured.
     assert main(["film", *start, "--path", "film.gif.gz"]) == 2
 
