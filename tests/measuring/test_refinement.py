@@ -302,7 +302,7 @@ def many():
 
 
 MANY = {
-    "number_of_points": 21,
+    "number_of_points": 17,
     "directions": AXES,
     "metric": ["loss", "root_mean_squared_error"],
     "batch_size": 59,
