@@ -159,9 +159,10 @@ class RandomDirections(collections.abc.Sequence):
         weights = model.trainable_variables
         parts = zip(weights, filters(model), choose_weights(model, layers), strict=True)
         self._parts = [
-            (tuple(weight.shape), _scaling(to_numpy(weight), entry.axes, normalize, ignore))
-            if is_chosen
-            else (tuple(weight.shape), None)
+            (
+                tuple(weight.shape),
+                _scaling(to_numpy(weight), entry.axes, normalize, ignore) if is_chosen else None,
+            )
             for weight, entry, is_chosen in parts
         ]
         _check_any(model, [scale for _, scale in self._parts])

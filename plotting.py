@@ -49,7 +49,6 @@ from numpy.typing import ArrayLike
 from losslandscape.basics.checks import (
     check_choice,
     check_integer,
-    check_list,
     check_number,
     check_numbers,
     check_pair,
@@ -71,6 +70,7 @@ from losslandscape.drawing.layout import (
     Settled,
     axes_for,
     check_axes,
+    check_labels,
     color_bar,
     curve_style,
     finite_limits,
@@ -245,7 +245,7 @@ def plot_line(
         al., 2020](https://arxiv.org/abs/1912.00528).
     """
     lines = values_of("lines", lines, LossLine)
-    labels = _check_labels(labels, lines)
+    labels = check_labels(labels, len(lines))
     values = [drawable_values(line, metric, scale) for line in lines]
     (ax,) = axes_for(ax, figsize=figsize)
     for line, curves, label in zip(lines, values, labels, strict=True):
@@ -458,7 +458,7 @@ def plot_levels(
             `metric` or `scale` is unknown.
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
-    labels = _check_labels(labels, drawn)
+    labels = check_labels(labels, len(drawn))
     style = {"metric": metric, "scale": scale, "levels": levels, "cmap": cmap, "figsize": figsize}
     axes, contours, names = _draw_levels(drawn, ax, **style)
     for panel, label in zip(axes, labels, strict=True):
@@ -525,7 +525,7 @@ def plot_surface(
             not 3d, or `metric` or `scale` is unknown.
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
-    labels = _check_labels(labels, drawn)
+    labels = check_labels(labels, len(drawn))
     check_choice("scale", scale, SCALES)
     check_style(scale, limits=limits, cmap=cmap, view=view, axes=axes, figsize=figsize)
     values = [drawable_values(surface, metric, scale) for surface in drawn]
@@ -1213,7 +1213,7 @@ def plot_convexity(
         [Li et al., 2018](https://arxiv.org/abs/1712.09913), section 6, figure 7.
     """
     drawn = values_of("surfaces", surfaces, LossSurface)
-    labels = _check_labels(labels, drawn)
+    labels = check_labels(labels, len(drawn))
     ratios = [drawable_values(surface, "convexity", "linear") for surface in drawn]
     check_style("linear", cmap=cmap, figsize=figsize)
     norm = _ratio_norm(ratios)
@@ -1281,7 +1281,7 @@ def plot_barriers(
             unknown.
     """
     barriers = value_of("barriers", barriers, LossBarriers)
-    labels = barriers.names if labels is None else _check_labels(labels, barriers.names)
+    labels = barriers.names if labels is None else check_labels(labels, len(barriers.names))
     heights = loss_barrier(barriers, metric, definition=definition, mode=mode)
     check_style("linear", cmap=cmap, figsize=figsize)
     if figsize is None:
@@ -1706,18 +1706,6 @@ def _label_values(ax, metric, scale):
     ax.set_ylabel(_axis_name(ax, metric, scale), parse_math=False)
     if scale == "log":
         log_ticks(ax.yaxis)
-
-
-def _check_labels(labels, values):
-    if labels is None:
-        return [None] * len(values)
-    labels = [labels] if isinstance(labels, str) else check_list("labels", labels)
-    if len(labels) != len(values):
-        raise ValueError(
-            f"`labels` must be one per value drawn. Received {len(labels)} labels for "
-            f"{len(values)} values."
-        )
-    return [None if label is None else str(label) for label in labels]
 
 
 def _limits(name, values, scale):

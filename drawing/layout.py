@@ -16,7 +16,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.transforms import Bbox, offset_copy
 
-from losslandscape.basics.checks import check_pair
+from losslandscape.basics.checks import check_list, check_pair
 
 # The width of a column in most two-column papers, in inches, and a height that suits it; for the
 # default font size, since larger letters need more room.
@@ -93,6 +93,29 @@ class Settled(ConstrainedLayoutEngine):
             after = [ax.get_position(original=True).bounds for ax in fig.axes]
             if np.allclose(before, after, rtol=0, atol=STILL):
                 return
+
+
+def check_labels(labels, number, each="value drawn", several="values"):
+    """Refuses another number of labels than of what is drawn.
+
+    Args:
+        labels: One name, a list of them, or `None`.
+        number: How many things are drawn.
+        each: What one of them is called in errors. Defaults to `"value drawn"`.
+        several: What all of them are called. Defaults to `"values"`.
+
+    Returns:
+        A list of strings, or of `None` where there is no label.
+    """
+    if labels is None:
+        return [None] * number
+    labels = [labels] if isinstance(labels, str) else check_list("labels", labels)
+    if len(labels) != number:
+        raise ValueError(
+            f"`labels` must be one per {each}. Received {len(labels)} labels for {number} "
+            f"{several}."
+        )
+    return [None if label is None else str(label) for label in labels]
 
 
 def check_axes(axes, projection="flat"):

@@ -21,7 +21,13 @@ from matplotlib import colormaps, colors
 
 from losslandscape.basics.checks import check_choice, check_list, check_path, import_extra, warn
 from losslandscape.basics.types import FilePath, Scale
-from losslandscape.drawing.layout import COLORS, finite_limits, round_levels, short_names
+from losslandscape.drawing.layout import (
+    COLORS,
+    check_labels,
+    finite_limits,
+    round_levels,
+    short_names,
+)
 from losslandscape.drawing.shown import (
     SCALES,
     drawable_values,
@@ -108,18 +114,19 @@ def page_of(values, *, labels=None, title=None, metric=None, scale="linear", fin
     metric = metrics[0] if metric is None else metric
     check_choice("metric", metric, tuple(metrics))
     check_choice("scale", scale, SCALES)
-    labels = _checked_labels(labels, columns)
+    labels = check_labels(labels, len(columns), "surface", "surfaces")
     check_title(title)
     _check_findings(findings)
     library = check_page()
+    times, names = _moments(surfaces)
     data = {
         "title": _title(surfaces) if title is None else title,
         "metrics": [_axes_of(name, surfaces) for name in metrics],
         "metric": metrics.index(metric),
         "scale": scale,
-        "moments": moments or _moments(surfaces)[1],
+        "moments": moments or names,
         "panels": [
-            _panel(frames, label, metrics, _moments(surfaces)[0])
+            _panel(frames, label, metrics, times)
             for frames, label in zip(columns, labels, strict=True)
         ],
         # As high, to its width, as Matplotlib's figure of the same surfaces.
@@ -185,18 +192,6 @@ def _check_findings(findings):
     given = [] if findings is None else check_list("findings", findings)
     if not all(isinstance(each, Finding) for each in given):
         raise TypeError(f"`findings` must be a list, as `report` returns. Received {findings!r}.")
-
-
-def _checked_labels(labels, columns):
-    if labels is None:
-        return [None] * len(columns)
-    labels = [labels] if isinstance(labels, str) else check_list("labels", labels)
-    if len(labels) != len(columns):
-        raise ValueError(
-            f"`labels` must be one per surface. Received {len(labels)} labels for "
-            f"{len(columns)} surfaces."
-        )
-    return [None if label is None else str(label) for label in labels]
 
 
 def _title(surfaces):
