@@ -1,19 +1,22 @@
 """Measures what `accuracy=0.01` costs on 60,000 images, and how large its true error is.
 
-Run with `make benchmark-accuracy`; the table goes to `benchmarks/ACCURACY.md`, network by network
-as they are done. The truth is the loss on all samples, at some of the points, drawn at random.
+Run with `make benchmark-accuracy`; the tables go to `benchmarks/ACCURACY.md`, network by network
+as they are done: `python benchmarks/accuracy.py ResNet` measures one of them anew. The truth is the
+loss on all samples, at some of the points, drawn at random.
 """
 
 import argparse
 import functools
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
+from experiment import Setting, flags, prepare, train
 from images import load_images
 from keras import layers
-from networks import LOSS, resnet
+from networks import LOSS, resnet, vgg_like
 from speed import table
 
 from losslandscape import LossLine, evaluate_surface
@@ -31,51 +34,73 @@ HEADER = (
 )
 
 
+# What the page begins with.
+INTRODUCTION = (
+    "# Cost of accuracy\n\n"
+    f"Made by `make benchmark-accuracy`: surfaces of {POINTS}x{POINTS} points with "
+    f"`accuracy={ACCURACY}` around trained networks, evaluated on Fashion-MNIST's 60,000 training "
+    "images. Errors are shares of the range (of the values, and of their logarithms), at points "
+    "drawn at random; sample evaluations are a share of those of all samples at all points, checks "
+    "included. Beside it, the largest error of the surface of a random part of the samples, for 1 "
+    "in 10 and 1 in 3 of the evaluations; refinement on all samples takes about 1 in 5.\n"
+)
+# Of the networks in `examples/measured`.
+FLAGS = (
+    *("--dataset", "fashion_mnist", "--size", "14", "--samples", "10000", "--epochs", "30"),
+    *("--warmup", "3", "--no-augmentation"),
+)
+
+
 class Case(NamedTuple):
     """A network, and at how many points for how many seeds the truth is measured."""
 
     name: str
-    build: object
+    trained: object
     size: int
-    epochs: int
     seeds: int
     points: int
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("networks", nargs="*", help="beginnings of names; default: all")
     parser.add_argument("--seeds", type=int, help="of each network; default: as in the table")
-    seeds = parser.parse_args().seeds
-    page = (
-        "# Cost of accuracy\n\n"
-        f"Made by `make benchmark-accuracy`: surfaces of {POINTS}x{POINTS} points with "
-        f"`accuracy={ACCURACY}` around networks trained on Fashion-MNIST's 60,000 training "
-        "images, evaluated on these. Errors are shares of the range (of the values, and of their "
-        "logarithms), at points drawn at random; sample evaluations are a share of those of all "
-        "samples at all points, checks included. Beside it, the largest error of the surface of a "
-        "random part of the samples, for 1 in 10 and 1 in 3 of the evaluations; refinement "
-        "on all samples takes about 1 in 5.\n"
-    )
+    arguments = parser.parse_args()
     for case in CASES:
-        model, x, y = trained_network(case)
-        used = range(seeds or case.seeds)
-        rows = [measure(model, x, y, seed, case.points) for seed in used]
-        page += (
-            f"\n## {case.name}\n\n{model.count_params():,} weights, {case.epochs} epochs; errors "
-            f"at {case.points} points.\n\n{table(HEADER, rows)}\n"
-        )
-        RESULTS.write_text(page)
-    print(page)
+        if case.name.startswith(tuple(arguments.networks) or ""):
+            write_section(case, range(arguments.seeds or case.seeds))
 
 
-def trained_network(case):
-    """A network after a few epochs, and the images it was trained on."""
+def write_section(case, seeds):
+    """Measures one network, and puts it in its place among the sections of the page."""
+    data, _ = load_images("fashion_mnist", case.size)
+    model, training = case.trained(*data)
+    rows = [measure(model, *data, seed, case.points) for seed in seeds]
+    text = RESULTS.read_text() if RESULTS.exists() else ""
+    sections = dict(re.findall(r"^(## (?:.+)\n)((?:(?!## ).*\n?)*)", text, re.M))
+    sections[f"## {case.name}\n"] = (
+        f"\n{model.count_params():,} weights, {training}; errors at {case.points} points.\n\n"
+        f"{table(HEADER, rows)}\n\n"
+    )
+    titles = [f"## {each.name}\n" for each in CASES]
+    found = [title + sections[title] for title in titles if title in sections]
+    RESULTS.write_text(f"{INTRODUCTION}\n{''.join(found).rstrip()}\n")
+
+
+def briefly_trained(build, x, y, epochs=3):
+    """A network after a few epochs on all images, and how it was trained."""
     keras.utils.set_random_seed(0)
-    (x, y), _ = load_images("fashion_mnist", case.size)
-    model = case.build(x.shape[1:])
+    model = build(x.shape[1:])
     model.compile("adam", LOSS)
-    model.fit(x, y, batch_size=128, epochs=case.epochs, verbose=0)
-    return model, x, y
+    model.fit(x, y, batch_size=128, epochs=epochs, verbose=0)
+    return model, f"{epochs} epochs of Adam"
+
+
+def trained_as_measured(build, *_):
+    """A network of `examples/measured`, trained again if it is not at hand, and how."""
+    arguments = flags("").parse_args(FLAGS)
+    model = train(build, Setting(), prepare(arguments), arguments).load()
+    return model, f"trained as in `examples/measured`: {Setting()}, 30 epochs of 10,000 images"
 
 
 def perceptron(shape):
@@ -94,9 +119,16 @@ def convnet(shape):
 
 
 CASES = (
-    Case("Perceptron", perceptron, 28, 3, 20, 200),
-    Case("Convolutional network", convnet, 14, 3, 20, 100),
-    Case("ResNet of 8 layers", functools.partial(resnet, 8), 14, 3, 3, 60),
+    Case("Perceptron", functools.partial(briefly_trained, perceptron), 28, 20, 200),
+    Case("Convolutional network", functools.partial(briefly_trained, convnet), 14, 20, 100),
+    *(
+        Case(
+            f"{name} of 8 layers",
+            functools.partial(trained_as_measured, functools.partial(network, 8)),
+            *(14, 3, 60),
+        )
+        for name, network in (("ResNet", resnet), ("VGG-like network", vgg_like))
+    ),
 )
 
 

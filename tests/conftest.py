@@ -68,6 +68,21 @@ def fresh_session():
 
 
 @pytest.fixture
+def brief(monkeypatch):
+    """Scripts that only have to run train for a fifth of their epochs, and turn in three frames."""
+    import keras
+
+    fit = keras.Model.fit
+
+    def fit_briefly(*arguments, epochs=1, **options):
+        # A plane takes three records.
+        return fit(*arguments, epochs=max(epochs // 5, min(epochs, 3)), **options)
+
+    monkeypatch.setattr(keras.Model, "fit", fit_briefly)
+    monkeypatch.setattr("losslandscape.plotting.FRAMES", 3)
+
+
+@pytest.fixture
 def ctrl_c():
     """Ctrl-C acts, even if the shell that runs the tests in the background disabled it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -53,9 +53,11 @@ for factor in (0.8, 0.9, 1.2):
 trajectory = evaluate_trajectory(model, models[:0:-1], x, y, 3, verbose=0)
 for now, then in zip(state(), before, strict=True):
     np.testing.assert_array_equal(now, then)
-history = WeightHistory(tempfile.mkdtemp())
-model.fit(x, y, epochs=3, callbacks=[history], verbose=0)
-assert len(evaluate_trajectory(model, history, x, y, 2, verbose=0).path) == 4
+# On JAX, sharded weights are recorded, below.
+if keras.backend.backend() != "jax":
+    history = WeightHistory(tempfile.mkdtemp())
+    model.fit(x, y, epochs=3, callbacks=[history], verbose=0)
+    assert len(evaluate_trajectory(model, history, x, y, 2, verbose=0).path) == 4
 print(surface.metadata["backend"])
 for name in ("loss", "data_loss", "accuracy"):
     print(*surface.values[name].ravel(), *ways[0].values[name][0], *trajectory.true_values[name])
@@ -185,30 +187,27 @@ class Counting(layers.Layer):
         self.calls.assign_add(1)
         return x * self.calls
 
-def network(kind=keras.Model, policy="float32"):
-    keras.utils.set_random_seed(0)
+def network():
     inputs = keras.Input((4,))
-    hidden = layers.Dense(8, activation="relu", kernel_regularizer="l2", dtype=policy)(inputs)
-    hidden = Counting()(Noise()(layers.Dropout(0.5, dtype=policy)(hidden)))
-    hidden = layers.BatchNormalization(dtype=policy)(hidden)
-    hidden = layers.Dense(8, activity_regularizer="l1", dtype=policy)(hidden)
-    return kind(inputs, layers.Dense(3, activation="softmax", name="one")(hidden))
+    hidden = layers.Dense(8, activation="relu", kernel_regularizer="l2")(inputs)
+    hidden = Counting()(Noise()(layers.Dropout(0.5)(hidden)))
+    hidden = layers.BatchNormalization()(hidden)
+    hidden = layers.Dense(8, activity_regularizer="l1")(hidden)
+    return Halved(inputs, layers.Dense(3, activation="softmax", name="one")(hidden))
 
-def sequence():
-    inputs = keras.Input((4,))
-    steps = layers.LayerNormalization()(layers.Reshape((2, 2))(inputs))
-    steps = layers.MultiHeadAttention(2, 2)(steps, layers.LSTM(3, return_sequences=True)(steps))
-    return keras.Model(inputs, layers.Dense(3, "softmax")(layers.Flatten()(steps)))
+def sequential(*inner):
+    return keras.Sequential([keras.Input((4,)), *inner, layers.Dense(3, "softmax")])
 
 generator = np.random.default_rng(0)
 # The last of the batches of 20 is smaller.
 x, y = generator.normal(size=(50, 4)), np.eye(3)[generator.integers(0, 3, 50)]
 weight = generator.uniform(size=50)
-models = {"own test step": network(Halved), "half": network(policy="mixed_float16")}
-def sequential(*inner):
-    return keras.Sequential([keras.Input((4,)), *inner, layers.Dense(3, "softmax")])
-
-models["sequence"] = sequence()
+keras.utils.set_random_seed(0)
+models = {
+    "own test step": network(),
+    "half": sequential(layers.Dense(8, "relu", kernel_regularizer="l2", dtype="mixed_float16")),
+    "sequence": sequential(layers.Reshape((2, 2)), layers.LSTM(3)),
+}
 if on_torch:
     import torch
     # Its weights are known to Torch, too.

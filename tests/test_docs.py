@@ -6,6 +6,7 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
 from matplotlib import pyplot as plt
 from modules import public_names
 
@@ -16,6 +17,7 @@ GALLERY = (DOCS / "gallery.md").read_text()
 SCRIPTS = sorted(set((DOCS / "gallery").glob("*.py")) - {DOCS / "gallery" / "trained.py"})
 
 
+@pytest.mark.usefixtures("brief")
 def test_scripts_of_the_gallery_draw_the_pictures_shown_above_them(tmp_path, monkeypatch):
     # One test, since all scripts of a process share the networks of `trained.py`.
     monkeypatch.syspath_prepend(DOCS / "gallery")

@@ -28,8 +28,8 @@ from networks import LOSS, resnet, vgg_like  # noqa: E402
 
 # Networks of depth 2 have no blocks: a convolution and the classifier, fast to compile.
 SMALL = (
-    *("--dataset", "digits", "--samples", "200", "--measured", "100", "--epochs", "5"),
-    *("--points", "5", "--line-points", "21", "--directions", "2", "--no-augmentation"),
+    *("--dataset", "digits", "--samples", "200", "--measured", "60", "--epochs", "5"),
+    *("--points", "3", "--line-points", "11", "--directions", "2", "--no-augmentation"),
 )
 
 

@@ -136,7 +136,9 @@ def test_a_checkout_works_next_to_modules_of_the_same_names_and_refuses_a_missin
 def test_an_editable_install_works_next_to_modules_of_the_same_names(user_folder, tmp_path):
     python = fresh_environment(tmp_path / "venv")
     install(python, "--editable", ".")
-    assert run_script(user_folder, python) == ROOT / "losslandscape.py"
+    # What is found is imported as from a checkout, above.
+    script = 'import importlib.util as u; print("from", u.find_spec("losslandscape").origin)'
+    assert run_script(user_folder, python, script) == ROOT / "losslandscape.py"
 
 
 def test_the_distributions_hold_one_package_and_work_installed(user_folder, tmp_path):

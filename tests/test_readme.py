@@ -82,6 +82,7 @@ def threads(number, mp_context):
     return futures.ThreadPoolExecutor(number)
 
 
+@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("page", PAGES)
 def test_snippets_run_from_top_to_bottom(page, start, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -16,7 +16,7 @@ def fit(name, *, seed=0, batch_size=32, optimizer="adam", epochs=10, callbacks=N
     layers = [keras.layers.Dense(32, "relu"), keras.layers.Dense(10, "softmax")]
     network = keras.Sequential([keras.Input((64,)), *layers], name=name)
     network.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
-    network.fit(*train, batch_size, epochs, callbacks=callbacks, verbose=0)
+    network.fit(*train, batch_size, epochs=epochs, callbacks=callbacks, verbose=0)
     return network
 
 

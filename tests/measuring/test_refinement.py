@@ -298,14 +298,14 @@ def many():
     model.compile(loss="mse", metrics=[keras.metrics.RootMeanSquaredError()])
     generator = np.random.default_rng(0)
     x = generator.normal(0.3, 1, (18000, 1)).astype("float32")
-    return model, ((x, 0 * x), (x[:600], 0 * x[:600]))
+    return model, ((x, 0 * x), (x[:2990], 0 * x[:2990]))
 
 
 MANY = {
     "number_of_points": 17,
     "directions": AXES,
     "metric": ["loss", "root_mean_squared_error"],
-    "batch_size": 59,
+    "batch_size": 290,
     "sampling_error": True,
     "accuracy": 0.01,
     "verbose": 0,
@@ -338,7 +338,7 @@ def test_few_samples_at_many_points_and_all_at_few_are_as_exact_as_asked(many):
     # Of 81 and a check, in one level; here, of 25 and a check.
     assert np.count_nonzero(~surfaces[0].interpolated) < 81 < at_many
     assert at_some < at_many
-    assert [size for size, _ in told_of_small["few_samples"]] == [600, 600]
+    assert [size for size, _ in told_of_small["few_samples"]] == [2990, 2990]
     (finding,) = [each for each in report(surfaces[0]) if "interpolated" in each.check]
     assert f"Of 18,000 samples, others were measured: {at_many} on 500" in finding.warning
 

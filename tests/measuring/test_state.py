@@ -167,16 +167,15 @@ def stateful(cell):
 
 
 MODELS = {
-    "global seed": lambda: network(Noise()),
-    "seed generator": lambda: network(SeededNoise()),
-    "variable and generator in a dict": lambda: network(Hoarding()),
-    "variable in a module's dict": lambda: network(UsingAModule()),
-    "variable in a global": lambda: network(loss=loss_with_a_global),
-    "variable in a closure": lambda: network(loss=loss_with_a_closure()),
-    "variable in a metric's function": lambda: network(metrics=[loss_with_a_closure()]),
+    "random numbers and variables of layers": lambda: network(
+        Noise(), SeededNoise(), Hoarding(), UsingAModule()
+    ),
+    "variables of a loss and of a metric": lambda: network(
+        loss=loss_with_a_global, metrics=[loss_with_a_closure()]
+    ),
     "own test step": adapting,
     "bidirectional": lambda: stateful(
-        lambda units, **options: layers.Bidirectional(layers.LSTM(units, **options))
+        lambda units, **options: layers.Bidirectional(layers.SimpleRNN(units, **options))
     ),
     "NumPy": lambda: network(
         loss=lambda y, output: ops.mean((y - output) ** 2) * np.random.uniform(),  # noqa: NPY002

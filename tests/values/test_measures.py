@@ -329,11 +329,8 @@ def test_a_report_does_not_warn_of_planes_around_healthy_networks(digits):
     between = [], [layers.BatchNormalization(momentum=0.9)], [decay]
     for seed, parts in enumerate(between):
         network = fitted(digits_network(*parts), train, 15)
-        for plane in range(2 * seed, 2 * seed + 2):
-            for surface in evaluate_surfaces(
-                network, digits, number_of_points=7, seed=plane, verbose=0
-            ):
-                assert warnings_of(report(surface)) == []
+        for surface in evaluate_surfaces(network, digits, number_of_points=7, seed=seed, verbose=0):
+            assert warnings_of(report(surface)) == []
 
 
 def test_a_report_warns_of_planes_around_unsound_networks(digits):
