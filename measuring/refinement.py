@@ -34,7 +34,7 @@ TRUST_IN_DIFFERENCES = (1, np.inf), (2, np.inf), *TRUST
 # share of the accuracy: points that are not checked may be a little worse.
 CHECKED, CHECK_MARGIN = 1 / 12, 0.75
 # The most points that are checked where few samples are measured, or more than few.
-MOST_CHECKED = 8
+MOST_CHECKED = 6
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

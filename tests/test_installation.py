@@ -38,14 +38,9 @@ x_train, x_test = np.random.default_rng(0).normal(size=(2, 16, 4))
 y_train, y_test = np.arange(16) % 3, np.arange(16) % 3
 model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
 model.compile(loss="sparse_categorical_crossentropy")
-plot_loss(model, (x_test, y_test))
 both = (x_train, y_train), (x_test, y_test)
 plot_loss(model, both, dataset_labels=("training set", "test set"))
-plot_loss(model, (x_test, y_test), number_of_points=41)
-plot_loss_3D(model, "levels", x_test, y_test)
-plot_loss_3D(model, "3d", x_test, y_test)
-plot_loss_3D(model, ("levels", "3d"), x_test, y_test)
-display = plot_loss_3D(model, "levels", x_test, y_test, number_of_points=5)
+display = plot_loss_3D(model, ("levels", "3d"), x_test, y_test, number_of_points=5)
 assert display.surface.values["loss"].shape == (5, 5)
 """
 COMMAND = """
