@@ -284,7 +284,7 @@ class LossDisplay(Generic[Kind]):
         """Shows a page on which the surfaces can be turned, switched and sliced.
 
         In a notebook (Jupyter, VS Code, Colab) the page is in the output, and is saved with
-        it, about 5 MB. Anywhere else it opens in the web browser, from a file in the
+        it, about 6 MB. Anywhere else it opens in the web browser, from a file in the
         folder for temporary files. It works offline. `save("landscape.html")` writes it to
         a file of your own.
 

@@ -45,6 +45,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike
+from PIL import Image, ImageSequence
 
 from losslandscape.basics.checks import (
     check_choice,
@@ -953,11 +954,31 @@ def _write_film(figure, draw, frames, path, fps):
         # Elsewhere first: ffmpeg needs a file of its own, and may fail halfway.
         with tempfile.TemporaryDirectory() as folder:
             part = Path(folder, path.name)
-            writer = "pillow" if path.suffix == ".gif" else "ffmpeg"
-            film.save(part, writer=writer, fps=fps, dpi=SMALL_DPI)
+            if path.suffix == ".gif":
+                whole = part.with_suffix(".png")
+                film.save(whole, writer="pillow", fps=fps, dpi=SMALL_DPI)
+                _write_gif(whole, part)
+            else:
+                film.save(part, writer="ffmpeg", fps=fps, dpi=SMALL_DPI)
             replace_file(path, part.read_bytes())
     finally:
         plt.close(figure)
+
+
+def _write_gif(film, path):
+    """Writes an animated PNG as a GIF, in which small marks keep their colors.
+
+    By default Pillow shares out the 256 colors of a frame by area, and a mark is too small for one.
+    """
+    by_range = {"method": Image.Quantize.MAXCOVERAGE, "kmeans": 2}
+    with Image.open(film) as frames:
+        first, *others = [
+            # For transparent frames, Pillow has another way, which keeps them, too.
+            each.quantize(**by_range) if each.mode == "RGB" else each.copy()
+            for each in ImageSequence.Iterator(frames)
+        ]
+        duration = frames.info["duration"]
+    first.save(path, save_all=True, append_images=others, duration=duration, loop=0)
 
 
 @_drawing

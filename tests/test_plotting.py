@@ -13,7 +13,7 @@ from cycler import cycler
 from matplotlib import pyplot as plt
 from matplotlib.text import Text
 from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-from PIL import Image
+from PIL import Image, ImageSequence
 from scipy.integrate import trapezoid
 
 from losslandscape import (
@@ -881,12 +881,20 @@ def test_a_surface_without_axes_is_nothing_but_the_surface():
     assert ax.get_title() == "a network"
 
 
+def marks_in(film):
+    """How many pixels of each frame have the color of the model's mark."""
+    red = np.array(mpl.colors.to_rgb("tab:red")) * 255
+    frames = (np.asarray(each.convert("RGB"), int) for each in ImageSequence.Iterator(film))
+    return [np.count_nonzero(np.abs(each - red).max(axis=-1) <= 4) for each in frames]
+
+
 def test_a_surface_turns_once_around_in_a_film(tmp_path):
     with mock.patch("losslandscape.plotting.FRAMES", 4):
-        animate_surface(BOWL, tmp_path / "bowl.gif", axes=False, fps=10)
+        animate_surface(BOWL, tmp_path / "bowl.gif", fps=10)
     with Image.open(tmp_path / "bowl.gif") as film:
         assert film.n_frames == 4
         assert film.info["duration"] == 100
+        assert min(marks_in(film)) > 20
     assert not plt.get_fignums()
 
 
@@ -1111,6 +1119,7 @@ def test_films_have_a_frame_per_record(tmp_path):
         first = np.asarray(film.convert("L"), int)
         film.seek(3)
         last = np.asarray(film.convert("L"), int)
+        assert min(marks_in(film)) > 20
     # The black path grows.
     assert (last < 60).sum() > (first < 60).sum()
     assert not plt.get_fignums()
@@ -1182,6 +1191,8 @@ def test_frames_of_a_film_have_one_scale_and_a_name_each(plot_type, tmp_path, mo
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == 3
         assert film.info["duration"] == 200
+        # In the first frame the model's loss is not finite.
+        assert min(marks_in(film)[1:]) > 20
     assert not plt.get_fignums()
 
 

@@ -243,6 +243,9 @@ def test_marks_alternative_text_and_the_fold_out_say_what_was_measured(training)
         name: index for index, name in enumerate(drawn(training, "data.map(each => each.name)"))
     }
     assert drawn(training, f"data[{marks['model']}].customdata") == [0.1625]
+    # Above the surface, which would cover its lower half.
+    (height,) = drawn(training, f"data[{marks['model']}].z")
+    assert 0.03 < (height - 0.1625) / np.ptp(value.values["loss"]) < 0.1
     assert drawn(training, f"data[{marks['lowest point']}].x") == [ALPHAS[lowest[1]]]
     assert not training.locator("#measured-table").is_visible()
     training.click("summary")
@@ -254,10 +257,18 @@ def test_marks_alternative_text_and_the_fold_out_say_what_was_measured(training)
 def test_several_surfaces_share_camera_scale_and_point_on_a_phone_in_the_dark(show):
     higher = surface(values={"loss": surface().values["loss"] * 4}, metadata={})
     page = show(
-        [surface(), higher], labels=("training", EVIL), title=EVIL, screen=(390, 844), colors="dark"
+        [trajectory(), higher],
+        labels=("training", EVIL),
+        title=EVIL,
+        screen=(390, 844),
+        colors="dark",
     )
-    # No sideways scrolling.
+    # No sideways scrolling, and no names that would be cut off.
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    names = [drawn(page, f"layout.scene.{axis}axis.title.text") for axis in "xyz"]
+    assert names == ["PC 1", "PC 2", ""]
+    assert page.inner_text("#bar-name") == "loss"
+    assert "1st principal component (90.0%)" in page.inner_text("#along-alpha")
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert max(map(int, re.findall(r"\d+", background))) < 64
     assert [drawn(page, "data[0].cmax", number) for number in (0, 1)] == [
