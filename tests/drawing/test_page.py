@@ -79,7 +79,7 @@ def show(browser, tmp_path_factory):
     """Opens pages offline; what they complain about is an error at the end."""
     complaints, folder = [], tmp_path_factory.mktemp("pages")
 
-    def show(values, *, screen=(480, 400), colors="light", **options):
+    def show(values, *, screen=(600, 450), colors="light", **options):
         path = folder / f"{len(list(folder.iterdir()))}.html"
         write_html(values, path, **options)
         size = dict(zip(("width", "height"), screen, strict=True))
