@@ -25,9 +25,10 @@ pytest: .venv/test
 torch-cpu: .venv/test
 	$(BIN)/python -m pip install --quiet torch==2.13.0+cpu
 
-# For the tests of web pages, which are left out without a browser, unless the system has a Chromium.
+# For the tests of web pages, which are left out without a browser: Debian's, or else Playwright's.
 chromium: .venv/test
-	PLAYWRIGHT_BROWSERS_PATH=.venv/browsers $(BIN)/playwright install chromium
+	command -v chromium || apt-get install --quiet --yes chromium || \
+		PLAYWRIGHT_BROWSERS_PATH=.venv/browsers $(BIN)/playwright install chromium
 
 # Every supported Python, and the lowest versions in setup.py. Takes an hour; uv finds the
 # interpreters, or downloads them.
