@@ -7,7 +7,6 @@ loss on all samples, at some of the points, drawn at random.
 
 import argparse
 import functools
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,14 +76,13 @@ def write_section(case, seeds):
     model, training = case.trained(*data)
     rows = [measure(model, *data, seed, case.points) for seed in seeds]
     text = RESULTS.read_text() if RESULTS.exists() else ""
-    sections = dict(re.findall(r"^(## (?:.+)\n)((?:(?!## ).*\n?)*)", text, re.M))
-    sections[f"## {case.name}\n"] = (
+    sections = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    sections[case.name] = (
         f"\n{model.count_params():,} weights, {training}; errors at {case.points} points.\n\n"
-        f"{table(HEADER, rows)}\n\n"
+        f"{table(HEADER, rows)}\n"
     )
-    titles = [f"## {each.name}\n" for each in CASES]
-    found = [title + sections[title] for title in titles if title in sections]
-    RESULTS.write_text(f"{INTRODUCTION}\n{''.join(found).rstrip()}\n")
+    names = [each.name for each in CASES if each.name in sections]
+    RESULTS.write_text(INTRODUCTION + "".join(f"\n## {name}\n{sections[name]}" for name in names))
 
 
 def briefly_trained(build, x, y, epochs=3):
