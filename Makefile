@@ -45,7 +45,7 @@ test-lowest: .venv/test
 	$(BIN)/uv venv --quiet --seed --clear --python 3.11 build/lowest
 	$(BIN)/uv pip install --quiet --python build/lowest --resolution lowest-direct \
 		--editable '.[dask,examples,html,jax,pandas,paraview,xarray]' 'pytest>=9' 'pytest-mpl>=0.19' 'pytest-xdist>=3.8'
-	build/lowest/bin/python -m pytest -o addopts= -n 2 -W 'ignore:In the future `np' \
+	build/lowest/bin/python -m pytest -o addopts= -n 3 -W 'ignore:In the future `np' \
 		$(addprefix --ignore=tests/,test_docs.py test_installation.py test_types.py)
 
 # The site, in build/site. A link that leads nowhere or a name that is not found is an error.

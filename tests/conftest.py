@@ -9,7 +9,7 @@ from browsers import chromium
 # Two cores and no GPU are enough; TensorFlow's start-up lines would bury what matters.
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-# Two tests run at a time, each on its own core.
+# Three tests run at a time, for two cores: some wait, for a browser or another process.
 os.environ["TF_NUM_INTRAOP_THREADS"] = "1"
 os.environ["TF_NUM_INTEROP_THREADS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"
