@@ -6,7 +6,8 @@ beyond are interpolated, and where it does not (ridges, holes, chaos), they are 
 In the end some of the interpolated points are measured, too, as a check.
 
 What is already known of the values, for example on a few samples, is taken off first. The
-difference is smoother than the landscape, so fewer points are enough for it.
+difference is smoother than the landscape, so fewer points are enough for it; and where a check
+just fails, the points that were checked correct it all around them, before others are checked.
 """
 
 import dataclasses
@@ -33,8 +34,9 @@ TRUST_IN_DIFFERENCES = (1, np.inf), (2, np.inf), *TRUST
 # The part of the interpolated points that is measured as a check, and how exact they must be, as a
 # share of the accuracy: points that are not checked may be a little worse.
 CHECKED, CHECK_MARGIN = 1 / 12, 0.75
-# The most points that are checked where few samples are measured, or more than few.
-MOST_CHECKED = 6
+# The most points that are checked where few samples are measured; and of a difference, also again
+# after a check has corrected it that failed by not more than this times the accuracy.
+CHECKS_ON_FEW, CHECKS_OF_DIFFERENCES, CORRECTABLE = (5,), (5, 4), 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,7 +52,7 @@ class Refinement:
             its own. Defaults to 1.
         bases: List with a dict of arrays per dataset: values at all points, of which only the
             differences to those to be measured are interpolated. Defaults to `None`: 0.
-        most_checked: The most points that are measured as a check. Defaults to all.
+        checks: The most points of each check. Defaults to one check of any number.
     """
 
     axes: list
@@ -58,7 +60,7 @@ class Refinement:
     metrics: tuple
     number: int = 1
     bases: list | None = None
-    most_checked: float = np.inf
+    checks: tuple = (np.inf,)
 
     def __post_init__(self):
         import_extra("scipy.interpolate", "analysis")
@@ -70,7 +72,7 @@ class Refinement:
 
     def of_bases(self):
         """The same for values of which only differences to others matter, with half the error."""
-        return dataclasses.replace(self, accuracy=self.accuracy / 2, most_checked=MOST_CHECKED)
+        return dataclasses.replace(self, accuracy=self.accuracy / 2, checks=CHECKS_ON_FEW)
 
     def beyond(self, values, ratios):
         """The same for differences to what was measured on fewer samples.
@@ -85,7 +87,7 @@ class Refinement:
             errors = {name: array / np.sqrt(ratio) for name, array in each.errors.items()}
             both = joined(each.values, errors)
             bases.append({name: array.ravel() for name, array in both.items()})
-        return dataclasses.replace(self, bases=bases, most_checked=MOST_CHECKED)
+        return dataclasses.replace(self, bases=bases, checks=CHECKS_OF_DIFFERENCES)
 
     def rounds(self, measured, found):
         """Yields the indices to measure next, until the rest can be interpolated.
@@ -93,28 +95,36 @@ class Refinement:
         Args:
             measured: List with a dict of arrays per dataset, as far as they are measured. The
                 caller fills in what is asked for before it asks again.
-            found: Dict that gets, by name, `"errors"`, the largest by metric of the points that
-                were measured as a check; `"checked"`, how many these are; and `"bases"`, which are
-                `None` if the differences to them turn out not to be smooth.
+            found: Dict that gets, by name, what `interpolated` needs: `"errors"`, the largest by
+                metric of the points of the last check; `"number"`, how many these are;
+                `"checked"`, a boolean array of the points by which the others are corrected; and
+                `"bases"`, which are `None` if the differences to them turn out not to be smooth.
         """
         # Whatever else a checkpoint holds: a call that resumes decides like one that does not.
-        known = np.zeros(np.prod(self.shape), bool)
+        known, checked = np.zeros((2, np.prod(self.shape)), bool)
         for trust in TRUST if self.bases is None else TRUST_IN_DIFFERENCES:
             while (wanted := self._wanted(measured, known, trust)).size:
                 if self._is_rough(wanted):
-                    whole = dataclasses.replace(self, bases=None, most_checked=np.inf)
+                    whole = dataclasses.replace(self, bases=None, checks=(np.inf,))
                     yield from whole.rounds(measured, found)
                     return
                 yield wanted
                 known[wanted] = True
-            sample = self._to_check(measured, known)
-            guesses = self._complete(measured, known)
-            yield sample
-            known[sample] = True
-            errors = self._largest_errors(guesses, self._complete(measured, known), sample)
-            found.update(errors=errors, checked=len(sample), bases=self.bases)
-            if max(errors[name] for name in self.metrics) <= CHECK_MARGIN * self.accuracy:
-                return
+            for most in self.checks:
+                sample = self._to_check(measured, known | checked, most)
+                guesses = self._complete(measured, known, checked)
+                yield sample
+                checked[sample] = True
+                complete = self._complete(measured, known, checked)
+                errors = self._largest_errors(guesses, complete, sample)
+                found.update(errors=errors, number=len(sample), checked=checked, bases=self.bases)
+                worst = max(errors[name] for name in self.metrics) / self.accuracy
+                if worst <= CHECK_MARGIN:
+                    return
+                if worst > CORRECTABLE:
+                    break
+            known |= checked
+            checked[:] = False
         # What was predicted cannot be trusted here.
         yield np.flatnonzero(~known)
 
@@ -124,10 +134,12 @@ class Refinement:
             "accuracy": self.accuracy,
             "interpolated": np.flatnonzero(is_missing).tolist(),
             "interpolation_errors": found["errors"],
-            "interpolation_checks": found["checked"],
+            "interpolation_checks": found["number"],
         }
         used = dataclasses.replace(self, bases=found["bases"])
-        return used._complete(measured, ~is_missing), [described for _ in measured]
+        checked = found["checked"]
+        completed = used._complete(measured, ~is_missing & ~checked, checked)
+        return completed, [described for _ in measured]
 
     def _wanted(self, measured, known, trust):
         """Returns the indices of the points to measure next; none if the rest can be interpolated.
@@ -145,7 +157,7 @@ class Refinement:
                 return np.flatnonzero(is_all if is_small and margin < np.inf else is_wanted)
         return np.array([], int)
 
-    def _to_check(self, measured, known):
+    def _to_check(self, measured, known, most):
         """Returns the indices of some of the missing points, at random but always the same.
 
         Half of them are drawn evenly, the others in proportion to how wrong predictions were
@@ -160,17 +172,37 @@ class Refinement:
             weights = np.where(is_new, np.clip(doubts, 1e-9, 1), weights)
         weights = weights.ravel()[missing]
         shares = (weights / weights.sum() + 1 / len(missing)) / 2
-        number = int(min(np.ceil(CHECKED * len(missing)), self.most_checked))
+        number = int(min(np.ceil(CHECKED * len(missing)), most))
         return np.sort(np.random.default_rng(0).choice(missing, number, replace=False, p=shares))
 
-    def _complete(self, measured, known):
+    def _complete(self, measured, known, checked):
         """Returns a list with a dict of arrays per dataset, the other values interpolated."""
+        # Elsewhere, a point says nothing of those around it that the levels do not say.
+        is_smooth = self.bases is not None and checked.any()
+        used = known if is_smooth else known | checked
         completed = [{} for _ in measured]
         for index, values in enumerate(measured):
-            for name in values:
-                *_, (*_, (field,)) = self._levels([self._field(measured, index, name)], known)
-                completed[index][name] = field.ravel()
+            for name, array in values.items():
+                *_, (*_, (field,)) = self._levels([self._field(measured, index, name)], used)
+                field = field.ravel()
+                if is_smooth:
+                    field = self._corrected(field, array, known, checked)
+                completed[index][name] = field
         return completed
+
+    def _corrected(self, field, values, known, checked):
+        """A field that goes through the checked points, too: others get a part of their errors."""
+        interpolate = import_extra("scipy.interpolate", "analysis")
+        units = [(axis - axis[0]) / (axis[-1] - axis[0]) for axis in self.axes]
+        places = np.stack(np.meshgrid(*units, indexing="ij"), axis=-1).reshape(-1, len(units))
+        errors = np.where(known | checked, values - field, np.nan).reshape(self.number, -1)
+        corrections = np.zeros(errors.shape)
+        for correction, each in zip(corrections, errors, strict=True):
+            told = np.isfinite(each)
+            # A thin plate, through all of them.
+            if each[told].any():
+                correction[:] = interpolate.RBFInterpolator(places[told], each[told])(places)
+        return np.where(known | checked, values, field + corrections.ravel())
 
     def _largest_errors(self, values, others, checked):
         """Returns the largest error by metric, as a share of the range.

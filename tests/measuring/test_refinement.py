@@ -238,6 +238,28 @@ def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
         np.testing.assert_array_equal(surfaces[0].interpolated, surfaces[1].interpolated)
 
 
+# Three points per axis and a check; a second check; or five points per axis and a check, after one
+# that may have measured some of them.
+@pytest.mark.parametrize(("size", "numbers"), [(0.05, [14]), (0.08, [18]), (0.2, range(30, 36))])
+def test_what_a_check_finds_corrects_a_smooth_difference(size, numbers):
+    axis = np.linspace(-1, 1, 33)
+    alphas, betas = np.meshgrid(axis, axis)
+    few = 1 + alphas**2 + 2 * betas**2
+    # Splines through three points per axis do not see it.
+    truth = few + size * (alphas**3 - alphas)
+    few = LossSurface(axis, axis, {"loss": few}, {"loss": 1.0}, {})
+    refinement = Refinement([axis, axis], 0.01, ("loss",)).beyond([few], [6])
+    (measured,), is_missing, found = [{"loss": np.full(33**2, np.nan)}], np.ones(33**2, bool), {}
+    for indices in refinement.rounds([measured], found):
+        measured["loss"][indices] = truth.ravel()[indices]
+        is_missing[indices] = False
+    ((completed,), _) = refinement.interpolated([measured], is_missing, found)
+    assert np.count_nonzero(~is_missing) in numbers
+    errors = np.abs(completed["loss"] - truth.ravel()) / np.ptp(truth)
+    assert errors.max() < 0.01
+    np.testing.assert_array_equal(errors[~is_missing], 0)
+
+
 def test_an_interrupted_call_resumes_and_interpolates_the_same(tmp_path, monkeypatch):
     model = shaped_model(LANDSCAPES["funnel"])
     options = {"number_of_points": 33, "directions": AXES, "accuracy": 0.01, "verbose": 0}
