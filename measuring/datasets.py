@@ -3,7 +3,8 @@
 A landscape reads the same data at every point. So arrays, `tf.data` pipelines
 and `PyDataset`s all become one batched `tf.data.Dataset` whose batches stay in
 memory after the first pass; even a pipeline that shuffles or augments then shows
-the same samples at every point. Batches that would fill the memory are streamed instead:
+the same samples at every point. Batches that would fill the memory, also those of
+memory-mapped arrays, are streamed instead:
 read from their source at each point, after a check that they are always the same.
 Keras itself reads arrays and `PyDataset`s, so that a test step gets exactly the structure
 that `model.evaluate` gives it.
@@ -388,13 +389,41 @@ def _read_arrays(model, parts, batch_size, name):
     if batch_size is None:
         batch_size = _equal_batch_size(size, automatic_batch_size(model))
     _check_divisible([min(size, batch_size), size % batch_size], name)
-    if _are_plain(parts):
-        return _from_tensors(name, _cast(parts), batch_size)
+    if _are_too_large_in_files(parts):
+        return _read(functools.partial(_slices, parts, size, batch_size, name), name)
     # All at once, to be cut into batches.
-    (whole,) = _handed_over(*parts, batch_size=size, name=name)
+    whole = _as_one_batch(parts, size, name)
     if _is_dense(whole):
         return _from_tensors(name, whole, batch_size)
     return _from_batches(_handed_over(*parts, batch_size=batch_size, name=name), name)
+
+
+def _are_too_large_in_files(parts):
+    """Whether some of these arrays are memory-mapped, and all would fill the memory."""
+    leaves = [leaf for leaf in tree.flatten(parts) if leaf is not None]
+    is_mapped = any(isinstance(leaf, np.memmap) for leaf in leaves)
+    return is_mapped and sum(getattr(leaf, "nbytes", 0) for leaf in leaves) > _most()
+
+
+def _slices(parts, size, batch_size, name):
+    """Yields batches of arrays, each of them read from its file when it is asked for."""
+    for start in range(0, size, batch_size):
+        stop = min(start + batch_size, size)
+        cut = functools.partial(_slice_of, start=start, stop=stop)
+        yield _as_one_batch(tree.map_structure(cut, parts), stop - start, name)
+
+
+def _slice_of(leaf, start, stop):
+    part = None if leaf is None else leaf[start:stop]
+    return np.asarray(part) if isinstance(part, np.memmap) else part
+
+
+def _as_one_batch(parts, size, name):
+    """All samples, as Keras hands them over."""
+    if _are_plain(parts):
+        return _cast(parts)
+    (whole,) = _handed_over(*parts, batch_size=size, name=name)
+    return whole
 
 
 def _equal_batch_size(size, most):

@@ -262,6 +262,24 @@ def test_what_does_not_fit_into_memory_is_streamed_if_it_is_always_the_same(mode
     assert read.size == 10
 
 
+@pytest.mark.parametrize("rest", [(Y,), (Y, WEIGHT), ([Y, Y[:, np.newaxis]],)])
+def test_memory_mapped_arrays_that_do_not_fit_are_read_batch_by_batch(
+    model, rest, tmp_path, monkeypatch
+):
+    np.save(tmp_path / "x.npy", X)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    in_memory = read_dataset(model, (mapped, *rest), batch_size=4)
+    assert not in_memory.is_streamed
+    monkeypatch.setattr("losslandscape.measuring.datasets.SHARE", 0)
+    streamed = read_dataset(model, (mapped, *rest), batch_size=4)
+    assert streamed.is_streamed
+    assert not read_dataset(model, (X, *rest)).is_streamed
+    assert streamed.digest == in_memory.digest
+    assert (streamed.size, streamed.batch_size) == (10, 4)
+    for one, other in zip(streamed.batches, in_memory.batches, strict=True):
+        keras.tree.map_structure(np.testing.assert_array_equal, one, other)
+
+
 def test_automatic_batches_shrink_with_the_largest_layer(model):
     assert automatic_batch_size(model) == 2048
     wide = keras.Sequential([keras.Input((64, 64, 3)), layers.Conv2D(16, 3, padding="same")])
