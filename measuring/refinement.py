@@ -192,17 +192,14 @@ class Refinement:
 
     def _corrected(self, field, values, known, checked):
         """A field that goes through the checked points, too: others get a part of their errors."""
-        interpolate = import_extra("scipy.interpolate", "analysis")
-        units = [(axis - axis[0]) / (axis[-1] - axis[0]) for axis in self.axes]
-        places = np.stack(np.meshgrid(*units, indexing="ij"), axis=-1).reshape(-1, len(units))
-        errors = np.where(known | checked, values - field, np.nan).reshape(self.number, -1)
-        corrections = np.zeros(errors.shape)
-        for correction, each in zip(corrections, errors, strict=True):
-            told = np.isfinite(each)
-            # A thin plate, through all of them.
-            if each[told].any():
-                correction[:] = interpolate.RBFInterpolator(places[told], each[told])(places)
-        return np.where(known | checked, values, field + corrections.ravel())
+        where = known | checked
+        # In logarithms where it can be, so that what is positive stays so.
+        scale, unscale = _scales(np.append(field, values[where]))[-1]
+        with np.errstate(all="ignore"):
+            heights, wanted = scale(field), scale(values)
+        errors = np.where(where, wanted - heights, np.nan).reshape(self.number, -1)
+        corrections = np.stack([_plate(self.axes, each) for each in errors])
+        return np.where(where, values, unscale(heights + corrections.ravel()))
 
     def _largest_errors(self, values, others, checked):
         """Returns the largest error by metric, as a share of the range.
@@ -303,10 +300,7 @@ def _best(axes, field, base, grids, is_checked):
     Of values and of logarithms the smoother ones are interpolated, as the errors show. Where both
     predict a difference to a base, the last array says how far they are apart.
     """
-    finite = field[np.isfinite(field)]
-    scales = [(np.asarray, np.asarray)]
-    if finite.size and finite.min() > 0:
-        scales.append((np.log, np.exp))
+    scales = _scales(field)
     guesses = [_predicted(axes, field, base, grids, scale) for scale in scales]
     pairs = [(guess, _errors(guess, field)) for guess in guesses]
     smoother = min(pairs, key=lambda pair: np.sum(np.minimum(pair[1][is_checked], 1)))
@@ -314,6 +308,24 @@ def _best(axes, field, base, grids, is_checked):
     if base is not None and len(scales) > 1:
         apart = np.nan_to_num(_errors(*guesses), posinf=0)
     return *smoother, apart
+
+
+def _scales(values):
+    """Pairs of functions, there and back: values as they are; if all are positive, logarithms."""
+    finite = values[np.isfinite(values)]
+    is_positive = finite.size and finite.min() > 0
+    return [(np.asarray, np.asarray), (np.log, np.exp)][: 2 if is_positive else 1]
+
+
+def _plate(axes, values):
+    """A thin plate through the finite ones of some values, at all points; flat if there is none."""
+    interpolate = import_extra("scipy.interpolate", "analysis")
+    units = [(axis - axis[0]) / (axis[-1] - axis[0]) for axis in axes]
+    places = np.stack(np.meshgrid(*units, indexing="ij"), axis=-1).reshape(-1, len(units))
+    is_told = np.isfinite(values)
+    if not values[is_told].any():
+        return np.zeros(values.shape)
+    return interpolate.RBFInterpolator(places[is_told], values[is_told])(places)
 
 
 def _predicted(axes, field, base, grids, scale):

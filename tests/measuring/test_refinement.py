@@ -241,13 +241,14 @@ def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
 # Three points per axis and a check; a second check; or five points per axis and a check, after one
 # that may have measured some of them.
 @pytest.mark.parametrize(("size", "numbers"), [(0.05, [14]), (0.08, [18]), (0.2, range(30, 36))])
-def test_what_a_check_finds_corrects_a_smooth_difference(size, numbers):
+@pytest.mark.parametrize("lowest", [5, -4], ids=["positive", "negative"])
+def test_what_a_check_finds_corrects_a_smooth_difference(lowest, size, numbers):
     axis = np.linspace(-1, 1, 33)
     alphas, betas = np.meshgrid(axis, axis)
-    few = 1 + alphas**2 + 2 * betas**2
+    few = lowest + alphas**2 + 2 * betas**2
     # Splines through three points per axis do not see it.
     truth = few + size * (alphas**3 - alphas)
-    few = LossSurface(axis, axis, {"loss": few}, {"loss": 1.0}, {})
+    few = LossSurface(axis, axis, {"loss": few}, {"loss": float(lowest)}, {})
     refinement = Refinement([axis, axis], 0.01, ("loss",)).beyond([few], [6])
     (measured,), is_missing, found = [{"loss": np.full(33**2, np.nan)}], np.ones(33**2, bool), {}
     for indices in refinement.rounds([measured], found):
