@@ -390,7 +390,8 @@ def _read_arrays(model, parts, batch_size, name):
         batch_size = _equal_batch_size(size, automatic_batch_size(model))
     _check_divisible([min(size, batch_size), size % batch_size], name)
     if _are_too_large_in_files(parts):
-        return _read(functools.partial(_slices, parts, size, batch_size, name), name)
+        read_again = functools.partial(_slices, parts, size, batch_size, name)
+        return _streamed(next(read_again()), read_again(), read_again, name)
     # All at once, to be cut into batches.
     whole = _as_one_batch(parts, size, name)
     if _is_dense(whole):
@@ -624,7 +625,7 @@ def _warn_if_unknown(pipeline, name):
         )
 
 
-def _streamed(batch, first_pass, read_again, name, pipeline):
+def _streamed(batch, first_pass, read_again, name, pipeline=None):
     """A dataset whose batches are read from their source each time; `batch` is one of them."""
     sizes, specs = [], _specs_of(batch)
 

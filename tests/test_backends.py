@@ -115,7 +115,9 @@ if keras.backend.backend() == "jax":
     options = {"seed": 0, "verbose": 0}
     calls = {
         "evaluate": lambda model: evaluate_line(model, x, y, 3, engine="evaluate", **options),
-        "compiled": lambda model: evaluate_line(model, x, y, 3, engine="compiled", **options),
+        "compiled": lambda model: evaluate_line(
+            model, x, y, 3, engine="compiled", batch_size=4, sampling_error=True, **options
+        ),
         "path": lambda model: evaluate_trajectory(model, history.folder, x, y, 2, verbose=0),
         # The other model is in one piece in any case.
         "between": lambda model: evaluate_interpolation(model, one, x, y, 2, verbose=0)[0],
@@ -134,7 +136,10 @@ if keras.backend.backend() == "jax":
             found = call(model)
             for metric, values in expected[name].values.items():
                 np.testing.assert_allclose(found.values[metric], values, rtol=1e-5, err_msg=name)
+            for metric, errors in expected[name].errors.items():
+                np.testing.assert_allclose(found.errors[metric], errors, rtol=1e-3, err_msg=metric)
             assert state(model) == before, name
+        assert {"loss", "mae"} <= expected["compiled"].errors.keys()
         for part, other in zip(Hessian(model, x, y).product(direction), product, strict=True):
             np.testing.assert_allclose(part, other, rtol=1e-3, atol=1e-5)
         assert state(model) == before
