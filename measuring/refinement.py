@@ -110,12 +110,12 @@ class Refinement:
                     return
                 yield wanted
                 known[wanted] = True
+            complete = self._complete(measured, known, checked)
             for most in self.checks:
                 sample = self._to_check(measured, known | checked, most)
-                guesses = self._complete(measured, known, checked)
                 yield sample
                 checked[sample] = True
-                complete = self._complete(measured, known, checked)
+                guesses, complete = complete, self._complete(measured, known, checked)
                 errors = self._largest_errors(guesses, complete, sample)
                 found.update(errors=errors, number=len(sample), checked=checked, bases=self.bases)
                 worst = max(errors[name] for name in self.metrics) / self.accuracy
