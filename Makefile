@@ -4,6 +4,8 @@
 PYTHON ?= $(shell /usr/bin/python3.11 -c "import ensurepip" 2>/dev/null && echo /usr/bin/)python3.11
 BIN = .venv/bin
 export TF_CPP_MIN_LOG_LEVEL = 3
+# Dozens of processes of the tests import the library, which takes two seconds more uncompiled.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: quickstart develop test pytest torch-cpu chromium test-versions test-lowest docs gallery lint format benchmark benchmark-accuracy benchmark-curvature benchmark-workers baselines contact-sheet clean
 

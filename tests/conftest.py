@@ -36,6 +36,7 @@ def pytest_terminal_summary(terminalreporter):
 def plain_graphs():
     """Optimizing a graph takes longer than a test runs it."""
     import tensorflow as tf
+    from tensorflow.python.eager import context
     from tensorflow.python.util import tf_stack
 
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
@@ -44,6 +45,8 @@ def plain_graphs():
     stack = tf_stack.extract_stack()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tf_stack, "extract_stack", lambda stacklevel=1: stack)  # noqa: ARG005
+        # A new seed makes all operations be set up anew, of which those of Keras have no need.
+        patch.setattr(context.pywrap_tfe, "TFE_ContextClearCaches", lambda handle: None)  # noqa: ARG005
         yield
 
 
