@@ -53,6 +53,12 @@ def check_model(model, name="model"):
             f"`{name}` has complex weights, but directions are real: {is_complex}. Keep the real "
             "and the imaginary part in a weight each, and join them in `call`."
         )
+    if any(map(_is_spread, model.weights)):
+        raise ValueError(
+            f"`{name}` {model.name!r} is distributed over several processes, and each would draw "
+            "and move its part on its own. Save it, load it in one process, and measure it there; "
+            "`executor=` shares out the points among several machines."
+        )
     if not model.trainable_variables:
         raise ValueError(
             f"`{name}` {model.name!r} has no trainable weights, and only those are moved. Set "
@@ -320,3 +326,10 @@ def _level_of_caller():
     while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inner:
         frame, level = frame.f_back, level + 1
     return level
+
+
+def _is_spread(weight):
+    """Whether other processes hold parts or copies of a weight; JAX and TensorFlow know."""
+    resolver = getattr(getattr(weight.value, "distribute_strategy", None), "cluster_resolver", None)
+    is_cluster = resolver is not None and bool(resolver.cluster_spec())
+    return is_cluster or not getattr(weight.value, "is_fully_addressable", True)

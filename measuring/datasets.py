@@ -1,13 +1,11 @@
 """Datasets: whatever `model.evaluate` accepts, made ready to be read hundreds of times.
 
-A landscape reads the same data at every point. So arrays, `tf.data` pipelines
-and `PyDataset`s all become one batched `tf.data.Dataset` whose batches stay in
-memory after the first pass; even a pipeline that shuffles or augments then shows
-the same samples at every point. Batches that would fill the memory, also those of
-memory-mapped arrays, are streamed instead:
-read from their source at each point, after a check that they are always the same.
-Keras itself reads arrays and `PyDataset`s, so that a test step gets exactly the structure
-that `model.evaluate` gives it.
+A landscape reads the same data at every point. So arrays, `tf.data` pipelines and `PyDataset`s all
+become one batched `tf.data.Dataset` whose batches stay in memory after the first pass; even a
+pipeline that shuffles or augments then shows the same samples at every point. Batches that would
+fill the memory, also those of memory-mapped arrays, are streamed instead: read from their source at
+each point, after a check that they are always the same. Keras itself reads arrays and `PyDataset`s,
+so that a test step gets exactly the structure that `model.evaluate` gives it.
 """
 
 import collections.abc

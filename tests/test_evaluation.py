@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tracemalloc
+import types
 
 import keras
 import numpy as np
@@ -724,6 +725,19 @@ def test_complex_weights_are_refused_by_every_call_alike(data):
     ):
         with pytest.raises(ValueError, match="`model` has complex weights.*turn.*imaginary part"):
             call()
+
+
+def test_models_of_several_processes_are_refused(model, data, monkeypatch):
+    # What arrays of JAX and variables under `MultiWorkerMirroredStrategy` say of themselves.
+    cluster = tf.train.ClusterSpec({"worker": ["first:1", "second:1"]})
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(cluster)
+    strategy = types.SimpleNamespace(cluster_resolver=resolver)
+    for told in ({"is_fully_addressable": False}, {"distribute_strategy": strategy}):
+        with monkeypatch.context() as patch:
+            value = types.SimpleNamespace(**told)
+            patch.setattr(keras.Variable, "value", property(lambda _, value=value: value))
+            with pytest.raises(ValueError, match="`model` .* over several processes.*one process"):
+                evaluate_line(model, *data, verbose=0)
 
 
 def test_losses_in_half_precision_are_refused():
