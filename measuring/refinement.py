@@ -36,7 +36,7 @@ TRUST_IN_DIFFERENCES = (1, np.inf), (2, np.inf), *TRUST
 CHECKED, CHECK_MARGIN = 1 / 12, 0.75
 # The most points that are checked where few samples are measured; and of a difference, also again
 # after a check has corrected it that failed by not more than this times the accuracy.
-CHECKS_ON_FEW, CHECKS_OF_DIFFERENCES, CORRECTABLE = (5,), (5, 4), 1.5
+CHECKS_ON_FEW, CHECKS_OF_DIFFERENCES, CORRECTABLE = (5,), (4, 4), 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -158,11 +158,17 @@ class Refinement:
         return np.array([], int)
 
     def _to_check(self, measured, known, most):
-        """Returns the indices of some of the missing points, at random but always the same.
+        """Returns the indices of some of the missing points, always the same."""
+        missing = np.random.default_rng(0).permutation(np.flatnonzero(~known))
+        number = int(min(np.ceil(CHECKED * len(missing)), most))
+        if self.bases is None:
+            return self._drawn(measured, known, number)
+        # A difference is smooth, so it is checked where the least is known of it; but not of all
+        # points, since what the levels miss may be as regular as they are.
+        return self._farthest(known, missing[: max(number, len(missing) // 2)], number)
 
-        Half of them are drawn evenly, the others in proportion to how wrong predictions were
-        nearby.
-        """
+    def _drawn(self, measured, known, number):
+        """Half of them are drawn evenly, the others in proportion to how wrong predictions were."""
         missing = np.flatnonzero(~known)
         if not missing.size:
             return missing
@@ -172,8 +178,23 @@ class Refinement:
             weights = np.where(is_new, np.clip(doubts, 1e-9, 1), weights)
         weights = weights.ravel()[missing]
         shares = (weights / weights.sum() + 1 / len(missing)) / 2
-        number = int(min(np.ceil(CHECKED * len(missing)), most))
         return np.sort(np.random.default_rng(0).choice(missing, number, replace=False, p=shares))
+
+    def _farthest(self, known, candidates, number):
+        """Each of them is as far as can be from all that are known, and those before it."""
+        spatial = import_extra("scipy.spatial", "analysis")
+        places = _places(self.axes)
+        # Points of another line or surface are not close.
+        apart = np.repeat(2 * places.shape[1] * np.arange(self.number), len(places))
+        places = np.column_stack([apart, np.tile(places, (self.number, 1))])
+        distances, _ = spatial.KDTree(places[known]).query(places[candidates])
+        chosen = []
+        for _ in range(number):
+            # Which of equally distant points it is must not depend on rounding.
+            chosen.append(candidates[np.argmax(np.round(distances, 9))])
+            from_chosen = np.linalg.norm(places[candidates] - places[chosen[-1]], axis=1)
+            distances = np.minimum(distances, from_chosen)
+        return np.sort(np.array(chosen, int))
 
     def _complete(self, measured, known, checked):
         """Returns a list with a dict of arrays per dataset, the other values interpolated."""
@@ -320,12 +341,16 @@ def _scales(values):
 def _plate(axes, values):
     """A thin plate through the finite ones of some values, at all points; flat if there is none."""
     interpolate = import_extra("scipy.interpolate", "analysis")
-    units = [(axis - axis[0]) / (axis[-1] - axis[0]) for axis in axes]
-    places = np.stack(np.meshgrid(*units, indexing="ij"), axis=-1).reshape(-1, len(units))
-    is_told = np.isfinite(values)
+    places, is_told = _places(axes), np.isfinite(values)
     if not values[is_told].any():
         return np.zeros(values.shape)
     return interpolate.RBFInterpolator(places[is_told], values[is_told])(places)
+
+
+def _places(axes):
+    """Array of shape `(points, axes)`: where points lie, from 0 to 1 along each axis."""
+    units = [(axis - axis[0]) / (axis[-1] - axis[0]) for axis in axes]
+    return np.stack(np.meshgrid(*units, indexing="ij"), axis=-1).reshape(-1, len(units))
 
 
 def _predicted(axes, field, base, grids, scale):

@@ -240,7 +240,7 @@ def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
 
 # Three points per axis and a check; a second check; or five points per axis and a check, after one
 # that may have measured some of them.
-@pytest.mark.parametrize(("size", "numbers"), [(0.05, [14]), (0.08, [18]), (0.2, range(30, 36))])
+@pytest.mark.parametrize(("size", "numbers"), [(0.05, [13]), (0.08, [17]), (0.2, range(29, 34))])
 @pytest.mark.parametrize("lowest", [5, -4], ids=["positive", "negative"])
 def test_what_a_check_finds_corrects_a_smooth_difference(lowest, size, numbers):
     axis = np.linspace(-1, 1, 33)
