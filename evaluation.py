@@ -154,7 +154,7 @@ def evaluate_lines(
             Of 3,000 samples or more, only 500 are measured at these points, drawn with
             `seed`, and of each class in proportion. More samples are measured at fewer
             points, each time six times as many until it is all of them, and only the
-            differences are interpolated, which is checked at up to 10 points. The metadata
+            differences are interpolated, which is checked at up to 8 points. The metadata
             then also have `"few_samples"`, with pairs of a number of samples and one of
             points, and further checkpoints are called `line-500.h5` and so on. This needs
             data that can be indexed: arrays, or batches of equal shapes.

@@ -32,11 +32,14 @@ SMALL = 1 / 8
 TRUST = (2, 4), (2, 1)
 TRUST_IN_DIFFERENCES = (1, np.inf), (2, np.inf), *TRUST
 # The part of the interpolated points that is measured as a check, and how exact they must be, as a
-# share of the accuracy: points that are not checked may be a little worse.
-CHECKED, CHECK_MARGIN = 1 / 12, 0.75
+# share of the accuracy: other points may be worse than some that were drawn, but hardly worse than
+# those of which the least was known.
+CHECKED, DRAWN_MARGIN, FARTHEST_MARGIN = 1 / 12, 0.75, 0.9
 # The most points that are checked where few samples are measured; and of a difference, also again
 # after a check has corrected it that failed by not more than this times the accuracy.
 CHECKS_ON_FEW, CHECKS_OF_DIFFERENCES, CORRECTABLE = (5,), (4, 4), 1.5
+# The accuracy of values of which only differences to others matter, as a share of that of these.
+OF_BASES = 0.4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,8 +74,9 @@ class Refinement:
         return self.number, *map(len, self.axes)
 
     def of_bases(self):
-        """The same for values of which only differences to others matter, with half the error."""
-        return dataclasses.replace(self, accuracy=self.accuracy / 2, checks=CHECKS_ON_FEW)
+        """The same, more exact, for values that others are measured as differences to."""
+        checks = CHECKS_ON_FEW if self.bases is None else self.checks
+        return dataclasses.replace(self, accuracy=OF_BASES * self.accuracy, checks=checks)
 
     def beyond(self, values, ratios):
         """The same for differences to what was measured on fewer samples.
@@ -102,6 +106,7 @@ class Refinement:
         """
         # Whatever else a checkpoint holds: a call that resumes decides like one that does not.
         known, checked = np.zeros((2, np.prod(self.shape)), bool)
+        margin = DRAWN_MARGIN if self.bases is None else FARTHEST_MARGIN
         for trust in TRUST if self.bases is None else TRUST_IN_DIFFERENCES:
             while (wanted := self._wanted(measured, known, trust)).size:
                 if self._is_rough(wanted):
@@ -119,7 +124,7 @@ class Refinement:
                 errors = self._largest_errors(guesses, complete, sample)
                 found.update(errors=errors, number=len(sample), checked=checked, bases=self.bases)
                 worst = max(errors[name] for name in self.metrics) / self.accuracy
-                if worst <= CHECK_MARGIN:
+                if worst <= margin:
                     return
                 if worst > CORRECTABLE:
                     break

@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(autouse=True, scope="session")
 def plain_graphs():
-    """Optimizing a graph takes longer than a test runs it."""
+    """What TensorFlow prepares for long runs takes longer than a test runs."""
     import tensorflow as tf
     from tensorflow.python.eager import context
     from tensorflow.python.util import tf_stack
