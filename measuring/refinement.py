@@ -56,6 +56,7 @@ class Refinement:
         bases: List with a dict of arrays per dataset: values at all points, of which only the
             differences to those to be measured are interpolated. Defaults to `None`: 0.
         checks: The most points of each check. Defaults to one check of any number.
+        are_bases: Whether others will be measured as differences to them. Defaults to `False`.
     """
 
     axes: list
@@ -64,6 +65,7 @@ class Refinement:
     number: int = 1
     bases: list | None = None
     checks: tuple = (np.inf,)
+    are_bases: bool = False
 
     def __post_init__(self):
         import_extra("scipy.interpolate", "analysis")
@@ -76,7 +78,8 @@ class Refinement:
     def of_bases(self):
         """The same, more exact, for values that others are measured as differences to."""
         checks = CHECKS_ON_FEW if self.bases is None else self.checks
-        return dataclasses.replace(self, accuracy=OF_BASES * self.accuracy, checks=checks)
+        accuracy = OF_BASES * self.accuracy
+        return dataclasses.replace(self, accuracy=accuracy, checks=checks, are_bases=True)
 
     def beyond(self, values, ratios):
         """The same for differences to what was measured on fewer samples.
@@ -110,6 +113,9 @@ class Refinement:
         for trust in TRUST if self.bases is None else TRUST_IN_DIFFERENCES:
             while (wanted := self._wanted(measured, known, trust)).size:
                 if self._is_rough(wanted):
+                    if self.are_bases:
+                        # What is wrong with them is found on more samples.
+                        return
                     whole = dataclasses.replace(self, bases=None, checks=(np.inf,))
                     yield from whole.rounds(measured, found)
                     return

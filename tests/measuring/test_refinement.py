@@ -238,6 +238,16 @@ def test_every_dataset_and_metric_that_is_asked_for_decides(model, data):
         np.testing.assert_array_equal(surfaces[0].interpolated, surfaces[1].interpolated)
 
 
+def refined(refinement, truth):
+    """All values as they are completed, and which of them were not measured."""
+    measured, is_missing, found = np.full(truth.size, np.nan), np.ones(truth.size, bool), {}
+    for indices in refinement.rounds([{"loss": measured}], found):
+        measured[indices] = truth.ravel()[indices]
+        is_missing[indices] = False
+    ((completed,), _) = refinement.interpolated([{"loss": measured}], is_missing, found)
+    return completed["loss"], is_missing
+
+
 # Three points per axis and a check; a second check; or five points per axis and a check, after one
 # that may have measured some of them.
 @pytest.mark.parametrize(("size", "numbers"), [(0.05, [13]), (0.08, [17]), (0.2, range(29, 34))])
@@ -250,15 +260,24 @@ def test_what_a_check_finds_corrects_a_smooth_difference(lowest, size, numbers):
     truth = few + size * (alphas**3 - alphas)
     few = LossSurface(axis, axis, {"loss": few}, {"loss": float(lowest)}, {})
     refinement = Refinement([axis, axis], 0.01, ("loss",)).beyond([few], [6])
-    (measured,), is_missing, found = [{"loss": np.full(33**2, np.nan)}], np.ones(33**2, bool), {}
-    for indices in refinement.rounds([measured], found):
-        measured["loss"][indices] = truth.ravel()[indices]
-        is_missing[indices] = False
-    ((completed,), _) = refinement.interpolated([measured], is_missing, found)
+    completed, is_missing = refined(refinement, truth)
     assert np.count_nonzero(~is_missing) in numbers
-    errors = np.abs(completed["loss"] - truth.ravel()) / np.ptp(truth)
+    errors = np.abs(completed - truth.ravel()) / np.ptp(truth)
     assert errors.max() < 0.01
     np.testing.assert_array_equal(errors[~is_missing], 0)
+
+
+def test_rough_differences_are_left_to_what_is_measured_on_more_samples():
+    axis = np.linspace(-1, 1, 33)
+    alphas, betas = np.meshgrid(axis, axis)
+    bowl = 5 + alphas**2 + 2 * betas**2
+    few = LossSurface(axis, axis, {"loss": bowl}, {"loss": 5.0}, {})
+    refinement = Refinement([axis, axis], 0.01, ("loss",)).beyond([few], [6])
+    rough = bowl + np.random.default_rng(0).uniform(-0.5, 0.5, bowl.shape)
+    _, is_missing = refined(refinement, rough)
+    assert not is_missing.any()
+    _, is_missing = refined(refinement.of_bases(), rough)
+    assert is_missing.mean() > 0.8
 
 
 def test_an_interrupted_call_resumes_and_interpolates_the_same(tmp_path, monkeypatch):
