@@ -170,19 +170,19 @@ class Refinement:
 
     def _to_check(self, measured, known, most):
         """Returns the indices of some of the missing points, always the same."""
-        missing = np.random.default_rng(0).permutation(np.flatnonzero(~known))
-        number = int(min(np.ceil(CHECKED * len(missing)), most))
-        if self.bases is None:
-            return self._drawn(measured, known, number)
-        # A difference is smooth, so it is checked where the least is known of it; but not of all
-        # points, since what the levels miss may be as regular as they are.
-        return self._farthest(known, missing[: max(number, len(missing) // 2)], number)
-
-    def _drawn(self, measured, known, number):
-        """Half of them are drawn evenly, the others in proportion to how wrong predictions were."""
         missing = np.flatnonzero(~known)
         if not missing.size:
             return missing
+        number = int(min(np.ceil(CHECKED * len(missing)), most))
+        if self.bases is None:
+            return self._drawn(measured, known, missing, number)
+        # A difference is smooth, so it is checked where the least is known of it; but only among
+        # half of the points, since what the levels miss may be as regular as they are.
+        candidates = np.random.default_rng(0).permutation(missing)
+        return self._farthest(known, candidates[: max(number, len(missing) // 2)], number)
+
+    def _drawn(self, measured, known, missing, number):
+        """Half of them are drawn evenly, the others in proportion to how wrong predictions were."""
         weights = np.ones(self.shape)
         for is_new, _, doubts, _ in self._levels(self._fields(measured), known):
             # Not 0, or there might not be enough to draw from.
@@ -205,7 +205,7 @@ class Refinement:
             chosen.append(candidates[np.argmax(np.round(distances, 9))])
             from_chosen = np.linalg.norm(places[candidates] - places[chosen[-1]], axis=1)
             distances = np.minimum(distances, from_chosen)
-        return np.sort(np.array(chosen, int))
+        return np.sort(chosen)
 
     def _complete(self, measured, known, checked):
         """Returns a list with a dict of arrays per dataset, the other values interpolated."""
